@@ -7,6 +7,7 @@ Secrets never stand in the file: the Redis password comes from the environment v
 from __future__ import annotations
 
 import difflib
+import os.path
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -21,7 +22,17 @@ def _numbers(value: Any) -> Any:
     """Reads `3,224,224` (the seed's form) and `[3, 224, 224]` alike."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",")]
+    if value == []:
+        raise ValueError("wants at least one number")
     return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _worker_count(value: Any) -> Any:
+    if value == "auto":
+        return value
+    if not str(value).isdecimal() or not 1 <= int(value) <= 256:
+        raise ValueError("wants a number from 1 to 256 or 'auto'")
+    return int(value)
 
 
 def _blank_is_unset(value: Any) -> Any:
@@ -34,7 +45,15 @@ Seconds = Annotated[float, Field(gt=0)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean(cls, value: Any) -> Any:
+        # YAML reads yes, no, on and off as booleans, and pydantic would take these for 1 and 0.
+        if isinstance(value, bool):
+            raise ValueError("cannot be true or false")
+        return value
 
 
 class Model(_Section):
@@ -81,7 +100,9 @@ class Data(_Section):
             raise ValueError(
                 "a password must not stand in the file; set BEAM_SERVING_REDIS_PASSWORD or redis: password_file"
             )
-        if address.scheme not in ("redis", "rediss") or not address.hostname:
+        database = address.path.strip("/") or "0"
+        known = address.scheme in ("redis", "rediss") and address.hostname and database.isdecimal()
+        if not known or address.query or address.fragment:
             raise ValueError("wants host:port, redis://host:port/db or rediss://host:port/db")
         try:
             _ = address.port
@@ -95,7 +116,7 @@ class Params(_Section):
 
     batch_size: int = Field(default=4, ge=1, le=4096)
     top_n: int = Field(default=1, ge=0)
-    workers: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
+    workers: Annotated[int | Literal["auto"], BeforeValidator(_worker_count)] = "auto"
     poll_s: Annotated[float, Field(gt=0, le=10)] = 1.0
     checkpoint_interval_s: Seconds = 600.0
     reclaim_idle_s: Seconds = 30.0
@@ -166,7 +187,7 @@ def load_settings(path: Path) -> Settings:
     # The seed's files leave whole sections or values blank: that means "the default".
     values = {
         section: {key: value for key, value in body.items() if value is not None} if isinstance(body, dict) else body
-        for section, body in values.items()
+        for section, body in {**values, "model": values.get("model") or {}}.items()
         if body is not None
     }
     try:
@@ -189,7 +210,7 @@ def load_settings(path: Path) -> Settings:
 
 
 def _beside(base: Path, path: str) -> str:
-    return path if path == "noop" else str(base / Path(path).expanduser())
+    return path if path == "noop" else str(base / os.path.expanduser(path))
 
 
 def _lines_of(root: yaml.MappingNode, path: Path) -> dict[tuple[str, ...], int]:
@@ -219,7 +240,8 @@ def _explain(error: Any, lines: dict[tuple[str, ...], int], path: Path) -> str:
     if error["type"] == "extra_forbidden":
         return f"{where}: {'.'.join(location)}: unknown key{_nearest(location)}"
     wanted = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {'.'.join(known or location)}: {wanted} (got {error['input']!r})"
+    secret = known[-1:] == ("src",) and "@" in str(error["input"])
+    return f"{where}: {'.'.join(known or location)}: {wanted}" + ("" if secret else f" (got {error['input']!r})")
 
 
 def _nearest(location: tuple[str, ...]) -> str:

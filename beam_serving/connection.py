@@ -64,8 +64,9 @@ class RedisAt:
             return os.environ.get(PASSWORD_VARIABLE)
         try:
             return Path(self.password_file).read_text(encoding="utf-8").strip()
-        except OSError as err:
-            raise ConfigError(f"redis: password_file {self.password_file}: {err.strerror}") from err
+        except (OSError, UnicodeDecodeError) as err:
+            reason = err.strerror if isinstance(err, OSError) else "not UTF-8 text"
+            raise ConfigError(f"redis: password_file {self.password_file}: {reason}") from err
 
     def client(self, wait_s: float = 0.0) -> redis.Redis:
         """Opens a client of one connection that never retries by itself.
@@ -108,6 +109,8 @@ def fatal(error: RedisError) -> str | None:
         return f"it refuses our user or password ({error}); set {PASSWORD_VARIABLE} or redis: password_file"
     if isinstance(error, ResponseError) and not isinstance(error, ReadOnlyError) and "WRONGTYPE" in str(error):
         return f"a key that we need holds something else: {error}"
+    if "DB index is out of range" in str(error):
+        return "it has no database of this number"
     return None
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 import redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from beam_serving.config import Settings
 from beam_serving.connection import RedisAt, backoff, check, fatal
@@ -37,10 +37,8 @@ def preflight(settings: Settings) -> ModelFiles:
         try:
             check(at, client)
             for stream in settings.data.streams:
-                Group(client, stream.encode(), settings.data.group, b"").ensure()
+                _ensure_group(at, client, stream, settings.data.group)
         except RedisError as err:
-            if reason := fatal(err):
-                raise ConnectError(f"Redis at {at}: {reason}") from err
             if time.monotonic() + wait_s >= give_up_at:
                 raise ConnectError(
                     f"Redis at {at} cannot be reached ({err}); start one there, or set data: src to where it is"
@@ -55,10 +53,19 @@ def preflight(settings: Settings) -> ModelFiles:
     return files
 
 
+def _ensure_group(at: RedisAt, client: redis.Redis, stream: str, group: str) -> None:
+    try:
+        Group(client, stream.encode(), group, b"").ensure()
+    except RedisError as err:
+        if reason := fatal(err):
+            raise ConnectError(f"Redis at {at}, stream {stream!r}: {reason}") from err
+        raise
+
+
 def _warn_of_eviction(at: RedisAt, client: redis.Redis) -> None:
     try:
         policy = client.info("memory").get("maxmemory_policy", "noeviction")
-    except ResponseError as err:
+    except RedisError as err:
         _log.debug("cannot ask Redis for its maxmemory-policy: %s", err)
         return
     if policy != "noeviction":
@@ -88,7 +95,10 @@ def check_beam_arguments(arguments: Sequence[str], own_flags: Sequence[str]) -> 
             close = difflib.get_close_matches(flag, [*own_flags, *sorted(known)], n=1)
             hint = f"; did you mean {close[0]}?" if close else "; --help lists ours, Beam's documentation the rest"
             raise ConfigError(f"unknown flag {flag}{hint}")
-    parsed, rest = parser.parse_known_args(list(arguments))
+    try:
+        parsed, rest = parser.parse_known_args(list(arguments))
+    except argparse.ArgumentError as err:
+        raise ConfigError(str(err)) from err
     if rest:
         raise ConfigError(f"argument {rest[0]!r} belongs to no flag")
     if getattr(parsed, "direct_num_workers", 1) != 1:

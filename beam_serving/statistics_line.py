@@ -59,8 +59,9 @@ class StatisticsLine:
     def _backlog(self, client: redis.Redis) -> tuple[int, int]:
         queue = pending = 0
         for stream in self._streams:
-            queue += int(client.xlen(stream))
-            if queue:
+            length = int(client.xlen(stream))
+            queue += length
+            if length:
                 summary: Any = client.xpending(stream, self._group)
                 pending += int(summary["pending"])
         return queue, pending

@@ -1,7 +1,7 @@
 """Live numbers of one worker process: counters and latency histograms, cheap enough for the hot path.
 
 Beam shows its metrics only when a bundle ends, and ours last for minutes. So each worker counts by itself and
-publishes into a Redis hash (see `beam_serving.report`).
+publishes them in Redis (see `beam_serving.report`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class WorkerStats:
     """What one worker process did since it started.
 
     `state` is one of "starting", "serving", "waiting for Redis", "stopped"; `engine` is what runs the model.
-    `counts` has `served`, `refused`, `failed`, `dead`, `reclaimed`, `lost`, `fenced` and `batches`.
+    `counts` has `served`, `errors`, `refused`, `failed`, `dead`, `reclaimed`, `fenced`, `regrouped` and `batches`.
     """
 
     def __init__(self) -> None:

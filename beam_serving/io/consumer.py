@@ -134,8 +134,9 @@ class StreamConsumer:
             for group in self._groups:
                 group.ensure()
             own = [entry for group in self._groups for entry in group.claim_own(most)]
-            self._orphaned = bool(own)
-            return self._count_reclaimed(own)
+            if own:
+                return self._count_reclaimed(own)
+            self._orphaned = False
         now = time.monotonic()
         if now < self._next_reclaim:
             return []

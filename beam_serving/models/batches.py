@@ -86,7 +86,10 @@ def _stack(spec: TensorSpec, arrays: Sequence[np.ndarray]) -> np.ndarray:
             raise ModelError(f"input {spec.name!r} has the shapes {shapes} in one batch, a batch needs one")
     if len(arrays) == 1:
         return np.ascontiguousarray(first[np.newaxis])
-    return np.stack(arrays)
+    batch = np.empty((len(arrays), *first.shape), spec.dtype)
+    for row, array in enumerate(arrays):
+        batch[row] = array
+    return batch
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:

@@ -1,7 +1,9 @@
 """The OpenVINO engine: whatever has become an `openvino.Model` is compiled and run here, for every format."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ OPENVINO_ERRORS = (
 """What OpenVINO raises when it refuses a model; the classes have no other common base than Exception."""
 
 _PRECISION_HINTS = {"f32": "f32", "bf16": "bf16", "int8": "f32"}
+_OWN_NAME = re.compile(r"(Parameter|Result)_\d+")
 _QUANTISED_OPERATORS = ("FakeQuantize", "FakeConvert")
 
 
@@ -47,9 +50,45 @@ class OpenVinoModel:
 
     def predict(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """See `LoadedModel.predict`."""
-        arrays = [batch[spec.name] for spec in self.inputs]
-        rows = infer_rows(self._infer, arrays, self._fixed_batch)
+        rows = infer_rows(self._infer, [batch[spec.name] for spec in self.inputs], self._fixed_batch)
         return {spec.name: column for spec, column in zip(self.outputs, rows, strict=True)}
+
+
+class _Engine:
+    """A compiled model that is compiled anew after a failure.
+
+    After an input whose free sizes do not fit, the CPU plugin (2026.4) goes on to fail for inputs that do. Models
+    without such sizes do not get there, so theirs is not kept in memory beside the compiled one.
+    """
+
+    def __init__(self, model: openvino.Model, device: str, properties: Mapping[str, Any]) -> None:
+        self._device = device
+        self._properties = properties
+        self._outputs = range(len(model.outputs))
+        has_free_sizes = any(None in _sizes(port.get_partial_shape()) for port in model.inputs)
+        self._model = model if has_free_sizes else None
+        self._request = self._compiled(model)
+
+    def infer(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """See `fixed_batch.Infer`."""
+        try:
+            if self._request is None:
+                self._request = self._compiled(self._model)
+            for position, array in enumerate(arrays):
+                self._request.set_input_tensor(position, openvino.Tensor(readable(array), shared_memory=True))
+            # Not infer(): on a stream of one thread it swallows what the plugin throws (2026.4) and leaves the outputs
+            # of the batch before, someone else's. This is faster, too.
+            self._request.start_async(share_inputs=True)
+            self._request.wait()
+            return [self._request.get_output_tensor(position).data.copy() for position in self._outputs]
+        except RuntimeError as err:
+            if self._model is not None:
+                self._request = None
+            shapes = ", ".join(describe(array.dtype, array.shape) for array in arrays)
+            raise ModelError(f"the model failed on a batch of {shapes}") from err
+
+    def _compiled(self, model: openvino.Model) -> Any:
+        return openvino.Core().compile_model(model, self._device, self._properties).create_infer_request()
 
 
 def read_model(model: Path, weights: Path | None = None) -> openvino.Model:
@@ -81,12 +120,12 @@ def compile_model(model: openvino.Model, options: ModelOptions, source: Path) ->
         batch = _fixed_batch(model, source)
         if batch is not None:
             freed = _freed(model)
-            if freed and agree(_compiled(freed, "CPU", {}), _compiled(model, "CPU", {}), inputs, batch):
+            if freed and agree(_trial(freed), _trial(model), inputs, batch):
                 model, batch = freed, None
             else:
                 _LOG.warning("%s: computes batches of %d only; larger ones are cut into portions", source, batch)
         outputs = _output_specs(model, source)
-        return OpenVinoModel(_compiled(model, device, properties), inputs, outputs, batch)
+        return OpenVinoModel(_Engine(model, device, properties).infer, inputs, outputs, batch)
     except OPENVINO_ERRORS as err:
         raise ModelLoadError(f"{source}: OpenVINO cannot compile it: {first_reason(err)}") from err
 
@@ -100,36 +139,21 @@ def first_reason(err: BaseException) -> str:
 
 
 def names_of(ports: Sequence[Any], fallback: str) -> list[str]:
-    """Names inputs or outputs as the file names the tensors, without the `:0` of TensorFlow; else by position."""
+    """Names inputs or outputs as the file names the tensors, without the `:0` of TensorFlow; else by position.
+
+    OpenVINO's own names for what has none carry a counter of the process, and count as none.
+    """
     names = []
     for port, unnamed in zip(ports, numbered(fallback, len(ports)), strict=True):
-        known = sorted(port.get_names(), key=lambda name: (len(name), name))
+        known = sorted(filterfalse(_OWN_NAME.fullmatch, port.get_names()), key=lambda name: (len(name), name))
         friendly = port.get_node().get_friendly_name()
         chosen = friendly if friendly in known else next(iter(known), unnamed)
         names.append(chosen.removesuffix(":0"))
-    return names
+    return names if len(set(names)) == len(names) else numbered(fallback, len(ports))
 
 
-def _compiled(model: openvino.Model, device: str, properties: Mapping[str, Any]) -> Infer:
-    compiled = openvino.Core().compile_model(model, device, {"INFERENCE_PRECISION_HINT": "f32", **properties})
-    request = compiled.create_infer_request()
-
-    outputs = range(len(model.outputs))
-
-    def infer(arrays: list[np.ndarray]) -> list[np.ndarray]:
-        try:
-            for position, array in enumerate(arrays):
-                request.set_input_tensor(position, openvino.Tensor(readable(array), shared_memory=True))
-            # Not request.infer(): with one thread it swallows what the CPU plugin throws (2026.4) and leaves the
-            # outputs of the batch before. This costs 0.01 ms more.
-            request.start_async(share_inputs=True)
-            request.wait()
-            return [request.get_output_tensor(position).data.copy() for position in outputs]
-        except RuntimeError as err:
-            shapes = ", ".join(describe(array.dtype, array.shape) for array in arrays)
-            raise ModelError(f"the model failed on a batch of {shapes}") from err
-
-    return infer
+def _trial(model: openvino.Model) -> Infer:
+    return _Engine(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).infer
 
 
 def _input_specs(model: openvino.Model, given: tuple[str, ...], source: Path) -> tuple[TensorSpec, ...]:
@@ -217,9 +241,13 @@ def _properties(model: openvino.Model, options: ModelOptions, source: Path) -> d
         raise ModelLoadError(f"{source}: precision int8 needs a model that is quantised already, this one is not")
     # Left to itself, OpenVINO takes bf16 where the CPU has it and is 7.5e-4 off.
     properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _PRECISION_HINTS[options.precision]}
-    if options.device.lower() == "cpu":
-        # Pinned, the worker processes of one thread each would all take the same first core.
-        properties |= {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
-        if threads := engine_threads(options):
-            properties["INFERENCE_NUM_THREADS"] = threads
+    if options.device.lower() != "cpu":
+        return properties
+    # Pinned, the worker processes of one thread each would all take the same first core.
+    properties |= {"PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False, "NUM_STREAMS": 1}
+    if threads := engine_threads(options):
+        properties["INFERENCE_NUM_THREADS"] = threads
+    if threads == 1:
+        # No stream: the engine computes on the thread that calls it.
+        properties["NUM_STREAMS"] = 0
     return properties

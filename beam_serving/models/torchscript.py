@@ -104,7 +104,7 @@ def _converted(
     if samples is None:
         return compile_model(openvino.convert_model(module), options, path)
     specs, batch = _specs(names, samples), samples[0].shape[0]
-    native = TorchModel(module, specs, batch)
+    native = _tried(module, specs, batch, path)
     for free in (True, False):
         wanted = [((-1, *one.shape[1:]) if free else one.shape, one.dtype.type) for one in samples]
         graph = openvino.convert_model(module, input=wanted)
@@ -126,10 +126,16 @@ def _native(
         raise ModelLoadError(f"{path}: has no input shape in the file; set input_shape")
     if threads := engine_threads(options):
         torch.set_num_threads(threads)
+    return _tried(_frozen(module), _specs(names, samples), samples[0].shape[0], path)
+
+
+def _tried(module: Any, specs: tuple[TensorSpec, ...], batch: int, path: Path) -> TorchModel:
     try:
-        return TorchModel(_frozen(module), _specs(names, samples), samples[0].shape[0])
+        return TorchModel(module, specs, batch)
     except ModelError as err:
-        raise ModelLoadError(f"{path}: a trial inference failed: {first_reason(err.__cause__ or err)}") from err
+        # torch gives its reason last, after a traceback of the module's own source.
+        reason = str(err.__cause__).strip().splitlines()[-1]
+        raise ModelLoadError(f"{path}: a trial inference failed: {err}: {reason}") from err
 
 
 def _frozen(module: Any) -> Any:

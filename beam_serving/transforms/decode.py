@@ -62,20 +62,25 @@ def _tensor(value: Image | np.ndarray, spec: TensorSpec, rules: ImageRules) -> n
         raise RequestError(f"input {spec.name!r} has shape {list(tensor.shape)}, the model takes {wanted}")
     if tensor.dtype == spec.dtype:
         return tensor
-    if not np.can_cast(tensor.dtype, spec.dtype, "same_kind") and not _holds_integers(tensor, spec.dtype):
+    return _cast(tensor, spec)
+
+
+def _cast(tensor: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    """Gives other widths of the same kind of number, and integers from whole floats: Arrow clients send only float32."""
+    to_integers = spec.dtype.kind in "iu"
+    if not np.can_cast(tensor.dtype, spec.dtype, "same_kind") and not (to_integers and tensor.dtype.kind == "f"):
         raise RequestError(f"input {spec.name!r} has type {tensor.dtype}, the model takes {spec.dtype}")
-    return tensor.astype(spec.dtype)
+    with np.errstate(invalid="ignore", over="ignore"):
+        cast = tensor.astype(spec.dtype)
+    if to_integers and not np.array_equal(cast, tensor):
+        raise RequestError(f"input {spec.name!r} has {tensor.dtype} values that are no {spec.dtype}")
+    return cast
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
     return len(shape) == len(wanted) and all(
         want is None or size == want for size, want in zip(shape, wanted, strict=True)
     )
-
-
-def _holds_integers(value: np.ndarray, wanted: np.dtype) -> bool:
-    """Whether floats can become the integers that a model wants: the Arrow clients send nothing but float32."""
-    return value.dtype.kind == "f" and wanted.kind in "iu" and bool(np.all(value == np.trunc(value)))
 
 
 class Decode(beam.PTransform[Any, Any]):

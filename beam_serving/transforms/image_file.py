@@ -13,6 +13,8 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _SIZES_AT = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 """JPEG markers SOF0..SOF15 without DHT, JPG and DAC: the segments that hold the frame's size."""
 _STAND_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
+_BMP_PLAIN = (0, 3)
+"""BI_RGB and BI_BITFIELDS: rows of pixels that are not compressed."""
 _START_OF_SCAN = 0xDA
 _END_OF_IMAGE = b"\xff\xd9"
 
@@ -34,8 +36,8 @@ def image_size(encoded: bytes) -> ImageSize:
         return _jpeg(encoded)
     if encoded.startswith(_PNG):
         return _png(encoded)
-    if encoded.startswith(b"BM") and len(encoded) >= 26:
-        return ImageSize(_int(encoded, 18, "little"), abs(_int(encoded, 22, "little", signed=True)))
+    if encoded.startswith(b"BM"):
+        return _bmp(encoded)
     if encoded.startswith(b"RIFF") and encoded[8:12] == b"WEBP":
         return _webp(encoded)
     raise RequestError(
@@ -86,6 +88,24 @@ def _png(encoded: bytes) -> ImageSize:
     raise RequestError(f"truncated PNG: {len(encoded)} bytes without an end chunk")
 
 
+def _bmp(encoded: bytes) -> ImageSize:
+    if len(encoded) < 34:
+        raise RequestError(f"truncated BMP: {len(encoded)} bytes without a whole header")
+    if _int(encoded, 14, "little") == 12:  # the header of OS/2
+        size = ImageSize(_int(encoded, 18, "little", length=2), _int(encoded, 20, "little", length=2))
+        bits, compression = _int(encoded, 24, "little", length=2), 0
+    else:
+        size = ImageSize(_int(encoded, 18, "little"), abs(_int(encoded, 22, "little", signed=True)))
+        bits, compression = _int(encoded, 28, "little", length=2), _int(encoded, 30, "little")
+    end = _int(encoded, 2, "little")
+    if compression in _BMP_PLAIN:
+        # Rows are padded to four bytes; the file size in the header is not always filled in.
+        end = _int(encoded, 10, "little") + (size.width * bits + 31) // 32 * 4 * size.height
+    if len(encoded) < end:
+        raise RequestError(f"truncated BMP: {len(encoded)} bytes, its header says {end}")
+    return size
+
+
 def _webp(encoded: bytes) -> ImageSize:
     if len(encoded) < 30 or _int(encoded, 4, "little") + 8 > len(encoded):
         raise RequestError(f"truncated WebP: {len(encoded)} bytes, its header says {_int(encoded, 4, 'little') + 8}")
@@ -95,4 +115,6 @@ def _webp(encoded: bytes) -> ImageSize:
     if kind == b"VP8L":
         bits = _int(encoded, 21, "little")
         return ImageSize((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
+    if kind != b"VP8 ":
+        raise RequestError(f"corrupt WebP: it starts with a chunk {kind!r}")
     return ImageSize(_int(encoded, 26, "little", length=2) & 0x3FFF, _int(encoded, 28, "little", length=2) & 0x3FFF)

@@ -1,5 +1,6 @@
 """TopN: from the model's raw outputs to the best classes of each record."""
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,33 +17,30 @@ def top_classes(scores: np.ndarray, n: int) -> list[TopClasses]:
 
     An `n` above the number of classes gives all of them.
     """
-    ranked = scores
-    if scores.dtype.kind == "f" and np.isnan(scores).any():
-        ranked = np.where(np.isnan(scores), -np.inf, scores)
-    if n == 1:
-        best = ranked.argmax(axis=1)[:, np.newaxis]
+    # Ascending order of these is descending order of the scores: NumPy sorts NaN last, and ~ reverses integers exactly.
+    reverse = -scores if scores.dtype.kind == "f" else ~scores
+    if n == 1 and scores.size and not np.isnan(reverse.min()):
+        best = reverse.argmin(axis=1)[:, np.newaxis]
     else:
-        best = np.stack([_best_of_row(row, n) for row in ranked])
+        best = np.stack([_least_of_row(row, n) for row in reverse])
     return list(map(TopClasses, best, np.take_along_axis(scores, best, axis=1)))
 
 
-def _best_of_row(ranked: np.ndarray, n: int) -> np.ndarray:
-    if n < ranked.size // 8:
-        # Everything that ties with the n-th best must take part, so that the earlier index wins.
-        least = np.partition(ranked, ranked.size - n)[ranked.size - n]
-        candidates = np.flatnonzero(ranked >= least)
-    else:
-        candidates = np.arange(ranked.size)
-    # Sorting the reversed negation would break ties the wrong way: a stable sort of the negation keeps the order.
-    order = np.argsort(-ranked[candidates].astype(np.float64), kind="stable")[:n]
-    return candidates[order]
+def _least_of_row(row: np.ndarray, n: int) -> np.ndarray:
+    if n < row.size // 8:
+        # Everything that ties with the n-th must take part, so that the earlier index wins.
+        most = np.partition(row, n - 1)[n - 1]
+        if most == most:
+            candidates = np.flatnonzero(row <= most)
+            return candidates[np.argsort(row[candidates], kind="stable")[:n]]
+    return np.argsort(row, kind="stable")[:n]
 
 
 def answers(outputs: Mapping[str, np.ndarray], rows: int, n: int, labels: tuple[str, ...] = ()) -> list[Answer]:
     """Splits a batch of outputs into one `Answer` per row; `n` of 0 keeps the whole tensors."""
     if n == 0:
         return [Answer({name: output[row] for name, output in outputs.items()}, labels) for row in range(rows)]
-    ranked = {name: top_classes(output.reshape(rows, -1), n) for name, output in outputs.items()}
+    ranked = {name: top_classes(output.reshape(rows, math.prod(output.shape[1:])), n) for name, output in outputs.items()}
     return [Answer(dict(zip(ranked, row, strict=True)), labels) for row in zip(*ranked.values(), strict=True)]
 
 
