@@ -71,6 +71,8 @@ for i = 1, records do
     if fields > 0 then
       local key = KEYS[i + 2]
       keys[#keys + 1] = key
+      -- First of all a write that a server without memory allows: then it lets the script go on to its end, the
+      -- entries leave the stream, and a full queue drains instead of standing still.
       redis.call('DEL', key)
       redis.call('HSET', key, unpack(ARGV, first, first + fields - 1))
       if ttl_ms ~= '0' then redis.call('PEXPIRE', key, ttl_ms) end

@@ -5,8 +5,8 @@ the result's key), acknowledges the entries and takes them off the stream. A cra
 pending, to be served again; a crash after it loses nothing. A worker that was only slow, and whose entries were taken
 over meanwhile, writes nothing for them.
 
-While Redis takes no writes (down, out of memory, a replica being promoted) the sink waits and tries again: its entries
-stay pending and leased, and reading stops with it.
+While Redis takes no writes (down, loading, a replica being promoted) the sink waits and tries again: its entries stay
+pending and leased, and reading stops with it. A server without memory refuses new requests, and still takes results.
 """
 
 import logging

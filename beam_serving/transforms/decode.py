@@ -66,7 +66,7 @@ def _tensor(value: Image | np.ndarray, spec: TensorSpec, rules: ImageRules) -> n
 
 
 def _cast(tensor: np.ndarray, spec: TensorSpec) -> np.ndarray:
-    """Gives other widths of the same kind of number, and integers from whole floats: Arrow clients send only float32."""
+    """Gives other widths of the same kind of number, and integers from whole floats: Arrow clients send no others."""
     to_integers = spec.dtype.kind in "iu"
     if not np.can_cast(tensor.dtype, spec.dtype, "same_kind") and not (to_integers and tensor.dtype.kind == "f"):
         raise RequestError(f"input {spec.name!r} has type {tensor.dtype}, the model takes {spec.dtype}")

@@ -12,7 +12,7 @@ from beam_serving.errors import RequestError
 from beam_serving.models.base import TensorSpec
 from beam_serving.transforms.image_file import image_size
 
-_READ_AS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR, 4: cv2.IMREAD_UNCHANGED}
+_CHANNELS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ def frame_of(spec: TensorSpec, layout: Literal["auto", "chw", "hwc"]) -> _Frame:
     """
     shape = spec.shape
     if len(shape) == 3:
-        if layout != "hwc" and shape[0] in _READ_AS:
+        if layout != "hwc" and shape[0] in _CHANNELS:
             return _Frame(shape[0], shape[1], shape[2], channels_first=True)
-        if layout != "chw" and shape[2] in _READ_AS:
+        if layout != "chw" and shape[2] in _CHANNELS:
             return _Frame(shape[2], shape[0], shape[1], channels_first=False)
     if len(shape) == 2:
         return _Frame(1, shape[0], shape[1], channels_first=True)
@@ -68,32 +68,39 @@ def tensor_of_image(encoded: bytes, spec: TensorSpec, rules: ImageRules) -> np.n
     """Decodes an image file to the shape and type of the model input `spec`.
 
     Grey files become three equal channels and alpha is dropped for a 3-channel input; the orientation of EXIF is
-    applied; more than 8 bits are reduced to 8.
+    applied, but to a file whose alpha is wanted; more than 8 bits are reduced to 8.
 
     Raises:
-        RequestError: the file is no image, is truncated, too large or cannot be decoded.
+        RequestError: the file is no image, is truncated, too large or cannot be decoded, or the rules have another
+            number of channels than the input.
     """
     frame = frame_of(spec, rules.layout)
+    for name, values in (("mean", rules.mean), ("scale", rules.scale)):
+        if len(values) not in (1, frame.channels):
+            raise RequestError(f"data: {name} has {len(values)} values, input {spec.name!r} {frame.channels} channels")
     size = image_size(encoded)
     if size.width * size.height > rules.max_pixels:
         raise RequestError(f"image of {size.width}x{size.height} pixels: more than the {rules.max_pixels} allowed")
     try:
-        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), _READ_AS[frame.channels])
+        pixels = _pixels(np.frombuffer(encoded, np.uint8), frame.channels)
     except cv2.error as err:
         raise RequestError(f"image of {len(encoded)} bytes cannot be decoded ({err.err})") from err
     if pixels is None:
         raise RequestError(f"image of {len(encoded)} bytes cannot be decoded: its data is corrupt")
-    return _fit(_with_channels(pixels, frame.channels), frame, spec, rules)
+    return _fit(pixels, frame, spec, rules)
 
 
-def _with_channels(pixels: Any, channels: int) -> Any:
+def _pixels(encoded: np.ndarray, channels: int) -> Any:
+    """Gives the pixels, uint8, or None where OpenCV finds the data corrupt."""
     if channels != 4:
-        return pixels
-    if pixels.dtype != np.uint8:
-        pixels = cv2.convertScaleAbs(pixels, alpha=1 / 257)
-    given = 1 if pixels.ndim == 2 else pixels.shape[2]
-    conversion = {1: cv2.COLOR_GRAY2BGRA, 3: cv2.COLOR_BGR2BGRA}.get(given)
-    return pixels if conversion is None else cv2.cvtColor(pixels, conversion)
+        return cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR)
+    # Only this keeps alpha; it also keeps 16 bits, and pays no heed to the orientation.
+    pixels: Any = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        return None
+    if pixels.ndim == 2 or pixels.shape[2] != 4:
+        return cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2BGRA)
+    return pixels if pixels.dtype == np.uint8 else cv2.convertScaleAbs(pixels, alpha=1 / 257)
 
 
 def _fit(pixels: Any, frame: _Frame, spec: TensorSpec, rules: ImageRules) -> np.ndarray:

@@ -40,7 +40,9 @@ def answers(outputs: Mapping[str, np.ndarray], rows: int, n: int, labels: tuple[
     """Splits a batch of outputs into one `Answer` per row; `n` of 0 keeps the whole tensors."""
     if n == 0:
         return [Answer({name: output[row] for name, output in outputs.items()}, labels) for row in range(rows)]
-    ranked = {name: top_classes(output.reshape(rows, math.prod(output.shape[1:])), n) for name, output in outputs.items()}
+    # Not reshape(rows, -1): an output may be empty.
+    flat = {name: output.reshape(rows, math.prod(output.shape[1:])) for name, output in outputs.items()}
+    ranked = {name: top_classes(scores, n) for name, scores in flat.items()}
     return [Answer(dict(zip(ranked, row, strict=True)), labels) for row in zip(*ranked.values(), strict=True)]
 
 

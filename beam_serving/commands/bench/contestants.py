@@ -71,8 +71,9 @@ class PlainLoop:
         answers = self._ask([{"seconds": seconds}] * len(self._processes))
         used_s = cpu_s(self._pids) - cpu_before_s
         records = sum(answer["records"] for answer in answers)
-        elapsed_s = max(answer["seconds"] for answer in answers)
-        return Burst(records, elapsed_s, used_s, 0.0, memory_bytes(self._pids))
+        # Each ends with its own last batch: their rates add up, their times do not.
+        rate = sum(answer["records"] / answer["seconds"] for answer in answers)
+        return Burst(records, records / rate, used_s, 0.0, memory_bytes(self._pids))
 
     def closed_loop(self, in_flight: int, seconds: float) -> list[float]:
         """See `Contestant`."""
@@ -171,9 +172,7 @@ def _service(workload: Workload, shape: Shape, port: int, folder: Path) -> Itera
 def _programs(module: str, jobs: Sequence[dict[str, Any]]) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Runs one process per job until the body ends; each says with a line of JSON that it is ready."""
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", module, json.dumps(job)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        subprocess.Popen([sys.executable, "-m", module, json.dumps(job)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         for job in jobs
     ]
     try:

@@ -47,7 +47,9 @@ def real(folder: Path) -> Workload:
     parameters = save_mobilenet(model)
     payloads = tuple(photograph(seed) for seed in range(IMAGES))
     size_kb = round(sum(map(len, payloads)) / len(payloads) / 1000)
-    title = f"network of MobileNetV2's shape ({parameters / 1e6:.1f} M parameters), JPEG {_WIDTH}x{_HEIGHT} of {size_kb} kB"
+    title = (
+        f"network of MobileNetV2's shape ({parameters / 1e6:.1f} M parameters), JPEG {_WIDTH}x{_HEIGHT} of {size_kb} kB"
+    )
     rules = {"color": "rgb", "mean": 127.5, "scale": 1 / 127.5}
     return Workload("real", title, str(model), payloads, rules, top_n=5, batch_size=8)
 
