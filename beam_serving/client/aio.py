@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from redis.exceptions import ExecAbortError, OutOfMemoryError, RedisError
 
 from beam_serving.client.announcements import Announcements, Inbox
 from beam_serving.client.connection import Server, redis_errors
+from beam_serving.client.gathered import Gathered
 from beam_serving.client.input_queue import chunk_refused
 from beam_serving.client.output_queue import READ_COUNT, SCAN_COUNT, checked_reply
 from beam_serving.client.requests import Input, Inputs, Request, as_image, chunked, make_request
@@ -19,7 +21,10 @@ from beam_serving.wire.replies import Reply
 
 
 class AsyncInputQueue:
-    """`InputQueue` with coroutines: same arguments, same errors. An instance belongs to one event loop."""
+    """`InputQueue` with coroutines: same arguments, same errors. An instance belongs to one event loop.
+
+    What coroutines queue at the same time shares a round trip.
+    """
 
     def __init__(
         self,
@@ -36,6 +41,7 @@ class AsyncInputQueue:
         )
         self._stream = stream
         self._redis = self._server.async_client()
+        self._requests = Gathered(self._send)
 
     async def enqueue(self, uri: str, only_input: Input | None = None, /, **inputs: Input) -> str:
         """Queues one request and gives its request id; see `InputQueue.enqueue`."""
@@ -76,14 +82,23 @@ class AsyncInputQueue:
 
     async def _queue(self, request: Request) -> str:
         with redis_errors(self._server):
-            await self._redis.execute_command(*request.command(self._stream))
+            await self._requests.submit(request)
         return request.request_id
+
+    async def _send(self, requests: list[Request]) -> Sequence[Any]:
+        if len(requests) == 1:
+            return [await self._redis.execute_command(*requests[0].command(self._stream))]
+        pipeline = self._redis.pipeline(transaction=False)
+        for request in requests:
+            pipeline.execute_command(*request.command(self._stream))
+        replies: Sequence[Any] = await pipeline.execute(raise_on_error=False)
+        return replies
 
 
 class AsyncOutputQueue:
     """`OutputQueue` with coroutines: same arguments, same results, same errors. An instance belongs to one event loop.
 
-    However many coroutines wait, they share one connection to do so.
+    However many coroutines wait, they share one connection to do so, and round trips.
     """
 
     def __init__(
@@ -104,6 +119,7 @@ class AsyncOutputQueue:
         self._by_label = by_label
         self._redis = self._server.async_client()
         self._announcements = Announcements(self._redis)
+        self._hashes = Gathered(self._fetch)
 
     async def query(
         self, uri: str, timeout_s: float | None = None, *, request_id: str | None = None, delete: bool = False
@@ -175,15 +191,21 @@ class AsyncOutputQueue:
 
     async def _read(self, wanted: Wanted, keys: Sequence[bytes]) -> None:
         if len(keys) == 1:
-            wanted.take(keys[0], await self._redis.hgetall(keys[0]))
+            wanted.take(keys[0], await self._hashes.submit(keys[0]))
             return
         for start in range(0, len(keys), READ_COUNT):
             page = keys[start : start + READ_COUNT]
-            pipeline = self._redis.pipeline(transaction=False)
-            for key in page:
-                pipeline.hgetall(key)
-            for key, fields in zip(page, await pipeline.execute(), strict=True):
+            for key, fields in zip(page, await self._fetch(page), strict=True):
                 wanted.take(key, fields)
+
+    async def _fetch(self, keys: Sequence[bytes]) -> Sequence[Any]:
+        if len(keys) == 1:
+            return [await self._redis.hgetall(keys[0])]
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hgetall(key)
+        hashes: Sequence[Any] = await pipeline.execute()
+        return hashes
 
 
 async def _announced(inbox: Inbox, deadline: float) -> list[bytes]:

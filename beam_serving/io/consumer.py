@@ -49,7 +49,6 @@ class StreamConsumer:
         self._stop = stop
         self._client = reading.at.client(wait_s=reading.poll_s)
         self._groups = [Group(self._client, stream.encode(), reading.group, self.name) for stream in reading.streams]
-        self._claimed: list[Entry] = []
         self._orphaned = True
         self._ahead_s = 0.0
         self._next_reclaim = self._next_reap = 0.0
@@ -83,7 +82,7 @@ class StreamConsumer:
     def drained(self) -> bool:
         """Says whether nothing is queued and nothing is pending, under whichever consumer."""
         try:
-            return not self._claimed and all(group.backlog() == (0, 0) for group in self._groups)
+            return all(group.backlog() == (0, 0) for group in self._groups)
         except RedisError as err:
             self._survive(err)
             return False
@@ -93,7 +92,6 @@ class StreamConsumer:
             raise ConnectError(f"Redis at {self._reading.at}: {reason}") from err
         # Whatever a lost reply delivered is pending under our own name, and nobody works on it.
         self._orphaned = True
-        self._claimed = []
         if isinstance(err, ResponseError) and any(word in str(err) for word in _GROUP_IS_GONE):
             _log.warning("a stream or its group is gone (%s); what was queued in it is lost; making it again", err)
             self._stats.counts["regrouped"] += 1
@@ -102,10 +100,10 @@ class StreamConsumer:
             self._stats.state = "waiting for Redis"
 
     def _read(self) -> list[Entry]:
-        if not self._claimed:
-            self._claimed = self._claim()
-        if self._claimed:
-            return [self._claimed.pop(0)]
+        if entry := self._claim():
+            _log.warning("took over %s of %r: delivered before and not served", entry.entry_id, entry.stream)
+            self._stats.counts["reclaimed"] += 1
+            return [entry]
         new: Any = {group.stream: ">" for group in self._groups}
         reply: Any = self._client.xreadgroup(
             self._reading.group,
@@ -126,32 +124,24 @@ class StreamConsumer:
         seconds, microseconds = self._client.time()
         self._ahead_s = seconds + microseconds / 1e6 - time.time()
 
-    def _claim(self) -> list[Entry]:
-        """Takes up what is pending and nobody works on: our own at once, that of others after the idle limit."""
-        most = self._reading.count
+    def _claim(self) -> Entry | None:
+        """Takes up an entry that is pending and nobody works on: our own at once, others' after the idle limit."""
         if self._orphaned:
             self._measure_clock()
             for group in self._groups:
                 group.ensure()
-            own = [entry for group in self._groups for entry in group.claim_own(most)]
-            if own:
-                return self._count_reclaimed(own)
+                if entry := group.claim_own():
+                    return entry
             self._orphaned = False
         now = time.monotonic()
         if now < self._next_reclaim:
-            return []
+            return None
         for group in self._groups:
-            if entries := group.claim_abandoned(self._reading.reclaim_idle_s, most):
-                return self._count_reclaimed(entries)
+            if entry := group.claim_abandoned(self._reading.reclaim_idle_s):
+                return entry
         self._next_reclaim = now + min(self._reading.reclaim_idle_s / 2, 10.0)
         if now >= self._next_reap:
             self._next_reap = now + _REAP_EVERY_S
             for group in self._groups:
                 group.reap()
-        return []
-
-    def _count_reclaimed(self, entries: list[Entry]) -> list[Entry]:
-        if entries:
-            self._stats.counts["reclaimed"] += len(entries)
-            _log.warning("took over %d entries that were delivered but not served", len(entries))
-        return entries
+        return None

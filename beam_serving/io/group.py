@@ -12,7 +12,6 @@ from beam_serving.io.scripts import ENSURE_GROUP, REAP_CONSUMERS
 from beam_serving.records import Entry
 
 _log = logging.getLogger(__name__)
-_PAGE = 100
 _ABANDONED_AFTER_S = 600.0
 """A living consumer reads every few seconds; one that did not for so long, and owns nothing, is gone."""
 
@@ -39,43 +38,45 @@ class Group:
         pending: Any = self._client.xpending(self.stream, self._name)
         return int(self._client.xlen(self.stream)), int(pending["pending"])
 
-    def claim_own(self, most: int) -> list[Entry]:
-        """Takes up entries that were delivered under this consumer's own name to an earlier life or a lost reply."""
-        rows: Any = self._client.xpending_range(
-            self.stream, self._name, min="-", max="+", count=most, consumername=self._consumer
-        )
-        if not rows:
-            return []
-        ids = [row["message_id"] for row in rows]
-        claimed: Any = self._client.xclaim(self.stream, self._name, self._consumer, 0, ids)
-        return self._delivered(claimed, missing=set(ids) - {entry_id for entry_id, _ in claimed})
+    def claim_own(self) -> Entry | None:
+        """Takes up the oldest entry that was delivered under this consumer's own name to an earlier life.
 
-    def claim_abandoned(self, idle_s: float, most: int) -> list[Entry]:
-        """Takes over at most `most` entries whose consumer has not touched them for `idle_s`."""
+        Or to a reply that was lost. One at a time: every claim counts as a delivery, and what waits behind an entry
+        that crashes its worker must not be counted along with it.
+        """
+        while rows := self._pending("-", "+", 1):
+            entry_id = rows[0]["message_id"]
+            claimed: Any = self._client.xclaim(self.stream, self._name, self._consumer, 0, [entry_id])
+            if entry := self._delivered(claimed, {entry_id}):
+                return entry
+        return None
+
+    def claim_abandoned(self, idle_s: float) -> Entry | None:
+        """Takes over one entry whose consumer has not touched it for `idle_s`; one at a time, as `claim_own`."""
         cursor: Any = b"0-0"
         while True:
             reply: Any = self._client.xautoclaim(
-                self.stream, self._name, self._consumer, int(idle_s * 1000), start_id=cursor, count=min(most, _PAGE)
+                self.stream, self._name, self._consumer, int(idle_s * 1000), start_id=cursor, count=1
             )
-            cursor, claimed, *deleted = reply
-            if entries := self._delivered(claimed, missing=set(deleted[0]) if deleted else set()):
-                return entries
+            cursor, claimed, *trimmed = reply
+            if entry := self._delivered(claimed, set(trimmed[0]) if trimmed else set()):
+                return entry
             if cursor == b"0-0":
-                return []
+                return None
 
-    def _delivered(self, claimed: Sequence[tuple[bytes, Any]], missing: set[bytes]) -> list[Entry]:
-        """Adds the delivery counts; what was trimmed away while it was pending is acknowledged and reported."""
-        rows = [(entry_id, fields) for entry_id, fields in claimed if fields]
-        gone = missing | {entry_id for entry_id, fields in claimed if entry_id and not fields}
+    def _delivered(self, claimed: Sequence[tuple[bytes, Any]], asked: set[bytes]) -> Entry | None:
+        """Adds the delivery count; what was trimmed away while it was pending is acknowledged and reported."""
+        found = {entry_id: fields for entry_id, fields in claimed if fields}
+        gone = (asked | {entry_id for entry_id, _ in claimed if entry_id}) - found.keys()
         if gone:
             _log.error("lost %d entries of %r: trimmed before they were served: %s", len(gone), self.stream, gone)
             self._client.xack(self.stream, self._name, *gone)
-        if not rows:
-            return []
-        pending: Any = self._client.xpending_range(
-            self.stream, self._name, min=rows[0][0], max=rows[-1][0], count=10_000, consumername=self._consumer
+        for entry_id, fields in found.items():
+            deliveries = sum(int(row["times_delivered"]) for row in self._pending(entry_id, entry_id, 1))
+            return Entry(self.stream, entry_id, fields, self._consumer, deliveries)
+        return None
+
+    def _pending(self, low: Any, high: Any, count: int) -> Any:
+        return self._client.xpending_range(
+            self.stream, self._name, min=low, max=high, count=count, consumername=self._consumer
         )
-        counts = {row["message_id"]: int(row["times_delivered"]) for row in pending}
-        return [
-            Entry(self.stream, entry_id, fields, self._consumer, counts.get(entry_id, 2)) for entry_id, fields in rows
-        ]

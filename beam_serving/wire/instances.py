@@ -74,7 +74,8 @@ def _decode_value(name: str, value: Any) -> Image | np.ndarray:
         array = np.array(value)
         if array.dtype.kind not in "iufb":
             raise ValueError(f"it is of type {array.dtype}")
-        tensor = array.astype(np.float32)
+        with np.errstate(over="ignore"):
+            tensor = array.astype(np.float32)
     except (ValueError, TypeError, OverflowError) as err:
         raise RequestError(f"{subject(name)}value is no regular list of numbers: {str(err)[:120]}") from err
     if tensor.size == 0:

@@ -51,7 +51,8 @@ def test_the_password_is_that_of_the_url_else_the_argument_else_the_environment(
 
 
 def test_a_server_with_a_password_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    with ValkeyServer(requirepass="sesame") as locked:
+    with ValkeyServer() as locked:
+        locked.client().config_set("requirepass", "sesame")
         with InputQueue(locked.host, locked.port) as queue, pytest.raises(ConnectError, match="Authentication"):
             queue.enqueue("a", np.zeros(1))
         monkeypatch.setenv(PASSWORD_VARIABLE, "sesame")

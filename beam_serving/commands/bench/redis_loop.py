@@ -7,6 +7,7 @@ top_n, batch_size. It serves until it is killed. It validates nothing, recovers 
 import json
 import os
 import sys
+from typing import Any
 
 import cv2
 import redis
@@ -26,8 +27,10 @@ def main() -> None:
     print("{}", flush=True)
     parent = os.getppid()
     while os.getppid() == parent:
-        reply = client.xreadgroup(GROUP, job["consumer"], {job["stream"]: ">"}, count=job["batch_size"], block=1000)
-        for _, entries in reply:  # type: ignore[union-attr]
+        reply: Any = client.xreadgroup(
+            GROUP, job["consumer"], {job["stream"]: ">"}, count=job["batch_size"], block=1000
+        )
+        for _, entries in reply:
             best = steps.serve([fields[field] for _, fields in entries])
             pipeline = client.pipeline(transaction=False)
             for (_, fields), (classes, scores) in zip(entries, best, strict=True):

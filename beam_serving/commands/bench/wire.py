@@ -16,7 +16,8 @@ Part = bytes | str | int
 
 def packed(*command: Part) -> bytes:
     """Gives a command as it goes over the wire."""
-    return hiredis.pack_command(command)  # type: ignore[arg-type]
+    command_bytes: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
+    return command_bytes
 
 
 class Wire:
