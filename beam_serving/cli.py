@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from beam_serving import __version__
+from beam_serving.arguments import Parser
 from beam_serving.errors import BeamServingError, ConfigError
 
 COMMANDS = {
@@ -57,6 +57,7 @@ def serve(arguments: Sequence[str]) -> int:
     if for_beam and not for_beam[0].startswith("-"):
         raise ConfigError(f"unknown command {for_beam[0]!r}; commands: {', '.join(COMMANDS)}; see --help")
     from beam_serving.config import load_settings
+    from beam_serving.cores import available_cores
     from beam_serving.launch import LOCAL_RUNNERS, check_beam_arguments
     from beam_serving.logs import configure_logging
     from beam_serving.supervisor import Supervisor
@@ -78,8 +79,8 @@ def _workers(text: str) -> int | str:
     raise argparse.ArgumentTypeError(f"wants a number from 1 to 256 or 'auto', got {text!r}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="beam-serving",
         description="Serve a model from a Redis stream, as an Apache Beam pipeline.",
         epilog=_EXAMPLES + "\n".join(f"  {name:12}{what}" for name, what in COMMANDS.items()),
@@ -97,13 +98,3 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"beam-serving {__version__}")
     return parser
-
-
-def available_cores() -> int:
-    """Counts the cores that this process may use: its affinity and, in a container, its share of CPU time."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return max(1, min(cores, int(quota) // int(period)))
-    except (OSError, ValueError):
-        return cores

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from beam_serving.errors import ConfigError, ConnectError
 
@@ -85,7 +87,7 @@ def embedded_redis(port: int = 0, *options: str) -> Iterator[int]:
 
 
 def _await_start(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    client = redis.Redis(host="127.0.0.1", port=port)
+    client = redis.Redis(host="127.0.0.1", port=port, retry=Retry(NoBackoff(), 0))
     give_up_at = time.monotonic() + _START_S
     while process.poll() is None and time.monotonic() < give_up_at:
         try:

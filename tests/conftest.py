@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import redis
 
@@ -9,6 +10,10 @@ from beam_serving.connection import RedisAt
 from beam_serving.embedded import embedded_redis
 from beam_serving.io.stop import STOP
 from beam_serving.stats import stats_of_process
+
+# What is slow on a busy machine is not wrong; the limit on a whole test is pytest-timeout's.
+hypothesis.settings.register_profile("busy", deadline=None)
+hypothesis.settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")

@@ -74,12 +74,15 @@ class Announcements:
 
     async def _change(self, changes: list[tuple[bool, list[bytes]]]) -> list[None]:
         """Subscribes and unsubscribes; of several changes of one key the last one counts."""
-        if self._pubsub is None or self._reader is None or self._reader.done():
-            await self.close()
-            self._pubsub = self._client.pubsub()
         wanted = {key: subscribe for subscribe, keys in changes for key in keys}
         fresh = [key for key, subscribe in wanted.items() if subscribe]
         gone = [key for key, subscribe in wanted.items() if not subscribe]
+        if self._pubsub is None or self._reader is None or self._reader.done():
+            await self.close()
+            gone = []  # a connection that is lost took its subscriptions with it
+            if not fresh:
+                return [None] * len(changes)
+            self._pubsub = self._client.pubsub()
         if fresh:
             await self._pubsub.subscribe(*fresh)
         if self._reader is None:

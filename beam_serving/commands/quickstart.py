@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from beam_serving.arguments import Parser
 from beam_serving.client import InputQueue, OutputQueue
 from beam_serving.commands.service import running_service
 from beam_serving.config import load_settings
@@ -24,7 +25,7 @@ _ANSWER_S = 60.0
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the quick start and gives the exit code: 0 when every image was answered."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="beam-serving quickstart",
         description="Serve the bundled digits model and classify images with it. Starts a Redis when none is running.",
         epilog="example:\n  python -m beam_serving quickstart my_digit.png --src localhost:6379",

@@ -21,7 +21,7 @@ from apache_beam.transforms.display import DisplayDataItem
 from redis.exceptions import RedisError
 
 from beam_serving.connection import RedisAt, backoff, fatal
-from beam_serving.errors import ConnectError
+from beam_serving.errors import ConnectError, ModelError
 from beam_serving.io.lease import id_range
 from beam_serving.io.script import Argument, Script
 from beam_serving.io.scripts import COMMIT
@@ -129,10 +129,19 @@ def commit_arguments(results: Sequence[Result], group: str, ttl_ms: int) -> tupl
     for result in results:
         origin, outcome = result
         keys.append(result_key(origin.generation, origin.stream, origin.uri))
-        fields = [part for pair in encode_result(result).items() for part in pair] if origin.uri else []
+        fields = [part for pair in _encoded(result).items() for part in pair] if origin.uri else []
         letter: list[bytes] = []
         if isinstance(outcome, Failure) and outcome.dead_letter is not None:
             letter = [part for pair in outcome.dead_letter.items() for part in pair]
             letter += [b"error", outcome.reason.encode()]
         arguments += [origin.entry_id, len(fields), len(letter), *fields, *letter]
     return keys, arguments
+
+
+def _encoded(result: Result) -> dict[bytes, bytes]:
+    """Gives the fields of a result; an answer that has no form on the wire becomes an error result."""
+    try:
+        return encode_result(result)
+    except ModelError as err:
+        _log.warning("the answer to request %r cannot be sent: %s", result.origin.uri[:100], err)
+        return encode_result(Result(result.origin, Failure(str(err))))

@@ -125,3 +125,9 @@ def test_the_script_is_loaded_again_after_the_server_forgot_it(client: redis.Red
         (origin,) = queue_and_read(client, [uri])
         client.script_flush()
         assert commit(script, [Result(origin, SEVEN)]) == 1
+
+
+def test_an_answer_that_cannot_be_sent_becomes_an_error_result(client: redis.Redis, script: Script) -> None:
+    (origin,) = queue_and_read(client, [b"a"])
+    assert commit(script, [Result(origin, Answer({"names": np.array([object()])}))]) == 1
+    assert b"object" in client.hgetall(key("a"))[b"error"]

@@ -11,14 +11,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from beam_serving.cli import available_cores
+from beam_serving.arguments import Parser
 from beam_serving.commands.bench import workloads
 from beam_serving.commands.bench.contestants import Shape, contestants
 from beam_serving.commands.bench.machine import machine_facts
 from beam_serving.commands.bench.processes import require_proc
 from beam_serving.commands.bench.rounds import Plan, measure
 from beam_serving.commands.bench.summary import plot, require_matplotlib, summarise, table
+from beam_serving.cores import available_cores
 from beam_serving.embedded import embedded_redis
+from beam_serving.errors import ConfigError
 
 _CONTESTANTS = 4
 _FULL = Plan(rounds=5, seconds=3.0)
@@ -39,12 +41,11 @@ def run(arguments: Sequence[str]) -> int:
     """Runs the benchmark and gives the exit code.
 
     Raises:
+        ConfigError: something is missing that the run needs.
         BeamServingError: a contestant does not start, or loses a record.
     """
     options = _parser().parse_args(arguments)
-    require_proc()
-    if options.plot:
-        require_matplotlib()
+    _require(options)
     default = _QUICK if options.quick else _FULL
     plan = Plan(options.rounds or default.rounds, default.seconds)
     report: dict[str, Any] = {"machine": machine_facts(), "rounds": plan.rounds, "seconds": plan.seconds}
@@ -58,6 +59,16 @@ def run(arguments: Sequence[str]) -> int:
         print(table(about["contestants"]), flush=True)
     _write(report, options)
     return 0
+
+
+def _require(options: argparse.Namespace) -> None:
+    """Raises ConfigError for what would be missing only at the end of a long run."""
+    require_proc()
+    if options.plot:
+        require_matplotlib()
+    for path in (options.json, options.plot):
+        if path and not path.parent.is_dir():
+            raise ConfigError(f"{path}: there is no folder {path.parent}")
 
 
 def _measured(name: str, options: argparse.Namespace, plan: Plan, progress: Any) -> dict[str, Any]:
@@ -89,8 +100,8 @@ def _write(report: Mapping[str, Any], options: argparse.Namespace) -> None:
         plot(report, options.plot)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="beam-serving bench",
         description="Measure this service against plain loops on this machine, by turns, with a Redis of its own.",
         epilog=_EXAMPLES,

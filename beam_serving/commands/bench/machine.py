@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_serving import __version__
-from beam_serving.cli import available_cores
+from beam_serving.cores import available_cores
 
 
 def machine_facts() -> dict[str, Any]:

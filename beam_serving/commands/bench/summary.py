@@ -53,9 +53,12 @@ def table(summary: Mapping[str, Mapping[str, Any]]) -> str:
 def _cell(about: Mapping[str, Any] | None) -> str:
     if about is None:
         return "-"
-    value = about["median"]
-    shown = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    shown = _shown(about["median"])
     return f"{shown} ({about['ratio']:.2f})" if "ratio" in about else f"{shown}       "
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def require_matplotlib() -> None:
@@ -74,15 +77,16 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     workloads = report["workloads"]
-    figure, rows = pyplot.subplots(
-        len(workloads), len(_TITLES), figsize=(3 * len(_TITLES), 3.2 * len(workloads)), squeeze=False
-    )
+    size = (2.6 * len(_TITLES), 3 * len(workloads))
+    figure, rows = pyplot.subplots(len(workloads), len(_TITLES), figsize=size, squeeze=False)
     for axes, (name, about) in zip(rows, workloads.items(), strict=True):
+        colours = {who: f"C{index}" for index, who in enumerate(about["contestants"])}
         for axis, (key, title) in zip(axes, _TITLES.items(), strict=True):
             own = {who: values[key]["median"] for who, values in about["contestants"].items() if key in values}
-            bars = axis.bar(list(own), list(own.values()), color=[f"C{index}" for index in range(len(own))])
-            axis.bar_label(bars, fmt="%.3g", fontsize=8)
-            axis.set_title(f"{name}: {title}", fontsize=9)
+            bars = axis.bar(list(own), list(own.values()), color=[colours[who] for who in own])
+            axis.bar_label(bars, labels=[_shown(value) for value in own.values()], fontsize=8)
+            axis.set_title(f"{name}: {title}", fontsize=8)
+            axis.margins(y=0.12)
             axis.tick_params(axis="x", labelrotation=30, labelsize=8)
     figure.tight_layout()
     figure.savefig(path)

@@ -1,0 +1,215 @@
+"""The command line: every mistake is one line on standard error and the documented exit code."""
+
+import logging
+import os
+import re
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from beam_serving import __version__, cli
+from beam_serving.connection import PASSWORD_VARIABLE, RedisAt
+from beam_serving.embedded import embedded_redis, free_port
+from beam_serving.errors import BeamServingError, ConfigError
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """The command line sets up logging for a whole process; the tests share one."""
+    root, ours = logging.getLogger(), logging.getLogger("beam_serving")
+    handlers, levels = root.handlers[:], (root.level, ours.level)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A configuration that serves the no-op model from a Redis that is not there."""
+    path = tmp_path / "config.yaml"
+    src = f"127.0.0.1:{free_port()}"
+    path.write_text(f"model: {{path: noop}}\ndata: {{src: '{src}'}}\nredis: {{wait_s: 0.1}}\n", encoding="utf-8")
+    return path
+
+
+def error(arguments: list[str], code: int, capsys: Captured) -> str:
+    """Runs a command that must fail with `code` and gives its error, which is one line, after what was logged."""
+    assert cli.main(arguments) == code
+    said = capsys.readouterr()
+    assert said.out == ""
+    lines = said.err.splitlines()
+    logged = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+ (INFO|WARNING) \[service\] ")
+    (line,) = [line for line in lines if not logged.match(line)]
+    assert line == lines[-1]
+    assert line.startswith("error: ")
+    return line.removeprefix("error: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--worker", "2"], "unknown flag --worker; did you mean --workers?"),
+        (["--conf=x"], "unknown flag --conf; did you mean --config?"),
+        (["--drain", "--job_nme=x"], "unknown flag --job_nme; did you mean --job_name?"),
+        (["--zzzzzzzzzz"], "unknown flag --zzzzzzzzzz; --help lists ours, Beam's documentation the rest"),
+        (["--job_name"], "argument --job_name: expected one argument"),
+        (
+            ["--direct_num_workers=4"],
+            "--direct_num_workers would lose records of an endless source; use --workers N",
+        ),
+        (["serve"], "unknown command 'serve'; commands: quickstart, bench; see --help"),
+        (
+            ["--runner=SparkRunner"],
+            "--runner=SparkRunner is not served yet; wanted is one of DirectRunner, FnApiRunner",
+        ),
+    ],
+)
+def test_a_wrong_word_on_the_command_line_is_named(arguments: list[str], said: str, capsys: Captured) -> None:
+    assert error(arguments, 2, capsys) == said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--workers", "0"], "argument --workers: wants a number from 1 to 256 or 'auto', got '0'"),
+        (["--workers", "many"], "argument --workers: wants a number from 1 to 256 or 'auto', got 'many'"),
+        (["--workers"], "argument --workers: expected one argument"),
+        (["--log-level", "loud"], "argument --log-level: invalid choice: 'loud' (choose from"),
+    ],
+)
+def test_a_wrong_value_of_a_flag_is_answered_in_one_line(arguments: list[str], said: str, capsys: Captured) -> None:
+    line = error(arguments, 2, capsys)
+    assert line.startswith(said)
+    assert line.endswith("; beam-serving --help has examples")
+
+
+def test_a_flag_of_beam_passes(config: Path, capsys: Captured) -> None:
+    said = error(["--config", str(config), "--job_name=digits"], 1, capsys)
+    assert "cannot be reached" in said
+
+
+def test_a_missing_configuration_is_named(tmp_path: Path, capsys: Captured) -> None:
+    said = error(["--config", str(tmp_path / "none.yaml")], 2, capsys)
+    assert said == (
+        f"{tmp_path}/none.yaml: cannot read the configuration (No such file or directory); "
+        "--config names a YAML file such as config.yaml"
+    )
+
+
+def test_the_configuration_is_looked_for_in_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert error([], 2, capsys).startswith("config.yaml: cannot read the configuration (No such file or directory)")
+
+
+def test_a_configuration_that_is_no_yaml_is_named_with_its_line(config: Path, capsys: Captured) -> None:
+    config.write_text("model:\n  path: [\n", encoding="utf-8")
+    said = error(["--config", str(config)], 2, capsys)
+    assert said.startswith(f"{config}:3: not valid YAML: ")
+
+
+def test_a_missing_model_directory_is_named(config: Path, capsys: Captured) -> None:
+    config.write_text("model: {path: nothing}\n", encoding="utf-8")
+    said = error(["--config", str(config)], 2, capsys)
+    assert said == f"{config.parent}/nothing: there is no such directory; wanted is a model directory"
+
+
+def test_an_empty_model_directory_is_named(config: Path, capsys: Captured) -> None:
+    (config.parent / "empty").mkdir()
+    config.write_text("model: {path: empty}\n", encoding="utf-8")
+    said = error(["--config", str(config)], 2, capsys)
+    assert said.startswith(f"{config.parent}/empty: is empty; wanted is one model: *.xml + *.bin (an OpenVINO model), ")
+
+
+def test_a_redis_that_cannot_be_reached_is_named(config: Path, capsys: Captured) -> None:
+    said = error(["--config", str(config)], 1, capsys)
+    assert re.fullmatch(
+        r"Redis at 127\.0\.0\.1:\d+ cannot be reached \(Error 111 connecting to .* Connection refused\.\); "
+        r"start one there, or set data: src to where it is",
+        said,
+    )
+
+
+def test_a_stream_that_is_no_stream_is_named(config: Path, at: RedisAt, client: redis.Redis, capsys: Captured) -> None:
+    client.set("taken", "text")
+    text = f"model: {{path: noop}}\ndata: {{src: '{at}', streams: taken}}\n"
+    config.write_text(text, encoding="utf-8")
+    said = error(["--config", str(config)], 1, capsys)
+    assert said.startswith(f"Redis at {at}, stream 'taken': a key that we need holds something else: WRONGTYPE ")
+
+
+def test_a_wrong_password_ends_the_program_with_one_line(config: Path) -> None:
+    with embedded_redis(0, "--requirepass", "right") as port:
+        config.write_text(f"model: {{path: noop}}\ndata: {{src: '127.0.0.1:{port}'}}\n", encoding="utf-8")
+        ended = subprocess.run(
+            [sys.executable, "-m", "beam_serving", "--config", str(config)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, PASSWORD_VARIABLE: "s3cret-and-wrong"},
+        )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"error: Redis at 127.0.0.1:{port}: it refuses our user or password (")
+    assert line.endswith(f"; set {PASSWORD_VARIABLE} or redis: password_file")
+    assert "s3cret" not in line
+
+
+def test_the_version_is_told(capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"beam-serving {__version__}\n"
+
+
+def test_the_help_lists_flags_and_commands(capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--help"])
+    assert caught.value.code == 0
+    said = capsys.readouterr().out
+    for word in ("--config", "--runner", "--workers", "--drain", "--log-level", *cli.COMMANDS):
+        assert word in said
+
+
+def _run_as_bench(monkeypatch: pytest.MonkeyPatch, outcome: int | BaseException) -> int:
+    """Runs a command that does nothing but what `outcome` says."""
+
+    def command(arguments: list[str]) -> int:
+        assert arguments == ["--quick"]
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    monkeypatch.setitem(sys.modules, "beam_serving.commands.bench", types.SimpleNamespace(main=command))
+    return cli.main(["bench", "--quick"])
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        (0, 0),
+        (3, 3),
+        (ConfigError("wrong"), 2),
+        (BeamServingError("wrong"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_a_command_gives_the_exit_code(
+    outcome: int | BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    assert _run_as_bench(monkeypatch, outcome) == code
+    assert capsys.readouterr().err == ("error: wrong\n" if isinstance(outcome, BeamServingError) else "")
+
+
+def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ZeroDivisionError):
+        _run_as_bench(monkeypatch, ZeroDivisionError())

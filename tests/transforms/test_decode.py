@@ -1,0 +1,232 @@
+"""Decode: a request becomes the tensors that the model takes, or an error result that says why not."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pytest
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.testing.util import assert_that, equal_to
+
+from beam_serving.errors import RequestError
+from beam_serving.models.base import ModelOptions, TensorSpec
+from beam_serving.models.shared import SharedModel
+from beam_serving.records import Entry, Example, Flush, Generation, Image, Payload, Result
+from beam_serving.stats import stats_of_process
+from beam_serving.transforms import Decode, ImageRules
+from beam_serving.transforms.decode import tensors_for
+from beam_serving.wire import Limits
+from tests.transforms.images import encode, noise
+
+F32 = np.dtype(np.float32)
+X = TensorSpec("x", (2,), F32)
+Y = TensorSpec("y", (None, 3), F32)
+PICTURE = TensorSpec("picture", (3, 4, 4), F32)
+PNG = encode(noise(4, 4, 3), ".png")
+
+
+def payload(generation: Generation = Generation.NATIVE, uri: bytes = b"a", **inputs: Any) -> Payload:
+    return Payload(uri, {"" if name == "unnamed" else name: value for name, value in inputs.items()}, generation)
+
+
+def values(*numbers: float, dtype: str = "float32") -> np.ndarray:
+    return np.array(numbers, dtype)
+
+
+def tensors(request: Payload, *inputs: TensorSpec) -> dict[str, np.ndarray]:
+    return tensors_for(request, inputs, ImageRules())
+
+
+def refusal(request: Payload, *inputs: TensorSpec) -> str:
+    with pytest.raises(RequestError) as caught:
+        tensors(request, *inputs)
+    return str(caught.value)
+
+
+def assert_tensors(came: Mapping[str, np.ndarray], **wanted: np.ndarray) -> None:
+    assert list(came) == list(wanted)
+    for name, tensor in came.items():
+        assert tensor.dtype == wanted[name].dtype
+        np.testing.assert_array_equal(tensor, wanted[name])
+
+
+def test_values_go_to_the_input_of_their_name() -> None:
+    y = np.zeros((5, 3), np.float32)
+    assert_tensors(tensors(payload(y=y, x=values(1, 2)), X, Y), x=values(1, 2), y=y)
+
+
+@pytest.mark.parametrize("generation", Generation)
+def test_an_unnamed_value_goes_to_the_only_input(generation: Generation) -> None:
+    assert_tensors(tensors(payload(generation, unnamed=values(1, 2)), X), x=values(1, 2))
+
+
+def test_old_clients_name_freely_and_are_matched_by_position() -> None:
+    y = np.zeros((5, 3), np.float32)
+    assert_tensors(tensors(payload(Generation.ARROW, t=values(1, 2), u=y), X, Y), x=values(1, 2), y=y)
+
+
+def test_a_native_client_must_use_the_names_of_the_model() -> None:
+    assert refusal(payload(t=values(1, 2)), X) == "request 'a': its inputs are ['t'], the model takes ['x']"
+
+
+@pytest.mark.parametrize("generation", Generation)
+def test_another_number_of_inputs_is_refused(generation: Generation) -> None:
+    said = refusal(payload(generation, x=values(1, 2)), X, Y)
+    assert said == "request 'a': its inputs are ['x'], the model takes ['x', 'y']"
+    said = refusal(payload(generation, x=values(1, 2), z=values(1)), X)
+    assert said == "request 'a': its inputs are ['x', 'z'], the model takes ['x']"
+
+
+def test_a_model_that_says_nothing_gets_tensors_as_they_came() -> None:
+    came = values(1, 2, dtype="int8")
+    assert_tensors(tensors(payload(t=came)), t=came)
+
+
+def test_a_model_that_says_nothing_takes_no_images() -> None:
+    assert refusal(payload(t=Image(PNG))) == (
+        "request 'a': the model does not say what it takes, so it takes no images; set data: shape"
+    )
+
+
+def test_a_batch_axis_of_one_is_taken_off() -> None:
+    assert_tensors(tensors(payload(x=values(1, 2)[None])), x=values(1, 2)[None])
+    assert_tensors(tensors(payload(x=values(1, 2)[None]), X), x=values(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("value", "spec", "said"),
+    [
+        (values(1, 2, 3), X, "input 'x' has shape [3], the model takes [2]"),
+        (values(1), X, "input 'x' has shape [1], the model takes [2]"),
+        (np.float32(1), X, "input 'x' has shape [], the model takes [2]"),
+        (np.zeros((2, 2), np.float32), X, "input 'x' has shape [2, 2], the model takes [2]"),
+        (np.zeros((2, 4), np.float32), Y, "input 'y' has shape [2, 4], the model takes ['any', 3]"),
+        (np.zeros((0, 2), np.float32), X, "input 'x' has shape [0, 2], the model takes [2]"),
+    ],
+)
+def test_another_shape_is_refused(value: np.ndarray, spec: TensorSpec, said: str) -> None:
+    assert refusal(payload(unnamed=np.asarray(value)), spec) == f"request 'a': {said}"
+
+
+@pytest.mark.parametrize(
+    ("came", "wanted", "numbers"),
+    [
+        ("float64", "float32", (0.5, 2)),
+        ("float32", "float16", (0.5, 2)),
+        ("uint8", "float32", (0, 255)),
+        ("int64", "float32", (-1, 2)),
+        ("int64", "int32", (-1, 2)),
+        ("float32", "int32", (-1, 2)),
+        ("float32", "uint8", (0, 255)),
+        ("bool", "float32", (0, 1)),
+    ],
+)
+def test_numbers_become_those_of_the_model(came: str, wanted: str, numbers: tuple[float, float]) -> None:
+    spec = TensorSpec("x", (2,), np.dtype(wanted))
+    assert_tensors(tensors(payload(x=values(*numbers, dtype=came)), spec), x=values(*numbers, dtype=wanted))
+
+
+@pytest.mark.parametrize(
+    ("came", "wanted", "numbers", "said"),
+    [
+        ("complex64", "float32", (1, 2), "has type complex64, the model takes float32"),
+        ("int64", "uint8", (1, 2), "has type int64, the model takes uint8"),
+        ("float32", "bool", (0, 1), "has type float32, the model takes bool"),
+        ("float32", "int32", (0.5, 1), "has float32 values that are no int32"),
+        ("float32", "int32", (np.nan, 1), "has float32 values that are no int32"),
+        ("float32", "int32", (np.inf, 1), "has float32 values that are no int32"),
+        ("float32", "uint8", (256, 1), "has float32 values that are no uint8"),
+        ("float32", "uint8", (-1, 1), "has float32 values that are no uint8"),
+        ("int64", "int32", (2**31, 1), "has int64 values that are no int32"),
+    ],
+)
+def test_numbers_that_the_model_cannot_hold_are_refused(
+    came: str, wanted: str, numbers: tuple[float, float], said: str
+) -> None:
+    spec = TensorSpec("x", (2,), np.dtype(wanted))
+    assert refusal(payload(x=values(*numbers, dtype=came)), spec) == f"request 'a': input 'x' {said}"
+
+
+def test_a_refusal_begins_with_the_uri_shown_safely() -> None:
+    said = refusal(payload(uri=b"\xff\n" + b"b" * 100, x=values(1)), X)
+    assert said == rf"request '\\xff\n{'b' * 59}': input 'x' has shape [1], the model takes [2]"
+
+
+def test_images_and_tensors_may_come_together() -> None:
+    came = tensors(payload(x=values(1, 2), picture=Image(PNG)), PICTURE, X)
+    assert_tensors(came, picture=noise(4, 4, 3).transpose(2, 0, 1).astype(np.float32), x=values(1, 2))
+
+
+def test_an_image_that_cannot_be_read_is_refused() -> None:
+    assert refusal(payload(unnamed=Image(b"text")), PICTURE) == (
+        "request 'a': not an image: 4 bytes that start with b'text'; wanted a JPEG, PNG, BMP or WebP file"
+    )
+
+
+def test_a_tensor_may_come_where_an_image_may() -> None:
+    pixels = np.zeros((3, 4, 4), np.uint8)
+    assert_tensors(tensors(payload(unnamed=pixels), PICTURE), picture=pixels.astype(np.float32))
+
+
+def entry(number: int, deliveries: int = 1, **fields: bytes) -> Entry:
+    good = {"uri": f"r{number}".encode(), "id": b"i", "tensor:": bytes(8), "dtype:": b"float32", "shape:": b"2"}
+    names = {name.encode(): value for name, value in {**good, **fields}.items() if value}
+    return Entry(b"stream", f"{number}-0".encode(), names, b"worker", deliveries)
+
+
+def summary(result: Result) -> tuple[Any, ...]:
+    outcome: Any = result.outcome
+    return (result.origin.entry_id, result.origin.uri, outcome.reason, outcome.dead_letter is not None)
+
+
+def shown(element: Example | Flush) -> Any:
+    return (
+        "flush" if isinstance(element, Flush) else (element.origin, {k: v.tolist() for k, v in element.tensors.items()})
+    )
+
+
+def decode(entries: list[Entry | Flush], wanted_examples: list[Any], wanted_refusals: list[tuple[Any, ...]]) -> None:
+    """Runs Decode for the no-op model of one input of two values, and checks both of its outputs."""
+    model = SharedModel("noop", ModelOptions(input_shape=(2,)), 1)
+    step = Decode(model, ImageRules(), Limits(max_payload_bytes=1000), max_deliveries=3)
+    with beam.Pipeline(FnApiRunner()) as pipeline:
+        examples, refused = pipeline | beam.Create([0]) | beam.FlatMap(lambda _: entries) | step
+        assert_that(examples | "Show" >> beam.Map(shown), equal_to(wanted_examples), label="examples")
+        assert_that(
+            refused | beam.FlatMap(lambda results: map(summary, results)), equal_to(wanted_refusals), label="refused"
+        )
+
+
+def test_entries_become_examples_and_a_flush_passes_through() -> None:
+    native = Generation.NATIVE
+    origins = [(b"stream", b"%d-0" % number, b"r%d" % number, native, b"i", b"worker") for number in (1, 2)]
+    decode([entry(1), entry(2), Flush()], [*((origin, {"input": [0.0, 0.0]}) for origin in origins), "flush"], [])
+    assert sum(stats_of_process().stages["decode"].counts.values()) == 2
+    assert stats_of_process().counts["refused"] == 0
+
+
+def test_a_bad_request_does_not_stop_a_good_one(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    good = ((b"stream", b"1-0", b"r1", Generation.NATIVE, b"i", b"worker"), {"input": [0.0, 0.0]})
+    wrong_shape = "request 'r2': input 'input' has shape [1], the model takes [2]"
+    too_large = "request 'r3': request is 2050 bytes, at most 1000 are served"
+    decode(
+        [entry(2, **{"tensor:": bytes(4), "shape:": b"1"}), entry(3, padding=bytes(2000)), entry(1)],
+        [good],
+        [(b"2-0", b"r2", wrong_shape, False), (b"3-0", b"r3", too_large, False)],
+    )
+    assert stats_of_process().counts["refused"] == 2
+    assert f"refused an entry of 'stream': {wrong_shape}" in caplog.messages
+
+
+def test_a_request_that_no_client_waits_for_becomes_a_dead_letter() -> None:
+    missing = "request without uri: field 'uri' is missing, the fields are 'id', 'tensor:', 'dtype:', 'shape:'"
+    decode([entry(1, uri=b"")], [], [(b"1-0", b"", missing, True)])
+
+
+def test_an_entry_is_given_up_after_its_last_delivery() -> None:
+    good = ((b"stream", b"1-0", b"r1", Generation.NATIVE, b"i", b"worker"), {"input": [0.0, 0.0]})
+    reason = "given up after 3 deliveries without a result: it may have ended its workers"
+    decode([entry(1, deliveries=3), entry(2, deliveries=4)], [good], [(b"2-0", b"r2", reason, True)])

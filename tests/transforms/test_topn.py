@@ -1,0 +1,118 @@
+"""TopN: the best classes in a fixed order, whatever the scores are."""
+
+import math
+from typing import Any
+
+import apache_beam as beam
+import hypothesis.extra.numpy as arrays
+import numpy as np
+import pytest
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.testing.util import assert_that, equal_to
+from hypothesis import given
+from hypothesis import strategies as some
+
+from beam_serving.records import Answer, Generation, Origin, Predictions, Result, TopClasses
+from beam_serving.stats import stats_of_process
+from beam_serving.transforms import TopN
+from beam_serving.transforms.topn import answers, top_classes
+
+FEW_VALUES = some.sampled_from([0.0, -0.0, 0.25, 1.0, -1.0, math.inf, -math.inf, math.nan])
+FLOATS = arrays.arrays(
+    some.sampled_from([np.float16, np.float32, np.float64]),
+    some.tuples(some.integers(1, 4), some.integers(1, 60)),
+    elements=FEW_VALUES | some.floats(-1000, 1000, width=16),
+)
+INTEGERS = arrays.arrays(
+    some.sampled_from([np.int8, np.uint8, np.int64, np.uint64, np.bool_]),
+    some.tuples(some.integers(1, 4), some.integers(1, 60)),
+)
+
+
+def reference(row: np.ndarray, n: int) -> list[int]:
+    """Ranks the plain way: NaN last, then the higher score first, then the earlier index."""
+    scores = row.tolist()
+    is_nan = [score != score for score in scores]
+    return sorted(range(len(scores)), key=lambda i: (is_nan[i], 0 if is_nan[i] else -scores[i], i))[:n]
+
+
+@given(FLOATS | INTEGERS, some.integers(1, 70))
+def test_the_best_are_those_of_a_plain_sort(scores: np.ndarray, n: int) -> None:
+    top = top_classes(scores, n)
+    assert len(top) == len(scores)
+    for row, (classes, best) in zip(scores, top, strict=True):
+        wanted = reference(row, n)
+        assert classes.tolist() == wanted
+        np.testing.assert_array_equal(best, row[wanted])
+        assert best.dtype == scores.dtype
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+def test_nan_comes_after_minus_infinity(n: int, bad: float) -> None:
+    (top,) = top_classes(np.array([[math.nan, bad, -math.inf, 1.0] + [math.nan] * 60], np.float32), n)
+    wanted = [3, 1, 2, 0, 4] if bad == -math.inf else [3, 2, 0, 1, 4]
+    assert top.classes.tolist() == wanted[:n]
+
+
+def test_the_earlier_index_wins_a_tie_among_many_classes() -> None:
+    scores = np.zeros((1, 1000), np.float32)
+    scores[0, 900] = 1.0
+    (top,) = top_classes(scores, 4)
+    assert top.classes.tolist() == [900, 0, 1, 2]
+
+
+def test_large_integers_are_told_apart() -> None:
+    (top,) = top_classes(np.array([[2**62, 2**62 + 1, 2**62 - 1]]), 3)
+    assert top.classes.tolist() == [1, 0, 2]
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_row_without_classes_has_no_best(n: int) -> None:
+    (answer,) = answers({"y": np.zeros((1, 0), np.float32)}, 1, n)
+    top = answer.outputs["y"]
+    assert isinstance(top, TopClasses)
+    assert top.classes.size == top.scores.size == 0
+
+
+def test_more_than_there_are_gives_all() -> None:
+    (top,) = top_classes(np.array([[0.1, 0.9]]), 100)
+    assert (top.classes.tolist(), top.scores.tolist()) == ([1, 0], [0.9, 0.1])
+
+
+def test_each_row_has_its_own_answer() -> None:
+    outputs = {"y": np.array([[0.0, 1.0], [1.0, 0.0]]), "z": np.array([[5.0], [6.0]])}
+    one, two = answers(outputs, 2, 1, ("cat", "dog"))
+    assert [int(top.classes[0]) for answer in (one, two) for top in answer.outputs.values()] == [1, 0, 0, 0]  # type: ignore[union-attr]
+    assert one.labels == two.labels == ("cat", "dog")
+
+
+def test_an_output_of_more_axes_is_ranked_flat() -> None:
+    (answer,) = answers({"y": np.arange(8.0).reshape(1, 2, 2, 2)}, 1, 2)
+    top = answer.outputs["y"]
+    assert isinstance(top, TopClasses)
+    assert top.classes.tolist() == [7, 6]
+
+
+def test_zero_keeps_the_whole_tensors() -> None:
+    tensor = np.arange(12.0).reshape(2, 2, 3)
+    for row, answer in enumerate(answers({"y": tensor}, 2, 0)):
+        np.testing.assert_array_equal(answer.outputs["y"], tensor[row])
+
+
+def _shown(results: list[Result]) -> list[tuple[bytes, Any]]:
+    shown = []
+    for origin, outcome in results:
+        assert isinstance(outcome, Answer)
+        top: Any = outcome.outputs["y"]
+        shown.append((origin.uri, top.classes.tolist()))
+    return shown
+
+
+def test_a_batch_of_predictions_becomes_one_list_of_results() -> None:
+    origins = tuple(Origin(b"s", b"1-0", uri, Generation.NATIVE) for uri in (b"a", b"b"))
+    predictions = Predictions(origins, {"y": np.array([[0.1, 0.9, 0.0], [0.5, 0.2, 0.3]], np.float32)})
+    with beam.Pipeline(FnApiRunner()) as pipeline:
+        results = pipeline | beam.Create([0]) | beam.Map(lambda _: predictions) | TopN(2)
+        assert_that(results | beam.Map(_shown), equal_to([[(b"a", [1, 0]), (b"b", [0, 2])]]))
+    assert sum(stats_of_process().stages["top_n"].counts.values()) == 2
