@@ -25,8 +25,8 @@ class Histogram:
 
     def record(self, duration_s: float, times: int = 1) -> None:
         """Counts a duration, `times` over when it stands for several records."""
-        bucket = int(math.log2(max(duration_s, _FLOOR_S) / _FLOOR_S) * _PER_DOUBLING)
-        self.counts[min(bucket, _LAST_BUCKET)] += times
+        bucket = int(math.log2(duration_s / _FLOOR_S) * _PER_DOUBLING) if duration_s > _FLOOR_S else 0
+        self.counts[bucket if bucket < _LAST_BUCKET else _LAST_BUCKET] += times
 
     def quantile(self, share: float) -> float:
         """Gives the duration in seconds that `share` (0..1) of the records did not exceed; NaN without records."""

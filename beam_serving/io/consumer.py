@@ -10,12 +10,12 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
 
 from beam_serving.connection import RedisAt, backoff, fatal
 from beam_serving.errors import ConnectError
+from beam_serving.io.channel import Argument, Channel
 from beam_serving.io.group import Group
 from beam_serving.records import Entry
 from beam_serving.stats import stats_of_process
@@ -49,6 +49,10 @@ class StreamConsumer:
         self._stop = stop
         self._client = reading.at.client(wait_s=reading.poll_s)
         self._groups = [Group(self._client, stream.encode(), reading.group, self.name) for stream in reading.streams]
+        self._channel = Channel(self._client)
+        self._read_command: list[Argument] = ["XREADGROUP", "GROUP", reading.group, name, "COUNT", reading.count]
+        self._read_command += ["BLOCK", int(reading.poll_s * 1000), "STREAMS", *reading.streams]
+        self._read_command += [">"] * len(reading.streams)
         self._orphaned = True
         self._ahead_s = 0.0
         self._next_reclaim = self._next_reap = 0.0
@@ -56,6 +60,7 @@ class StreamConsumer:
 
     def close(self) -> None:
         """Closes the connection; what is pending stays so until someone takes it over."""
+        self._channel.close()
         self._client.close()
 
     def poll(self) -> list[Entry]:
@@ -104,15 +109,12 @@ class StreamConsumer:
             _log.warning("took over %s of %r: delivered before and not served", entry.entry_id, entry.stream)
             self._stats.counts["reclaimed"] += 1
             return [entry]
-        new: Any = {group.stream: ">" for group in self._groups}
-        reply: Any = self._client.xreadgroup(
-            self._reading.group,
-            self.name,  # type: ignore[arg-type]
-            new,
-            count=self._reading.count,
-            block=int(self._reading.poll_s * 1000),
-        )
-        entries = [Entry(stream, entry_id, fields, self.name) for stream, rows in reply for entry_id, fields in rows]
+        reply = self._channel.call(*self._read_command)
+        entries = [
+            Entry(stream, entry_id, dict(zip(flat[::2], flat[1::2], strict=True)), self.name)
+            for stream, rows in reply or ()
+            for entry_id, flat in rows
+        ]
         if entries:
             queued_at_ms = min(int(entry.entry_id.partition(b"-")[0]) for entry in entries)
             waited_s = time.time() + self._ahead_s - queued_at_ms / 1000

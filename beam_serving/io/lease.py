@@ -46,14 +46,9 @@ class Lease:
         while not self._stop.wait(self._every_s):
             held = self._held
             for stream in {entry.stream for entry in held}:
+                # The entries of a poll come in the order of their ids.
                 ids = [entry.entry_id for entry in held if entry.stream == stream]
                 try:
-                    self._client.eval(KEEP_LEASE, 1, stream, self._group, self._consumer, *id_range(ids))
+                    self._client.eval(KEEP_LEASE, 1, stream, self._group, self._consumer, ids[0], ids[-1])
                 except RedisError as err:
                     _log.debug("cannot renew the lease of %d entries: %s", len(ids), err)
-
-
-def id_range(ids: Sequence[bytes]) -> tuple[bytes, bytes]:
-    """Gives the lowest and the highest of some stream ids (`milliseconds-sequence`, both numbers)."""
-    ordered = sorted(ids, key=lambda entry_id: tuple(map(int, entry_id.split(b"-"))))
-    return ordered[0], ordered[-1]

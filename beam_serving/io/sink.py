@@ -22,8 +22,7 @@ from redis.exceptions import RedisError
 
 from beam_serving.connection import RedisAt, backoff, fatal
 from beam_serving.errors import ConnectError, ModelError
-from beam_serving.io.lease import id_range
-from beam_serving.io.script import Argument, Script
+from beam_serving.io.channel import Argument, Channel, Script
 from beam_serving.io.scripts import COMMIT
 from beam_serving.io.stop import STOP
 from beam_serving.records import Failure, Result
@@ -65,7 +64,7 @@ class _CommitFn(beam.DoFn):
         self._written = Metrics.counter("beam_serving", "results_written")
 
     def setup(self) -> None:
-        self._commit = Script(self._at.client(), COMMIT)
+        self._commit = Script(Channel(self._at.client()), COMMIT)
         self._stats = stats_of_process()
 
     def process(self, results: list[Result]) -> Iterable[None]:
@@ -124,8 +123,9 @@ def commit_arguments(results: Sequence[Result], group: str, ttl_ms: int) -> tupl
     """Gives the keys and arguments of the script COMMIT for results of one stream and one consumer."""
     first = results[0].origin
     keys = [first.stream, first.stream + DEAD_LETTERS]
-    low, high = id_range([result.origin.entry_id for result in results])
-    arguments: list[Argument] = [group, first.consumer, low, high, ttl_ms]
+    # The entries of a poll come in the order of their ids.
+    last = results[-1].origin
+    arguments: list[Argument] = [group, first.consumer, first.entry_id, last.entry_id, ttl_ms]
     for result in results:
         origin, outcome = result
         keys.append(result_key(origin.generation, origin.stream, origin.uri))

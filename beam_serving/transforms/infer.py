@@ -2,12 +2,12 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
+from operator import itemgetter
 from typing import Any, Literal, TypeAlias
 
 import apache_beam as beam
-import numpy as np
 from apache_beam import pvalue
 from apache_beam.metrics import Metrics
 
@@ -40,12 +40,12 @@ def predict_apart(model: LoadedModel, examples: Sequence[Example]) -> Iterable[P
 
 
 def same_shapes(examples: Sequence[Example]) -> Iterable[list[Example]]:
-    """Splits a batch into runs whose tensors can be stacked; one run where the model fixes its shapes."""
-    return (list(run) for _, run in groupby(examples, key=lambda example: _shapes(example.tensors)))
-
-
-def _shapes(tensors: Mapping[str, np.ndarray]) -> list[tuple[int, ...]]:
-    return [tensor.shape for tensor in tensors.values()]
+    """Splits a batch into runs whose tensors can be stacked; mostly there is one."""
+    shapes = [[tensor.shape for tensor in example.tensors.values()] for example in examples]
+    if shapes.count(shapes[0]) == len(shapes):
+        return [list(examples)]
+    pairs = groupby(zip(shapes, examples, strict=True), key=itemgetter(0))
+    return [[example for _, example in run] for _, run in pairs]
 
 
 class Infer(beam.PTransform[Any, Any]):

@@ -43,6 +43,9 @@ def answers(outputs: Mapping[str, np.ndarray], rows: int, n: int, labels: tuple[
     # Not reshape(rows, -1): an output may be empty.
     flat = {name: output.reshape(rows, math.prod(output.shape[1:])) for name, output in outputs.items()}
     ranked = {name: top_classes(scores, n) for name, scores in flat.items()}
+    if len(ranked) == 1:
+        ((name, tops),) = ranked.items()
+        return [Answer({name: top}, labels) for top in tops]
     return [Answer(dict(zip(ranked, row, strict=True)), labels) for row in zip(*ranked.values(), strict=True)]
 
 

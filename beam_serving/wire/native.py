@@ -26,12 +26,11 @@ def decode_inputs(fields: Mapping[bytes, bytes], limits: Limits = DEFAULT_LIMITS
     """
     inputs: dict[str, Image | np.ndarray] = {}
     for key, raw in fields.items():
-        kind, colon, name = key.partition(b":")
-        if not colon:
-            continue
-        if kind == b"tensor":
+        if key.startswith(b"tensor:"):
+            name = key[7:]
             decoded: Image | np.ndarray = _decode_tensor(name, raw, fields, limits)
-        elif kind == b"image":
+        elif key.startswith(b"image:"):
+            name = key[6:]
             if not raw:
                 raise RequestError(f"{subject(name)}image is empty")
             decoded = Image(raw)

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from beam_serving.connection import RedisAt
-from beam_serving.io.lease import Lease, id_range
+from beam_serving.io.lease import Lease
 from beam_serving.records import Entry
 
 
@@ -46,8 +46,3 @@ def test_what_another_consumer_took_over_is_not_taken_back(at: RedisAt, client: 
     lease.close()
     (row,) = client.xpending_range("s", "serving", "-", "+", 10)
     assert row["consumer"] == b"thief"
-
-
-def test_ids_are_ordered_as_numbers() -> None:
-    assert id_range([b"9-1", b"10-0", b"9-10", b"9-2"]) == (b"9-1", b"10-0")
-    assert id_range([b"9-10", b"9-9"]) == (b"9-9", b"9-10")

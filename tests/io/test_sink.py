@@ -5,7 +5,7 @@ import pytest
 import redis
 
 from beam_serving.connection import RedisAt
-from beam_serving.io.script import Script
+from beam_serving.io.channel import Channel, Script
 from beam_serving.io.scripts import COMMIT
 from beam_serving.io.sink import commit_arguments
 from beam_serving.records import Answer, Failure, Generation, Origin, Result, TopClasses
@@ -16,7 +16,7 @@ SEVEN = Answer({"prob": TopClasses(np.array([7]), np.array([0.5]))})
 
 @pytest.fixture
 def script(at: RedisAt) -> Script:
-    return Script(at.client(), COMMIT)
+    return Script(Channel(at.client()), COMMIT)
 
 
 def queue_and_read(client: redis.Redis, uris: list[bytes], consumer: str = "me") -> list[Origin]:
