@@ -1,5 +1,6 @@
 """The outside world of the tests: one real server for all, emptied before each test that uses it."""
 
+import logging
 from collections.abc import Iterator
 
 import hypothesis
@@ -44,5 +45,10 @@ def fresh_process_state() -> Iterator[None]:
     """Each test starts as a new worker process does: running, with nothing counted."""
     STOP.clear()
     stats_of_process.cache_clear()
+    loggers = [logging.getLogger(), logging.getLogger("beam_serving")]
+    before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
     yield
     STOP.clear()
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
