@@ -80,5 +80,6 @@ def _operand(site: Site, name: str, what: str) -> tuple[Tensor, list[int], int]:
     own = list(shape_of(site.bottoms[1]))
     if own != list(shape[axis : axis + len(own)]):
         raise TextError(f"its second bottom {own} is not the part from axis {axis} of {list(shape)}")
-    leading, trailing = range(axis), range(axis + len(own), len(shape))
-    return ops.unsqueeze(site.bottoms[1], indices([*leading, *trailing])).output(0), own, axis
+    missing = [*range(axis), *range(axis + len(own), len(shape))]
+    spread = ops.unsqueeze(site.bottoms[1], indices(missing)).output(0) if missing else site.bottoms[1]
+    return spread, own, axis

@@ -82,7 +82,7 @@ def _detection_options(param: Message, classes: int) -> dict[str, object]:
         "code_type": f"caffe.PriorBoxParameter.{param.choice('code_type', _CODES, 'CORNER')}",
         "share_location": param.flag("share_location", True),
         "nms_threshold": suppression.real("nms_threshold", 0.3),
-        "confidence_threshold": param.real("confidence_threshold", 0.0),
+        "confidence_threshold": param.real("confidence_threshold", -3e38),
         "clip_before_nms": False,
         "clip_after_nms": param.flag("clip", False),
         "normalized": True,
