@@ -11,26 +11,15 @@ from .net import Layer, LayerError, Net, check_shape
 from .site import Site, Tensor, shape_of
 from .weights import Blob
 
-_LAYER_FIELDS = frozenset(
-    [
-        "blob_share_mode",
-        "blobs",
-        "blobs_lr",
-        "bottom",
-        "debug_info",
-        "exclude",
-        "include",
-        "loss_weight",
-        "name",
-        "param",
-        "phase",
-        "propagate_down",
-        "top",
-        "type",
-        "weight_decay",
-    ]
+_LAYER_FIELDS = (
+    *("name", "type", "bottom", "top", "blobs", "include", "exclude", "phase"),
+    *("param", "blobs_lr", "weight_decay", "blob_share_mode", "propagate_down", "loss_weight", "debug_info"),
+    *("engine", "forward_type", "backward_type", "forward_math", "backward_math"),
 )
-"""What every layer may have; anything else belongs to a builder, or is a mistake."""
+"""What every layer may have: how it is connected, how it was trained, and how forks run it.
+
+Anything else belongs to a builder, or is a mistake.
+"""
 
 _PROBE_BATCHES = (3, 5)
 
@@ -73,24 +62,24 @@ def _parameter(name: str, shape: tuple[int, ...]) -> ov.op.Parameter:
 def _tops(layer: Layer, blobs: Mapping[str, Tensor], net: Net, learned: tuple[Blob, ...]) -> list[Tensor]:
     for bottom in layer.bottoms:
         if bottom in net.dropped and bottom not in blobs:
-            raise LayerError(str(layer), f"its bottom '{bottom}' comes from training data; an Input layer is wanted")
+            raise LayerError(layer, f"its bottom '{bottom}' comes from training data; an Input layer is wanted")
         if bottom not in blobs:
-            raise LayerError(str(layer), f"its bottom '{bottom}' is the top of no layer before it")
+            raise LayerError(layer, f"its bottom '{bottom}' is the top of no layer before it")
     for top in layer.tops:
         if layer.tops.count(top) > 1 or (top in blobs and top not in layer.bottoms):
-            raise LayerError(str(layer), f"its top '{top}' is the top of another layer too")
+            raise LayerError(layer, f"its top '{top}' is the top of another layer too")
     bottoms = tuple(blobs[bottom] for bottom in layer.bottoms)
     try:
-        tops = BUILDERS[layer.type](Site(layer.type, layer.message, bottoms, learned, len(layer.tops)))
+        tops = BUILDERS[layer.type](Site(layer.message, bottoms, learned, len(layer.tops)))
         _check_read(layer.message)
         if len(tops) != len(layer.tops):
             raise TextError(f"{len(layer.tops)} tops, wanted {len(tops)}")
         for name, top in zip(layer.tops, tops, strict=True):
             check_shape(f"its top '{name}'", shape_of(top))
     except TextError as err:
-        raise LayerError(str(layer), str(err)) from err
+        raise LayerError(layer, str(err)) from err
     except (RuntimeError, TypeError, ValueError, OverflowError) as err:
-        raise LayerError(str(layer), f"OpenVINO refuses it: {_last_line(err)}") from err
+        raise LayerError(layer, f"OpenVINO refuses it: {_last_line(err)}") from err
     given = {bottom.get_node() for bottom in bottoms}
     for node in {top.get_node() for top in tops} - given:
         node.set_friendly_name(layer.name)

@@ -4,6 +4,7 @@ Source: `caffe.proto` and the upgrade rules of Caffe: `layers` with enum types i
 were written `input` with `input_dim`, later with `input_shape`, and today as `Input` layers.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -79,13 +80,19 @@ _V1_TYPES = {
     "WINDOW_DATA": (24, "WindowData"),
 }
 _V1_NUMBERS = {name: number for name, (number, _) in _V1_TYPES.items()}
+_ROOT_FIELDS = (
+    *("name", "state", "layer", "layers", "force_backward", "debug_info"),
+    *("default_forward_type", "default_backward_type", "default_forward_math", "default_backward_math"),
+)
+"""Those of Caffe and, in the second line, the number formats that NVIDIA's Caffe computes in."""
+
 _PHASES = {"TRAIN": 0, "TEST": 1}
 
 
 class LayerError(ValueError):
-    """One layer cannot be served: `str()` says why, `layer` is how messages call it."""
+    """One layer cannot be served; the message starts with its name and type."""
 
-    def __init__(self, layer: str, reason: str) -> None:
+    def __init__(self, layer: "Layer", reason: str) -> None:
         super().__init__(f"{layer}: {reason}")
 
 
@@ -118,6 +125,7 @@ class Net(NamedTuple):
 def read_net(root: Message) -> Net:
     """Raises TextError or LayerError for a file that is not a net that could be served."""
     inputs = _legacy_inputs(root)
+    _check_root(root)
     layers: list[Layer] = []
     dropped: set[str] = set()
     silenced: set[str] = set()
@@ -126,7 +134,7 @@ def read_net(root: Message) -> Net:
             dropped.update(layer.tops)
             silenced.update(layer.bottoms if layer.type == "Silence" else ())
         elif layer.type in _INPUT_SHAPES:
-            inputs.update(_of_layer(layer, _input_blobs))
+            inputs.update(_input_blobs(layer))
         else:
             layers.append(layer)
     if not inputs:
@@ -138,21 +146,19 @@ def read_net(root: Message) -> Net:
 
 def check_shape(what: str, shape: Sequence[int]) -> None:
     """Raises TextError unless every dimension is positive and an example has at most `MAX_BLOB_ELEMENTS`."""
-    elements = 1
-    for dim in shape[1:]:
-        elements *= dim
-    if not all(0 < dim < 1 << 31 for dim in shape) or elements > MAX_BLOB_ELEMENTS:
+    if not all(0 < dim < 1 << 31 for dim in shape) or math.prod(shape[1:]) > MAX_BLOB_ELEMENTS:
         raise TextError(
             f"{what} has the shape {list(shape)}, wanted positive dimensions and at most {MAX_BLOB_ELEMENTS} elements "
             "an example"
         )
 
 
-def _of_layer(layer: Layer, read: Callable[[Layer], dict[str, tuple[int, ...]]]) -> dict[str, tuple[int, ...]]:
-    try:
-        return read(layer)
-    except TextError as err:
-        raise LayerError(str(layer), str(err)) from err
+def _check_root(root: Message) -> None:
+    """Refuses fields that are not of a net: a layer behind a mistyped name would silently be left out."""
+    root.ignore(_ROOT_FIELDS)
+    unknown = [name for name in root.unread() if "." not in name]
+    if unknown:
+        raise TextError(f"unknown fields {', '.join(unknown)}")
 
 
 def _legacy_inputs(root: Message) -> dict[str, tuple[int, ...]]:
@@ -167,11 +173,14 @@ def _legacy_inputs(root: Message) -> dict[str, tuple[int, ...]]:
 
 
 def _input_blobs(layer: Layer) -> dict[str, tuple[int, ...]]:
-    shapes = _INPUT_SHAPES[layer.type](layer.message)
+    try:
+        shapes = _INPUT_SHAPES[layer.type](layer.message)
+    except TextError as err:
+        raise LayerError(layer, str(err)) from err
     if len(shapes) == 1:
         shapes = shapes * len(layer.tops)
     if len(shapes) != len(layer.tops):
-        raise TextError(f"{len(shapes)} shapes for {len(layer.tops)} tops")
+        raise LayerError(layer, f"{len(shapes)} shapes for {len(layer.tops)} tops")
     return dict(zip(layer.tops, shapes, strict=True))
 
 
@@ -214,7 +223,7 @@ def _runs(layer: Layer, state: Message) -> bool:
     """Whether the layer's include and exclude rules keep it in the TEST phase."""
     include, exclude = layer.message.messages("include"), layer.message.messages("exclude")
     if include and exclude:
-        raise LayerError(str(layer), "has include and exclude rules, wanted one kind of them")
+        raise LayerError(layer, "has include and exclude rules, wanted one kind of them")
     if layer.message.has("phase") and layer.message.choice("phase", _PHASES, "TEST") == "TRAIN":
         return False
     if include:

@@ -11,6 +11,7 @@ from .site import Site, Tensor, along, indices, scalar, shape_of
 
 _Doubles: TypeAlias = npt.NDArray[np.float64]
 
+_MAX_WINDOW = 1 << 10
 _REGIONS = {"ACROSS_CHANNELS": 0, "WITHIN_CHANNEL": 1}
 
 
@@ -62,8 +63,8 @@ def build_lrn(site: Site) -> list[Tensor]:
     param = site.param("lrn_param")
     param.ignore(("engine",))
     size, alpha, beta = param.integer("local_size", 5), param.real("alpha", 1.0), param.real("beta", 0.75)
-    if size < 1 or size % 2 == 0 or size > 1 << 10:
-        raise TextError(f"local_size is {size}, wanted an odd number")
+    if size % 2 == 0 or not 1 <= size < _MAX_WINDOW:
+        raise TextError(f"local_size is {size}, wanted an odd number below {_MAX_WINDOW}")
     region = param.choice("norm_region", _REGIONS, "ACROSS_CHANNELS")
     data, k = site.bottom(rank=4), param.real("k", 1.0)
     if region == "ACROSS_CHANNELS":

@@ -25,7 +25,6 @@ MAX_KERNEL = 1 << 16
 class Site(NamedTuple):
     """A layer at its place in the graph: what it computes from, its learned blobs and how many tops it has."""
 
-    type: str
     message: Message
     bottoms: tuple[Tensor, ...]
     blobs: tuple[Blob, ...]

@@ -1,5 +1,6 @@
 """What is in the two files, in which form, and what is said when they cannot be served."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -144,7 +145,6 @@ def test_a_reshape_to_the_declared_batch_follows_the_batch(tmp_path: Path) -> No
 
 def test_weights_are_views_of_the_file(tmp_path: Path) -> None:
     """Reading 64 MB of weights takes next to no memory."""
-    tracemalloc = pytest.importorskip("tracemalloc")
     text = input_text("data", (1, 4096)) + FC.replace("num_output: 3", "num_output: 4096")
     paths = write_model(tmp_path, text, encode_caffemodel({"fc": [random(4096, 4096), random(4096)]}))
     tracemalloc.start()
@@ -177,6 +177,7 @@ REFUSED = {
         FC_NET.replace("num_output: 3", "num_output: 3 axsi: 1"),
         "layer 'fc' (InnerProduct): unknown fields inner_product_param.axsi",
     ),
+    "unknown root field": (FC_NET + "layr { }", "unknown fields layr"),
     "unknown param": (
         input_text("data", (1, 4)) + layer_text("r", "ReLU", "data", more="rleu_param { negative_slope: 1 }"),
         "layer 'r' (ReLU): unknown fields rleu_param",
