@@ -130,10 +130,13 @@ def build_arg_max(site: Site) -> list[Tensor]:
     axis = axis_of(param.integer("axis", 1), len(shape))
     if not by_axis:
         data = reshape(data, [shape[0], math.prod(shape[1:])])
-    if not 1 <= count <= shape_of(data)[axis]:
-        raise TextError(f"top_k is {count} of {shape_of(data)[axis]} values")
-    top = ops.topk(data, np.int64(count), axis, "max", "value", stable=True)
-    values, positions = top.output(0), ops.convert(top.output(1), "f32").output(0)
+    size = shape_of(data)[axis]
+    if not 1 <= count <= size:
+        raise TextError(f"top_k is {count} of {size} values")
+    # Of equal values Caffe takes the last one first, OpenVINO the first one: hence backwards.
+    backwards = ops.slice(data, indices([size - 1]), indices([-size - 1]), indices([-1]), indices([axis]))
+    top = ops.topk(backwards, np.int64(count), axis, "max", "value", stable=True)
+    values, positions = top.output(0), ops.subtract(scalar(size - 1), ops.convert(top.output(1), "f32")).output(0)
     if by_axis:
         return [values if with_values else positions]
     tail = [1] * (len(shape) - 3)

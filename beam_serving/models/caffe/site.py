@@ -55,10 +55,10 @@ class Site(NamedTuple):
         Raises TextError when the file has no such blob, or one of another shape.
         """
         if index >= len(self.blobs):
-            raise TextError(f"its {what} {list(shape)} is missing, the caffemodel has {len(self.blobs)} blobs of it")
+            raise TextError(f"no {what} {list(shape)} in the caffemodel, which has {len(self.blobs)} blobs of it")
         blob = self.blobs[index]
         if _without_leading_ones(blob.shape) != _without_leading_ones(shape):
-            raise TextError(f"its {what} has the shape {list(blob.shape)} in the caffemodel, wanted {list(shape)}")
+            raise TextError(f"{what} of shape {list(blob.shape)} in the caffemodel, wanted {list(shape)}")
         return blob.reshape(tuple(shape))
 
     def want_blobs(self, count: int) -> None:

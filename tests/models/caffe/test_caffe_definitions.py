@@ -178,6 +178,21 @@ def test_a_depthwise_convolution_needs_no_group(tmp_path: Path, kind: str) -> No
     np.testing.assert_allclose(ours, (windows * weights[:, 0, None, None]).sum((4, 5)), rtol=TOLERANCE, atol=TOLERANCE)
 
 
+def test_of_equal_values_arg_max_takes_the_last_one_first(tmp_path: Path) -> None:
+    data = np.array([[0, 2, 1, 2, 2], [3, 0, 0, 3, 1]], np.float32)
+    ours = run_layer(tmp_path, "ArgMax", "argmax_param { top_k: 2 }", data)
+    np.testing.assert_array_equal(ours.reshape(2, 2), [[4, 3], [3, 0]])
+
+
+def test_a_convolution_can_have_three_spatial_axes(tmp_path: Path) -> None:
+    data, weights = random(2, 2, 5, 6, 7), random(3, 2, 2, 3, 3)
+    param = "num_output: 3 kernel_size: [2, 3, 3] stride: [1, 2, 1] bias_term: false"
+    ours = run_layer(tmp_path, "Convolution", f"convolution_param {{ {param} }}", data, weights)
+    windows = np.lib.stride_tricks.sliding_window_view(data, (2, 3, 3), (2, 3, 4))[:, :, :, ::2]
+    wanted = np.einsum("nidhwabc,oiabc->nodhw", windows, weights)
+    np.testing.assert_allclose(ours, wanted, rtol=TOLERANCE, atol=TOLERANCE)
+
+
 def test_a_concat_along_the_old_concat_dim(tmp_path: Path) -> None:
     # OpenCV does not read `concat_dim`.
     text = input_text("a", (2, 3, 4, 4)) + layer_text("out", "Concat", "a a", more="concat_param { concat_dim: 3 }")
