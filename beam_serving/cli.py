@@ -1,0 +1,109 @@
+"""The command line: `python -m beam_serving`, or `beam-serving` once installed."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from beam_serving import __version__
+from beam_serving.errors import BeamServingError, ConfigError
+
+COMMANDS = {
+    "quickstart": "push some images through a demo model and print its answers",
+    "bench": "measure this service against plain loops on this machine",
+}
+"""Sub-commands: each is a module `beam_serving.commands.<name>` with a `main(arguments)`."""
+
+_EXAMPLES = """\
+examples:
+  python -m beam_serving --config config.yaml --runner=DirectRunner
+  python -m beam_serving --config config.yaml --workers 2 --drain
+  python -m beam_serving quickstart
+
+Flags of Apache Beam pass through, for example --job_name=digits. Further commands, each with its own --help:
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and gives the exit code: 0 done, 1 failed while serving, 2 wrong usage or configuration."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if arguments and arguments[0] in COMMANDS:
+            command = importlib.import_module(f"beam_serving.commands.{arguments[0]}")
+            return int(command.main(arguments[1:]))
+        return serve(arguments)
+    except ConfigError as err:
+        print(f"error: {err}", file=sys.stderr)
+        return 2
+    except BeamServingError as err:
+        print(f"error: {err}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def serve(arguments: Sequence[str]) -> int:
+    """Serves until it is stopped or, with --drain, until the queue is empty.
+
+    Raises:
+        BeamServingError: it cannot start or cannot go on; the message is for the operator.
+    """
+    parser = _parser()
+    own, for_beam = parser.parse_known_args(arguments)
+    if for_beam and not for_beam[0].startswith("-"):
+        raise ConfigError(f"unknown command {for_beam[0]!r}; commands: {', '.join(COMMANDS)}; see --help")
+    from beam_serving.config import load_settings
+    from beam_serving.launch import LOCAL_RUNNERS, check_beam_arguments
+    from beam_serving.logs import configure_logging
+    from beam_serving.supervisor import Supervisor
+
+    configure_logging(own.log_level, "service")
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    check_beam_arguments(for_beam, flags)
+    if own.runner not in LOCAL_RUNNERS:
+        raise ConfigError(f"--runner={own.runner} is not served yet; wanted is one of {', '.join(LOCAL_RUNNERS)}")
+    settings = load_settings(own.config)
+    workers = own.workers or settings.params.workers
+    count = available_cores() if workers == "auto" else int(workers)
+    return Supervisor(settings, count, for_beam, own.drain, own.log_level).run()
+
+
+def _workers(text: str) -> int | str:
+    if text == "auto" or (text.isdigit() and 1 <= int(text) <= 256):
+        return text if text == "auto" else int(text)
+    raise argparse.ArgumentTypeError(f"wants a number from 1 to 256 or 'auto', got {text!r}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="beam-serving",
+        description="Serve a model from a Redis stream, as an Apache Beam pipeline.",
+        epilog=_EXAMPLES + "\n".join(f"  {name:12}{what}" for name, what in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", type=Path, default=Path("config.yaml"), help="configuration file (%(default)s)")
+    parser.add_argument("--runner", default="DirectRunner", help="where the pipeline runs (%(default)s)")
+    parser.add_argument(
+        "--workers", type=_workers, help="worker processes in one consumer group, or 'auto' for one per core"
+    )
+    parser.add_argument("--drain", action="store_true", help="serve what is queued, then end")
+    parser.add_argument(
+        "--log-level", default="info", choices=("debug", "info", "warning", "error"), help="(%(default)s)"
+    )
+    parser.add_argument("--version", action="version", version=f"beam-serving {__version__}")
+    return parser
+
+
+def available_cores() -> int:
+    """Counts the cores that this process may use: its affinity and, in a container, its share of CPU time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):
+        return cores

@@ -1,0 +1,226 @@
+"""AsyncInputQueue and AsyncOutputQueue: the same queues for asyncio."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from redis.exceptions import ExecAbortError, OutOfMemoryError, RedisError
+
+from beam_serving.client.announcements import Announcements, Inbox
+from beam_serving.client.connection import Server, redis_errors
+from beam_serving.client.gathered import Gathered
+from beam_serving.client.input_queue import chunk_refused
+from beam_serving.client.output_queue import READ_COUNT, SCAN_COUNT, checked_reply
+from beam_serving.client.requests import Input, Inputs, Request, as_image, chunked, make_request
+from beam_serving.client.waiting import Wanted, key_of, pattern_of, taken_replies
+from beam_serving.errors import ResultError
+from beam_serving.wire.replies import Reply
+
+
+class AsyncInputQueue:
+    """`InputQueue` with coroutines: same arguments, same errors. An instance belongs to one event loop.
+
+    What coroutines queue at the same time shares a round trip.
+    """
+
+    def __init__(
+        self,
+        url_or_host: str = "localhost",
+        port: int = 6379,
+        *,
+        stream: str = "serving_stream",
+        password: str | None = None,
+        max_connections: int = 4,
+        timeout_s: float = 5.0,
+    ) -> None:
+        self._server = Server.at(
+            url_or_host, port, password=password, max_connections=max_connections, timeout_s=timeout_s
+        )
+        self._stream = stream
+        self._redis = self._server.async_client()
+        self._requests = Gathered(self._send)
+
+    async def enqueue(self, uri: str, only_input: Input | None = None, /, **inputs: Input) -> str:
+        """Queues one request and gives its request id; see `InputQueue.enqueue`."""
+        return await self._queue(make_request(uri, inputs if only_input is None else {"": only_input, **inputs}))
+
+    async def enqueue_image(
+        self, uri: str, image: np.ndarray | bytes | str | Path, *, name: str = "", encoding: str = "jpeg"
+    ) -> str:
+        """Queues one image and gives its request id; see `InputQueue.enqueue_image`."""
+        return await self._queue(make_request(uri, {name: as_image(image, encoding)}))
+
+    async def enqueue_many(self, requests: Iterable[tuple[str, Inputs]]) -> list[str]:
+        """Queues pairs of uri and inputs and gives their request ids; see `InputQueue.enqueue_many`."""
+        request_ids: list[str] = []
+        for chunk in chunked(make_request(uri, inputs) for uri, inputs in requests):
+            pipeline = self._redis.pipeline(transaction=True)
+            for request in chunk:
+                pipeline.execute_command(*request.command(self._stream))
+            with redis_errors(self._server):
+                try:
+                    await pipeline.execute()
+                except (OutOfMemoryError, ExecAbortError) as err:
+                    raise chunk_refused(self._server, len(request_ids)) from err
+            request_ids += [request.request_id for request in chunk]
+        return request_ids
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._redis.aclose()
+
+    async def __aenter__(self) -> "AsyncInputQueue":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _queue(self, request: Request) -> str:
+        with redis_errors(self._server):
+            await self._requests.submit(request)
+        return request.request_id
+
+    async def _send(self, requests: list[Request]) -> Sequence[Any]:
+        if len(requests) == 1:
+            return [await self._redis.execute_command(*requests[0].command(self._stream))]
+        pipeline = self._redis.pipeline(transaction=False)
+        for request in requests:
+            pipeline.execute_command(*request.command(self._stream))
+        replies: Sequence[Any] = await pipeline.execute(raise_on_error=False)
+        return replies
+
+
+class AsyncOutputQueue:
+    """`OutputQueue` with coroutines: same arguments, same results, same errors. An instance belongs to one event loop.
+
+    However many coroutines wait, they share one connection to do so, and round trips.
+    """
+
+    def __init__(
+        self,
+        url_or_host: str = "localhost",
+        port: int = 6379,
+        *,
+        stream: str = "serving_stream",
+        password: str | None = None,
+        by_label: bool = False,
+        max_connections: int = 4,
+        timeout_s: float = 5.0,
+    ) -> None:
+        self._server = Server.at(
+            url_or_host, port, password=password, max_connections=max_connections, timeout_s=timeout_s
+        )
+        self._stream = stream
+        self._by_label = by_label
+        self._redis = self._server.async_client()
+        self._announcements = Announcements(self._redis)
+        self._hashes = Gathered(self._fetch)
+
+    async def query(
+        self, uri: str, timeout_s: float | None = None, *, request_id: str | None = None, delete: bool = False
+    ) -> Reply | None:
+        """Gives the result of one request; see `OutputQueue.query`."""
+        request_ids = None if request_id is None else [request_id]
+        replies = await self.query_many([uri], timeout_s, request_ids=request_ids, delete=delete)
+        return checked_reply(uri, replies.get(uri), timeout_s)
+
+    async def query_many(
+        self,
+        uris: Iterable[str],
+        timeout_s: float | None = None,
+        *,
+        request_ids: Sequence[str] | None = None,
+        delete: bool = False,
+    ) -> dict[str, Reply | ResultError]:
+        """Gives the results of many requests by uri; see `OutputQueue.query_many`."""
+        wanted = Wanted(self._stream, uris, request_ids)
+        with redis_errors(self._server):
+            if timeout_s is None:
+                await self._read(wanted, list(wanted.pending))
+            elif wanted.pending:
+                await self._wait(wanted, timeout_s)
+            if delete and wanted.arrived:
+                await self._redis.delete(*wanted.arrived)
+        return wanted.replies(self._by_label)
+
+    async def dequeue(self) -> dict[str, Reply | ResultError]:
+        """Takes all results that are there; see `OutputQueue.dequeue`."""
+        prefix = key_of(self._stream, "*")[:-1]
+        taken: dict[str, Reply | ResultError] = {}
+        cursor = -1
+        with redis_errors(self._server):
+            while cursor != 0:
+                cursor, keys = await self._redis.scan(
+                    max(cursor, 0), match=pattern_of(prefix), count=SCAN_COUNT, _type="hash"
+                )
+                if not keys:
+                    continue
+                pipeline = self._redis.pipeline(transaction=True)
+                for key in keys:
+                    pipeline.hgetall(key)
+                    pipeline.delete(key)
+                taken |= taken_replies(prefix, keys, await pipeline.execute(raise_on_error=False), self._by_label)
+        return taken
+
+    async def close(self) -> None:
+        """Closes the connections; what still waits gets no result."""
+        await self._announcements.close()
+        await self._redis.aclose()
+
+    async def __aenter__(self) -> "AsyncOutputQueue":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _wait(self, wanted: Wanted, timeout_s: float) -> None:
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        async with self._announcements.of(wanted.pending) as inbox:
+            while wanted.pending:
+                announced = await _announced(inbox, deadline)
+                await self._read(wanted, announced or list(wanted.pending))
+                if not announced:
+                    return
+
+    async def _read(self, wanted: Wanted, keys: Sequence[bytes]) -> None:
+        if len(keys) == 1:
+            wanted.take(keys[0], await self._hashes.submit(keys[0]))
+            return
+        for start in range(0, len(keys), READ_COUNT):
+            page = keys[start : start + READ_COUNT]
+            for key, fields in zip(page, await self._fetch(page), strict=True):
+                wanted.take(key, fields)
+
+    async def _fetch(self, keys: Sequence[bytes]) -> Sequence[Any]:
+        if len(keys) == 1:
+            return [await self._redis.hgetall(keys[0])]
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hgetall(key)
+        hashes: Sequence[Any] = await pipeline.execute()
+        return hashes
+
+
+async def _announced(inbox: Inbox, deadline: float) -> list[bytes]:
+    """Waits for something in the inbox and gives all that is there; none when the deadline has passed.
+
+    Raises:
+        RedisError: the connection is lost for good.
+    """
+    try:
+        heard = [await asyncio.wait_for(inbox.get(), deadline - asyncio.get_running_loop().time())]
+    except asyncio.TimeoutError:
+        return []
+    while not inbox.empty():
+        heard.append(inbox.get_nowait())
+    for item in heard:
+        if isinstance(item, RedisError):
+            raise item
+    return list(dict.fromkeys(item for item in heard if isinstance(item, bytes)))

@@ -1,0 +1,203 @@
+"""OutputQueue: fetches results, and waits for them without polling."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+
+from redis.client import PubSub
+
+from beam_serving.client.connection import RedisClient, Server, redis_errors
+from beam_serving.client.waiting import Wanted, key_of, pattern_of, taken_replies
+from beam_serving.errors import ResultError, ResultTimeoutError
+from beam_serving.wire.replies import Reply
+
+SCAN_COUNT = 512
+READ_COUNT = 256
+
+
+class OutputQueue:
+    """Fetches the results of requests on `stream`, of whichever generation their client was.
+
+    A result is, for a model with one output, a dict from class index to probability, best first, or an array; for
+    several outputs a dict of these by output name (a list of arrays where the result was written for an older client).
+    With `by_label` the dicts go by class names where the service has them.
+
+    To wait, the queue listens on the channel that is named like the result's key, on which the service tells that it
+    has written. An instance may be shared by threads, but not by processes; each thread that waits has a connection
+    of its own, kept for the next wait. When the connection breaks while waiting, it is made anew, and nothing is
+    missed.
+    """
+
+    def __init__(
+        self,
+        url_or_host: str = "localhost",
+        port: int = 6379,
+        *,
+        stream: str = "serving_stream",
+        password: str | None = None,
+        by_label: bool = False,
+        max_connections: int = 4,
+        timeout_s: float = 5.0,
+    ) -> None:
+        self._server = Server.at(
+            url_or_host, port, password=password, max_connections=max_connections, timeout_s=timeout_s
+        )
+        self._stream = stream
+        self._by_label = by_label
+        self._redis = self._server.client()
+        self._subscribers = self._server.subscriber()
+        self._idle: list[PubSub] = []  # append and pop of a list are atomic
+
+    def query(
+        self, uri: str, timeout_s: float | None = None, *, request_id: str | None = None, delete: bool = False
+    ) -> Reply | None:
+        """Gives the result of one request; without `timeout_s` asks once and gives None where there is none yet.
+
+        With `request_id`, as `InputQueue.enqueue` gave it, an older result of the same uri does not count. With
+        `delete` the result is removed; otherwise it stays for its lifetime.
+
+        Raises:
+            ResultTimeoutError: no result came in `timeout_s`.
+            ResultError: the service answered this request with an error; the message is its reason.
+            ConnectError: Redis cannot be reached, or refuses us.
+        """
+        request_ids = None if request_id is None else [request_id]
+        reply = self.query_many([uri], timeout_s, request_ids=request_ids, delete=delete).get(uri)
+        return checked_reply(uri, reply, timeout_s)
+
+    def query_many(
+        self,
+        uris: Iterable[str],
+        timeout_s: float | None = None,
+        *,
+        request_ids: Sequence[str] | None = None,
+        delete: bool = False,
+    ) -> dict[str, Reply | ResultError]:
+        """Gives the results of many requests by uri, all that come within `timeout_s`; the rest are left out.
+
+        A request that failed has its ResultError as a value. The other arguments are those of `query`.
+
+        Raises:
+            ConnectError: Redis cannot be reached, or refuses us.
+        """
+        wanted = Wanted(self._stream, uris, request_ids)
+        with redis_errors(self._server):
+            if timeout_s is None:
+                self._read(wanted, list(wanted.pending))
+            else:
+                self._wait(wanted, time.monotonic() + timeout_s)
+            if delete and wanted.arrived:
+                self._redis.delete(*wanted.arrived)
+        return wanted.replies(self._by_label)
+
+    def dequeue(self) -> dict[str, Reply | ResultError]:
+        """Takes all results that are there: gives them by uri and deletes them. Each goes to one caller only.
+
+        A request that failed has its ResultError as a value.
+
+        Raises:
+            ConnectError: Redis cannot be reached, or refuses us.
+        """
+        with redis_errors(self._server):
+            return take_all(self._redis, key_of(self._stream, "*")[:-1], self._by_label)
+
+    def close(self) -> None:
+        """Closes the connections; threads that still wait get a ConnectError."""
+        while self._idle:
+            self._idle.pop().close()
+        self._subscribers.close()
+        self._redis.close()
+
+    def __enter__(self) -> "OutputQueue":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _wait(self, wanted: Wanted, deadline: float) -> None:
+        """Reads each result when its subscription begins, whenever it is announced, and once at the very end."""
+        if not wanted.pending:
+            return
+        with self._subscription(wanted.pending) as subscription:
+            while wanted.pending:
+                announced = _announced(subscription, wanted.pending, deadline)
+                self._read(wanted, announced or list(wanted.pending))
+                if not announced:
+                    return
+
+    def _read(self, wanted: Wanted, keys: Sequence[bytes]) -> None:
+        if len(keys) == 1:
+            wanted.take(keys[0], self._redis.hgetall(keys[0]))
+            return
+        for start in range(0, len(keys), READ_COUNT):
+            page = keys[start : start + READ_COUNT]
+            pipeline = self._redis.pipeline(transaction=False)
+            for key in page:
+                pipeline.hgetall(key)
+            for key, fields in zip(page, pipeline.execute(), strict=True):
+                wanted.take(key, fields)
+
+    @contextmanager
+    def _subscription(self, channels: Iterable[bytes]) -> Iterator[PubSub]:
+        channels = list(channels)
+        try:
+            subscription = self._idle.pop()
+        except IndexError:
+            subscription = self._subscribers.pubsub()
+        try:
+            subscription.subscribe(*channels)
+            yield subscription
+            subscription.unsubscribe(*channels)  # type: ignore[no-untyped-call]
+        except BaseException:
+            subscription.close()
+            raise
+        self._idle.append(subscription)
+
+
+def checked_reply(uri: str, reply: Reply | ResultError | None, timeout_s: float | None) -> Reply | None:
+    """Gives the reply to a query.
+
+    Raises:
+        ResultTimeoutError: it was waited for and did not come.
+        ResultError: it is an error.
+    """
+    if isinstance(reply, ResultError):
+        raise reply
+    if reply is None and timeout_s is not None:
+        raise ResultTimeoutError(f"request {uri!r}: no result within {timeout_s:g} s")
+    return reply
+
+
+def _announced(subscription: PubSub, pending: set[bytes], deadline: float) -> list[bytes]:
+    """Waits for channels of `pending` on which something was told; none when the deadline has passed.
+
+    The beginning of a subscription counts: what was told before, or while a connection was lost, would be missed.
+    """
+    announced: dict[bytes, None] = {}
+    while len(announced) < len(pending):
+        wait_s = 0.0 if announced else max(deadline - time.monotonic(), 0.0)
+        message = subscription.get_message(timeout=wait_s)
+        if message is None and (announced or time.monotonic() >= deadline):
+            break
+        if message is not None and message["type"] in ("subscribe", "message") and message["channel"] in pending:
+            announced[message["channel"]] = None
+    return list(announced)
+
+
+def take_all(client: RedisClient, prefix: bytes, by_label: bool) -> dict[str, Reply | ResultError]:
+    """Reads and deletes all hashes whose keys begin with `prefix`, page by page, each in one step with its deletion."""
+    taken: dict[str, Reply | ResultError] = {}
+    cursor = -1
+    while cursor != 0:
+        cursor, keys = client.scan(max(cursor, 0), match=pattern_of(prefix), count=SCAN_COUNT, _type="hash")
+        if not keys:
+            continue
+        pipeline = client.pipeline(transaction=True)
+        for key in keys:
+            pipeline.hgetall(key)
+            pipeline.delete(key)
+        taken |= taken_replies(prefix, keys, pipeline.execute(raise_on_error=False), by_label)
+    return taken

@@ -1,0 +1,93 @@
+"""RedisQueue: the client of the very first Cluster Serving, for code that was written for it."""
+
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import yaml
+
+from beam_serving.client.connection import Server, redis_errors
+from beam_serving.client.output_queue import take_all
+from beam_serving.client.requests import Request, as_image, encode_uri, new_request_id
+from beam_serving.errors import ConfigError, ResultError
+from beam_serving.records import Generation
+from beam_serving.wire import image as image_wire
+from beam_serving.wire import result_key
+from beam_serving.wire.replies import Reply
+
+_DEFAULT_FILE = Path("config.yaml")
+_DEFAULT_SRC = "localhost:6379"
+_STREAM = "image_stream"
+
+
+class RedisQueue:
+    """Queues images and takes their results, in the format of Cluster Serving 0.7.
+
+    Redis is found by `src`, else by `data: src` in the configuration file, else at localhost:6379. An instance may be
+    shared by threads, but not by processes.
+    """
+
+    def __init__(self, file_path: str | None = None, *, src: str | None = None) -> None:
+        """Reads `file_path`, by default ./config.yaml where it is there.
+
+        Raises:
+            ConfigError: the file cannot be read.
+        """
+        self._server = Server.at(
+            src or _src_of(file_path) or _DEFAULT_SRC, password=None, max_connections=4, timeout_s=5.0
+        )
+        self._redis = self._server.client()
+
+    def enqueue_image(self, uri: str, data: np.ndarray) -> str:
+        """Queues a uint8 image in BGR order, as JPEG of quality 95, and gives its request id.
+
+        Raises:
+            QueueFullError: Redis has no room; nothing was queued.
+            ConnectError: Redis cannot be reached, or refuses us.
+        """
+        request_id = new_request_id()
+        fields = image_wire.encode_request(encode_uri(uri), request_id.encode(), as_image(data, "jpeg"))
+        with redis_errors(self._server):
+            self._redis.execute_command(*Request(request_id, fields).command(_STREAM))
+        return request_id
+
+    def get_results(self) -> dict[str, Reply | ResultError]:
+        """Takes all results that are there: gives, by uri, a dict from class index to probability; deletes them.
+
+        An image that could not be served has its ResultError as a value.
+
+        Raises:
+            ConnectError: Redis cannot be reached, or refuses us.
+        """
+        with redis_errors(self._server):
+            return take_all(self._redis, result_key(Generation.IMAGE, b"", b""), by_label=False)
+
+    def get_result(self) -> dict[str, Reply | ResultError]:
+        """Is `get_results` under its other name."""
+        return self.get_results()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._redis.close()
+
+    def __enter__(self) -> "RedisQueue":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _src_of(file_path: str | None) -> str | None:
+    """Gives `data: src` of a configuration file, None where it says nothing."""
+    path = _DEFAULT_FILE if file_path is None else Path(file_path)
+    if file_path is None and not path.exists():
+        return None
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as err:
+        raise ConfigError(f"configuration {path} cannot be read: {err}") from err
+    section = config.get("data") if isinstance(config, dict) else None
+    src = section.get("src") if isinstance(section, dict) else None
+    return None if src is None else str(src)

@@ -1,0 +1,20 @@
+"""`beam-serving bench`: this service against plain loops, in one run and by turns. benchmarks/README.md says how.
+
+workloads   what is served: the model, the requests
+handwritten what anyone would write without this package: decode, infer, rank
+plain_loop  contestants `loop` and `loops`: these steps in a process, without a queue
+redis_loop  contestant `redis_loop`: these steps behind a Redis stream
+contestants starts each of them, and the service, and makes them work
+load        the load generator: fills queues, waits for results
+rounds      who is measured when
+summary     medians, ratios, table, JSON, plot
+"""
+
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the benchmark and gives the exit code; imports late, since the contestants' programs live here too."""
+    from beam_serving.commands.bench.command import run
+
+    return run(arguments)

@@ -1,0 +1,194 @@
+"""The contestants: each is started once, idles while others are measured, and works when it is asked to."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from beam_serving.commands.bench import plain_loop, redis_loop
+from beam_serving.commands.bench.load import Load, Target
+from beam_serving.commands.bench.processes import children, cpu_s, memory_bytes
+from beam_serving.commands.bench.workloads import Workload
+from beam_serving.commands.service import running_service
+from beam_serving.connection import RedisAt
+from beam_serving.errors import BeamServingError
+
+_FIRST_BACKLOG = 256
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How the machine is used: `workers` processes of the service, each with one engine thread."""
+
+    workers: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Burst:
+    """Records served at full load, in what time and at what cost; `redis_cpu_s` is 0 where there is no Redis."""
+
+    records: int
+    elapsed_s: float
+    cpu_s: float
+    redis_cpu_s: float
+    memory_bytes: int
+
+
+class Contestant(Protocol):
+    """One way to serve a workload."""
+
+    name: str
+
+    def burst(self, seconds: float) -> Burst:
+        """Serves at full load for about this long."""
+        ...
+
+    def closed_loop(self, in_flight: int, seconds: float) -> list[float]:
+        """Gives the latency in seconds of each record while `in_flight` records are kept going."""
+        ...
+
+
+class PlainLoop:
+    """One or more processes that serve from their own memory."""
+
+    def __init__(self, name: str, processes: Sequence[subprocess.Popen[bytes]]) -> None:
+        self.name = name
+        self._processes = processes
+        self._pids = [process.pid for process in processes]
+
+    def burst(self, seconds: float) -> Burst:
+        """See `Contestant`."""
+        cpu_before_s = cpu_s(self._pids)
+        answers = self._ask([{"seconds": seconds}] * len(self._processes))
+        used_s = cpu_s(self._pids) - cpu_before_s
+        records = sum(answer["records"] for answer in answers)
+        # Each ends with its own last batch: their rates add up, their times do not.
+        rate = sum(answer["records"] / answer["seconds"] for answer in answers)
+        return Burst(records, records / rate, used_s, 0.0, memory_bytes(self._pids))
+
+    def closed_loop(self, in_flight: int, seconds: float) -> list[float]:
+        """See `Contestant`."""
+        share, rest = divmod(in_flight, len(self._processes))
+        shares = [share + (index < rest) for index in range(len(self._processes))]
+        answers = self._ask([{"seconds": seconds, "in_flight": own} for own in shares if own])
+        return [latency_s for answer in answers for latency_s in answer["latencies_s"]]
+
+    def _ask(self, orders: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        asked = list(zip(self._processes, orders, strict=False))
+        for process, order in asked:
+            assert process.stdin is not None  # noqa: S101 - asked for in _program
+            process.stdin.write(json.dumps(order).encode() + b"\n")
+            process.stdin.flush()
+        return [_answer(process) for process, _ in asked]
+
+
+class Queued:
+    """Worker processes behind a Redis stream. `others` are processes that belong to them and do not serve."""
+
+    def __init__(self, name: str, load: Load, workers: Sequence[int], others: Sequence[int] = ()) -> None:
+        self.name = name
+        self._load = load
+        self._workers = list(workers)
+        self._all = [*workers, *others]
+        self._rate = 0.0
+
+    def burst(self, seconds: float) -> Burst:
+        """Queues what takes about this long at the rate of the last time and sees it drained; see `Contestant`."""
+        records = max(_FIRST_BACKLOG, int(self._rate * seconds))
+        last = self._load.fill(records)
+        started = time.perf_counter()
+        cpu_before_s, redis_before_s = cpu_s(self._all), self._load.redis_cpu_s()
+        self._load.await_drained(last)
+        elapsed_s = time.perf_counter() - started
+        used_s, redis_used_s = cpu_s(self._all) - cpu_before_s, self._load.redis_cpu_s() - redis_before_s
+        self._load.clear(records)
+        self._rate = records / elapsed_s
+        return Burst(records, elapsed_s, used_s, redis_used_s, memory_bytes(self._workers))
+
+    def closed_loop(self, in_flight: int, seconds: float) -> list[float]:
+        """See `Contestant`."""
+        return self._load.closed_loop(in_flight, seconds)
+
+
+@contextmanager
+def contestants(workload: Workload, shape: Shape, port: int, folder: Path) -> Iterator[list[Contestant]]:
+    """Starts all contestants and gives them when every one is ready.
+
+    Raises:
+        BeamServingError: one ended before it was ready.
+    """
+    payloads = folder / "payloads"
+    payloads.mkdir()
+    for index, payload in enumerate(workload.payloads):
+        (payloads / f"{index:03}").write_bytes(payload)
+    job = {"model": workload.model, "top_n": workload.top_n, "batch_size": shape.batch_size, "payloads": str(payloads)}
+    with ExitStack() as stack:
+        loop = stack.enter_context(_programs(plain_loop.__name__, [job | {"threads": shape.workers}]))
+        loops = stack.enter_context(_programs(plain_loop.__name__, [job | {"threads": 1}] * shape.workers))
+        yield [
+            PlainLoop("loop", loop),
+            PlainLoop("loops", loops),
+            stack.enter_context(_redis_loop(workload, shape, port, job)),
+            stack.enter_context(_service(workload, shape, port, folder)),
+        ]
+
+
+@contextmanager
+def _redis_loop(workload: Workload, shape: Shape, port: int, job: dict[str, Any]) -> Iterator[Queued]:
+    stream = f"redis_loop-{workload.name}"
+    load = Load(Target(port, stream, redis_loop.GROUP, workload.requests, announces=False))
+    load.make_group()
+    jobs = [job | {"threads": 1, "port": port, "stream": stream, "consumer": f"c{n}"} for n in range(shape.workers)]
+    with _programs(redis_loop.__name__, jobs) as processes:
+        yield Queued("redis_loop", load, [process.pid for process in processes])
+    load.close()
+
+
+@contextmanager
+def _service(workload: Workload, shape: Shape, port: int, folder: Path) -> Iterator[Queued]:
+    stream = f"service-{workload.name}"
+    config = {
+        "name": f"bench-{uuid.uuid4().hex[:8]}",
+        "model": {"path": workload.model, "threads": 1},
+        "data": {"src": f"127.0.0.1:{port}", "streams": [stream], **workload.data},
+        "params": {"batch_size": shape.batch_size, "top_n": workload.top_n, "workers": shape.workers},
+    }
+    load = Load(Target(port, stream, "serving", workload.requests, announces=True))
+    with running_service(config, folder, RedisAt("127.0.0.1", port), ["--log-level", "warning"]) as supervisor:
+        yield Queued("service", load, children(supervisor.pid), [supervisor.pid])
+    load.close()
+
+
+@contextmanager
+def _programs(module: str, jobs: Sequence[dict[str, Any]]) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Runs one process per job until the body ends; each says with a line of JSON that it is ready."""
+    processes = [
+        subprocess.Popen([sys.executable, "-m", module, json.dumps(job)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for job in jobs
+    ]
+    try:
+        for process in processes:
+            _answer(process)
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _answer(process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    assert process.stdout is not None  # noqa: S101 - asked for in _programs
+    line = process.stdout.readline()
+    if not line:
+        raise BeamServingError(f"a loop to compare with ended with exit code {process.wait()}; its message is above")
+    answer: dict[str, Any] = json.loads(line)
+    return answer

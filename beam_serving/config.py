@@ -1,0 +1,254 @@
+"""config.yaml: every key with its type, default, unit and check; a mistake is answered with file, line and remedy.
+
+Secrets never stand in the file: the Redis password comes from the environment variable
+`BEAM_SERVING_REDIS_PASSWORD` or from the file that `redis: password_file` names.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os.path
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from beam_serving.errors import ConfigError
+
+
+def _numbers(value: Any) -> Any:
+    """Reads `3,224,224` (the seed's form) and `[3, 224, 224]` alike."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",")]
+    if value == []:
+        raise ValueError("wants at least one number")
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _worker_count(value: Any) -> Any:
+    if value == "auto":
+        return value
+    if not str(value).isdecimal() or not 1 <= int(value) <= 256:
+        raise ValueError("wants a number from 1 to 256 or 'auto'")
+    return int(value)
+
+
+def _blank_is_unset(value: Any) -> Any:
+    return None if value == "" else value
+
+
+Shape = Annotated[tuple[Annotated[int, Field(gt=0)], ...], BeforeValidator(_numbers)]
+Floats = Annotated[tuple[float, ...], BeforeValidator(_numbers)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean(cls, value: Any) -> Any:
+        # YAML reads yes, no, on and off as booleans, and pydantic would take these for 1 and 0.
+        if isinstance(value, bool):
+            raise ValueError("cannot be true or false")
+        return value
+
+
+class Model(_Section):
+    """Which model is served and by what."""
+
+    path: str
+    engine: str = "auto"
+    threads: int = Field(default=1, ge=0)
+    precision: Literal["f32", "bf16", "int8"] = "f32"
+
+
+class Data(_Section):
+    """Where requests come from and how images become tensors."""
+
+    src: str = "localhost:6379"
+    shape: Annotated[Shape | None, BeforeValidator(_blank_is_unset)] = None
+    streams: tuple[str, ...] = ("image_stream", "serving_stream")
+    group: str = "serving"
+    color: Literal["bgr", "rgb"] = "bgr"
+    layout: Literal["auto", "chw", "hwc"] = "auto"
+    mean: Floats = (0.0,)
+    scale: Floats = (1.0,)
+    max_pixels: int = Field(default=50_000_000, gt=0)
+    max_payload_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
+    result_ttl_s: float = Field(default=86_400, ge=0)
+
+    @field_validator("streams", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("streams")
+    @classmethod
+    def _at_least_one_name(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or not all(value) or len(set(value)) != len(value):
+            raise ValueError("wants at least one stream name, each once")
+        return value
+
+    @field_validator("src")
+    @classmethod
+    def _address_without_secret(cls, value: str) -> str:
+        address = urlsplit(value if "://" in value else f"redis://{value}")
+        if address.password:
+            raise ValueError(
+                "a password must not stand in the file; set BEAM_SERVING_REDIS_PASSWORD or redis: password_file"
+            )
+        database = address.path.strip("/") or "0"
+        known = address.scheme in ("redis", "rediss") and address.hostname and database.isdecimal()
+        if not known or address.query or address.fragment:
+            raise ValueError("wants host:port, redis://host:port/db or rediss://host:port/db")
+        try:
+            _ = address.port
+        except ValueError as err:
+            raise ValueError(f"wants host:port with a port from 0 to 65535 ({err})") from err
+        return value
+
+
+class Params(_Section):
+    """How work is batched, spread and guarded."""
+
+    batch_size: int = Field(default=4, ge=1, le=4096)
+    top_n: int = Field(default=1, ge=0)
+    workers: Annotated[int | Literal["auto"], BeforeValidator(_worker_count)] = "auto"
+    poll_s: Annotated[float, Field(gt=0, le=10)] = 1.0
+    checkpoint_interval_s: Seconds = 600.0
+    reclaim_idle_s: Seconds = 30.0
+    max_deliveries: int = Field(default=3, ge=1)
+    inference_timeout_s: Seconds = 60.0
+    grace_s: Seconds = 30.0
+    statistics_s: Seconds = 10.0
+
+
+class Redis(_Section):
+    """How to reach Redis: everything but its address."""
+
+    username: str | None = None
+    password_file: str | None = None
+    ca_file: str | None = None
+    timeout_s: Seconds = 5.0
+    wait_s: float = Field(default=10.0, ge=0)
+
+
+class Spark(_Section):
+    """The seed's Spark resources; read and checked now, used by the Spark runner."""
+
+    master: str = "local[*]"
+    driver_memory: str = Field(default="4g", pattern=r"^\d+[kmgt]$")
+    executor_memory: str = Field(default="1g", pattern=r"^\d+[kmgt]$")
+    num_executors: int = Field(default=1, ge=1)
+    executor_cores: int = Field(default=1, ge=1)
+    total_executor_cores: int = Field(default=1, ge=1)
+
+
+class Settings(_Section):
+    """The whole of config.yaml."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")] = "beam-serving"
+    model: Model
+    data: Data = Data()
+    params: Params = Params()
+    redis: Redis = Redis()
+    spark: Spark | None = None
+
+
+def load_settings(path: Path) -> Settings:
+    """Reads and checks a configuration file.
+
+    Paths inside it are taken from the folder that the file lies in.
+
+    Raises:
+        ConfigError: the file cannot be read, is no YAML, or a key or value is wrong; one line per mistake, each with
+            the file and the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        reason = err.strerror if isinstance(err, OSError) else "not UTF-8 text"
+        raise ConfigError(
+            f"{path}: cannot read the configuration ({reason}); --config names a YAML file such as config.yaml"
+        ) from err
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as err:
+        mark = getattr(err, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise ConfigError(f"{where}: not valid YAML: {getattr(err, 'problem', None) or err}") from err
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigError(f"{path}: is empty or no mapping; it wants at least 'model:' with 'path:' below it")
+    lines = _lines_of(root, path)
+    # The seed's files leave whole sections or values blank: that means "the default".
+    values = {
+        section: {key: value for key, value in body.items() if value is not None} if isinstance(body, dict) else body
+        for section, body in {**values, "model": values.get("model") or {}}.items()
+        if body is not None
+    }
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as err:
+        raise ConfigError("\n".join(_explain(error, lines, path) for error in err.errors())) from err
+    base = path.resolve().parent
+    return settings.model_copy(
+        update={
+            "model": settings.model.model_copy(update={"path": _beside(base, settings.model.path)}),
+            "redis": settings.redis.model_copy(
+                update={
+                    key: _beside(base, value)
+                    for key in ("password_file", "ca_file")
+                    if (value := getattr(settings.redis, key))
+                }
+            ),
+        }
+    )
+
+
+def _beside(base: Path, path: str) -> str:
+    return path if path == "noop" else str(base / os.path.expanduser(path))
+
+
+def _lines_of(root: yaml.MappingNode, path: Path) -> dict[tuple[str, ...], int]:
+    """Gives the line (from 1) of every key, by its path; a key that stands twice is a ConfigError."""
+    lines: dict[tuple[str, ...], int] = {}
+    pending: list[tuple[tuple[str, ...], yaml.MappingNode]] = [((), root)]
+    while pending:
+        prefix, node = pending.pop()
+        for key, value in node.value:
+            name = (*prefix, str(key.value))
+            line = key.start_mark.line + 1
+            if name in lines:
+                raise ConfigError(f"{path}:{line}: {'.'.join(name)} stands here and in line {lines[name]}; keep one")
+            lines[name] = line
+            if isinstance(value, yaml.MappingNode) and len(name) < 3:
+                pending.append((name, value))
+    return lines
+
+
+def _explain(error: Any, lines: dict[tuple[str, ...], int], path: Path) -> str:
+    """Turns one finding of pydantic into `file:line: key: what came, what was wanted`."""
+    location = tuple(str(part) for part in error["loc"])
+    known = next((location[:end] for end in range(len(location), 0, -1) if location[:end] in lines), ())
+    where = f"{path}:{lines[known]}" if known else str(path)
+    if error["type"] == "missing":
+        return f"{where}: {'.'.join(location)} is missing"
+    if error["type"] == "extra_forbidden":
+        return f"{where}: {'.'.join(location)}: unknown key{_nearest(location)}"
+    wanted = error["msg"].removeprefix("Value error, ")
+    secret = known[-1:] == ("src",) and "@" in str(error["input"])
+    return f"{where}: {'.'.join(known or location)}: {wanted}" + ("" if secret else f" (got {error['input']!r})")
+
+
+def _nearest(location: tuple[str, ...]) -> str:
+    fields: Any = Settings
+    for part in location[:-1]:
+        annotation = fields.model_fields[part].annotation
+        fields = Spark if part == "spark" else annotation
+    names = list(fields.model_fields)
+    close = difflib.get_close_matches(location[-1], names, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; valid here: {', '.join(names)}"

@@ -1,0 +1,129 @@
+"""Where Redis is and how to reach it, as one frozen value that travels to every worker without its secret."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    NoPermissionError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.retry import Retry
+
+from beam_serving.config import Settings
+from beam_serving.errors import ConfigError, ConnectError
+
+PASSWORD_VARIABLE = "BEAM_SERVING_REDIS_PASSWORD"  # noqa: S105 - the variable's name, no secret
+
+
+@dataclass(frozen=True)
+class RedisAt:
+    """One Redis server. The password is read where a connection is opened, and is never part of this value."""
+
+    host: str = "localhost"
+    port: int = 6379
+    db: int = 0
+    tls: bool = False
+    username: str | None = None
+    password_file: str | None = None
+    ca_file: str | None = None
+    timeout_s: float = 5.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> RedisAt:
+        """Reads the address from `data: src` and the rest from the section `redis`."""
+        src = settings.data.src
+        address = urlsplit(src if "://" in src else f"redis://{src}")
+        return cls(
+            host=address.hostname or "localhost",
+            port=address.port or 6379,
+            db=int(address.path.strip("/") or 0),
+            tls=address.scheme == "rediss",
+            username=settings.redis.username or address.username,
+            password_file=settings.redis.password_file,
+            ca_file=settings.redis.ca_file,
+            timeout_s=settings.redis.timeout_s,
+        )
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}" + (f"/{self.db}" if self.db else "")
+
+    def _password(self) -> str | None:
+        if not self.password_file:
+            return os.environ.get(PASSWORD_VARIABLE)
+        try:
+            return Path(self.password_file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as err:
+            reason = err.strerror if isinstance(err, OSError) else "not UTF-8 text"
+            raise ConfigError(f"redis: password_file {self.password_file}: {reason}") from err
+
+    def client(self, wait_s: float = 0.0) -> redis.Redis:
+        """Opens a client of one connection that never retries by itself.
+
+        A retry inside the library would send XADD or a script twice (FAULTS: the reply was lost, not the command);
+        the one back-off loop is ours, `backoff`. `wait_s` is how long a command may block on the server.
+        """
+        options = {"ssl": True, "ssl_ca_certs": self.ca_file} if self.tls else {}
+        return redis.Redis(
+            host=self.host,
+            port=self.port,
+            db=self.db,
+            username=self.username,
+            password=self._password(),
+            socket_timeout=self.timeout_s + wait_s,
+            socket_connect_timeout=self.timeout_s,
+            socket_keepalive=True,
+            max_connections=4,
+            protocol=2,
+            retry=Retry(NoBackoff(), 0),
+            client_name="beam-serving",
+            **options,  # type: ignore[arg-type]
+        )
+
+
+def backoff(first_s: float = 0.05, most_s: float = 5.0) -> Iterator[float]:
+    """Yields waits that double up to `most_s`, each jittered by half, so that many workers do not return at once."""
+    wait_s = first_s
+    while True:
+        yield wait_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
+        wait_s = min(wait_s * 2, most_s)
+
+
+def fatal(error: RedisError) -> str | None:
+    """Says why an error of Redis will not heal by waiting, or gives None where it may."""
+    if isinstance(error, NoPermissionError):
+        return f"the user lacks a permission: {error}"
+    refused = isinstance(error, AuthenticationError | AuthorizationError)
+    if refused or any(word in str(error) for word in ("NOAUTH", "WRONGPASS")):
+        return f"it refuses our user or password ({error}); set {PASSWORD_VARIABLE} or redis: password_file"
+    if isinstance(error, ResponseError) and not isinstance(error, ReadOnlyError) and "WRONGTYPE" in str(error):
+        return f"a key that we need holds something else: {error}"
+    if "DB index is out of range" in str(error):
+        return "it has no database of this number"
+    return None
+
+
+def check(at: RedisAt, client: redis.Redis) -> None:
+    """Asks the server for a sign of life.
+
+    Raises:
+        ConnectError: it refuses us for good.
+        RedisError: it cannot be reached now, or is still loading.
+    """
+    try:
+        client.ping()
+    except RedisError as err:
+        if reason := fatal(err):
+            raise ConnectError(f"Redis at {at}: {reason}") from err
+        raise

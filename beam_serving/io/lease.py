@@ -1,0 +1,59 @@
+"""Keeps entries that are being worked on from being taken for abandoned."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+
+from redis.exceptions import RedisError
+
+from beam_serving.connection import RedisAt
+from beam_serving.io.scripts import KEEP_LEASE
+from beam_serving.records import Entry
+
+_log = logging.getLogger(__name__)
+
+
+class Lease:
+    """Renews, from a thread of its own, the idle time of the entries held, three times per `idle_s`.
+
+    A process that is stopped or stuck renews nothing, so others take its entries over after `idle_s`; when it comes
+    back, the sink's ownership check keeps it from writing.
+    """
+
+    def __init__(self, at: RedisAt, group: str, consumer: bytes, idle_s: float) -> None:
+        self._client = at.client()
+        self._group = group
+        self._consumer = consumer
+        self._every_s = idle_s / 3
+        self._held: Sequence[Entry] = ()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+        self._thread.start()
+
+    def hold(self, entries: Sequence[Entry]) -> None:
+        """Replaces what is held; an empty sequence releases everything."""
+        self._held = entries
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._stop.set()
+        self._thread.join(timeout=5)
+        self._client.close()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._every_s):
+            held = self._held
+            for stream in {entry.stream for entry in held}:
+                ids = [entry.entry_id for entry in held if entry.stream == stream]
+                try:
+                    self._client.eval(KEEP_LEASE, 1, stream, self._group, self._consumer, *id_range(ids))
+                except RedisError as err:
+                    _log.debug("cannot renew the lease of %d entries: %s", len(ids), err)
+
+
+def id_range(ids: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """Gives the lowest and the highest of some stream ids (`milliseconds-sequence`, both numbers)."""
+    ordered = sorted(ids, key=lambda entry_id: tuple(map(int, entry_id.split(b"-"))))
+    return ordered[0], ordered[-1]

@@ -1,0 +1,96 @@
+"""The Lua scripts that run inside Redis: what must happen at once or not at all.
+
+A script is atomic as MULTI/EXEC is, and can decide by what it reads: a result is written only for whoever still owns
+the entry.
+"""
+
+ENSURE_GROUP = """
+-- KEYS: stream.  ARGV: group.  Gives 1 when the group was made or moved to the start, else 0.
+local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
+if not made.err then return 1 end
+if not string.find(made.err, 'BUSYGROUP') then return made end
+for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local group = {}
+  for i = 1, #info, 2 do group[info[i]] = info[i + 1] end
+  -- Old clients make the group at '$', which hides what was queued before: move it while nobody has read.
+  if group['name'] == ARGV[1] and group['consumers'] == 0 and not group['entries-read'] then
+    redis.call('XGROUP', 'SETID', KEYS[1], ARGV[1], '0')
+    return 1
+  end
+end
+return 0
+"""
+
+KEEP_LEASE = """
+-- KEYS: stream.  ARGV: group, consumer, first id, last id.  Resets the idle time of what the consumer still owns.
+local ids = {}
+for _, row in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[4], 7000, ARGV[2])) do
+  ids[#ids + 1] = row[1]
+end
+if #ids == 0 then return 0 end
+ids[#ids + 1] = 'JUSTID'
+redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, unpack(ids))
+return #ids - 1
+"""
+
+REAP_CONSUMERS = """
+-- KEYS: stream.  ARGV: group, idle limit in ms.  Removes consumers that are gone and own nothing.
+local reaped = 0
+for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+  local consumer = {}
+  for i = 1, #info, 2 do consumer[info[i]] = info[i + 1] end
+  if consumer['pending'] == 0 and consumer['idle'] > tonumber(ARGV[2]) then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], consumer['name'])
+    reaped = reaped + 1
+  end
+end
+return reaped
+"""
+
+COMMIT = """
+-- KEYS: stream, dead-letter stream, then one result key per record.
+-- ARGV: group, consumer, first id, last id, lifetime in ms (0: for ever), then per record: entry id, number of result
+-- fields and values, number of dead-letter fields and values, the former, the latter.
+-- Writes the result of every record that the consumer still owns and takes its entry off the stream; gives how many.
+local stream, group, ttl_ms = KEYS[1], ARGV[1], ARGV[5]
+local records = #KEYS - 2
+local owned = {}
+local pending = redis.pcall('XPENDING', stream, group, ARGV[3], ARGV[4], 1000000, ARGV[2])
+if pending.err and not string.find(pending.err, 'NOGROUP') then return pending end
+local group_is_gone = pending.err ~= nil
+if not group_is_gone then
+  for _, row in ipairs(pending) do owned[row[1]] = true end
+end
+local done, keys, at = {}, {}, 6
+for i = 1, records do
+  local id, fields, letter = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+  local first = at + 3
+  at = first + fields + letter
+  if owned[id] or group_is_gone then
+    done[#done + 1] = id
+    if fields > 0 then
+      local key = KEYS[i + 2]
+      keys[#keys + 1] = key
+      -- First of all a write that a server without memory allows: then it lets the script go on to its end, the
+      -- entries leave the stream, and a full queue drains instead of standing still.
+      redis.call('DEL', key)
+      redis.call('HSET', key, unpack(ARGV, first, first + fields - 1))
+      if ttl_ms ~= '0' then redis.call('PEXPIRE', key, ttl_ms) end
+    end
+    if letter > 0 then redis.call('XADD', KEYS[2], '*', unpack(ARGV, first + fields, at - 1)) end
+  end
+end
+if #done == 0 then return 0 end
+if not group_is_gone then
+  redis.call('XACK', stream, group, unpack(done))
+  redis.call('XDEL', stream, unpack(done))
+end
+-- Asking once who waits is cheaper than a PUBLISH for each record; whoever subscribes later finds the hash.
+if #keys > 0 then
+  local waiting = redis.call('PUBSUB', 'NUMSUB', unpack(keys))
+  for i = 1, #waiting, 2 do
+    if waiting[i + 1] > 0 then redis.call('PUBLISH', waiting[i], '') end
+  end
+end
+return #done
+"""

@@ -1,0 +1,149 @@
+"""ReadFromRedisStream: the unbounded source, a splittable DoFn that holds its bundle.
+
+It loops inside one `process` call and yields the entries of each poll, then a `Flush`. In a fused chain every yield
+runs to the end before the next poll, so entries are served the moment they arrive, without waiting for a bundle's end.
+Ending the bundle after every poll, the textbook way, was measured at 7.6 ms per request against 0.66 ms, and Beam's
+local runner keeps 40 KB for each bundle for ever. Only after `checkpoint_interval_s` does it hand the rest back.
+
+Delivery: at least once. An entry is acknowledged by `WriteToRedis`, together with its result, and by nobody else; if
+the worker dies before, the entry stays pending and another consumer, or the next life of this one, takes it over.
+"""
+
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+from apache_beam.io.iobase import RestrictionProgress, RestrictionTracker
+from apache_beam.transforms.core import RestrictionProvider
+from apache_beam.transforms.display import DisplayDataItem
+
+from beam_serving.io.consumer import Reading, StreamConsumer
+from beam_serving.io.lease import Lease
+from beam_serving.io.stop import STOP
+from beam_serving.records import Entry, Flush
+
+_DRAIN_POLL_S = 0.2
+
+
+class Polls(NamedTuple):
+    """The restriction: poll numbers from `start`, `ended` when none will follow. Where reading stands is in Redis."""
+
+    start: int
+    ended: bool = False
+
+
+class _PollTracker(RestrictionTracker):
+    """Claims one poll after another until it is told to stop or asked to hand over the rest."""
+
+    def __init__(self, polls: Polls) -> None:
+        self._polls = polls
+
+    def current_restriction(self) -> Polls:
+        return self._polls
+
+    def try_claim(self, position: int) -> bool:
+        if STOP.is_set():
+            self._polls = Polls(position, ended=True)
+        elif not self._polls.ended:
+            self._polls = Polls(position)
+        return not self._polls.ended
+
+    def try_split(self, fraction_of_remainder: float) -> tuple[Polls, Polls] | None:
+        if fraction_of_remainder != 0 or self._polls.ended:
+            return None
+        rest = Polls(self._polls.start + 1)
+        self._polls = Polls(self._polls.start, ended=True)
+        return self._polls, rest
+
+    def current_progress(self) -> RestrictionProgress:
+        return RestrictionProgress(completed=self._polls.start, remaining=0 if self._polls.ended else 1)
+
+    def check_done(self) -> None:
+        if not self._polls.ended:
+            raise ValueError(f"{self._polls} is neither ended nor handed over")
+
+    def is_bounded(self) -> bool:
+        return False
+
+
+class _PollProvider(RestrictionProvider):
+    def initial_restriction(self, element: str) -> Polls:  # noqa: ARG002 - Beam's signature
+        return Polls(0)
+
+    def create_tracker(self, restriction: Polls) -> _PollTracker:
+        return _PollTracker(restriction)
+
+    def restriction_size(self, element: str, restriction: Polls) -> int:  # noqa: ARG002 - Beam's signature
+        return 0 if restriction.ended else 1
+
+    def truncate(self, element: str, restriction: Polls) -> None:
+        """Says that a drained pipeline has nothing left to read: what is queued stays in Redis."""
+
+
+class ReadFromRedisStream(beam.PTransform[Any, Any]):
+    """Reads the streams of `reading` as members of a consumer group and gives `Entry` and `Flush` records.
+
+    `consumers` are the names to read under, one reader each. With `drain` a reader ends when nothing is queued or
+    pending any more, else it never does. See the module for the delivery guarantee.
+    """
+
+    def __init__(
+        self, reading: Reading, consumers: Iterable[str], checkpoint_interval_s: float, drain: bool = False
+    ) -> None:
+        super().__init__()
+        self._reading = reading
+        self._consumers = list(consumers)
+        self._checkpoint_interval_s = checkpoint_interval_s
+        self._drain = drain
+
+    def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection[Entry | Flush]:
+        reader = _ReadFn(self._reading, self._checkpoint_interval_s, self._drain)
+        return pbegin | "Consumers" >> beam.Create(self._consumers, reshuffle=False) | "Poll" >> beam.ParDo(reader)
+
+    def display_data(self) -> dict[str, Any]:
+        return {
+            "redis": DisplayDataItem(str(self._reading.at), label="Redis server"),
+            "streams": DisplayDataItem(", ".join(self._reading.streams), label="Streams"),
+            "group": DisplayDataItem(self._reading.group, label="Consumer group"),
+        }
+
+
+_TRACKER = beam.DoFn.RestrictionParam(_PollProvider())
+
+
+class _ReadFn(beam.DoFn):
+    def __init__(self, reading: Reading, checkpoint_interval_s: float, drain: bool) -> None:
+        self._reading = dataclasses.replace(reading, poll_s=min(reading.poll_s, _DRAIN_POLL_S)) if drain else reading
+        self._checkpoint_interval_s = checkpoint_interval_s
+        self._drain = drain
+
+    @beam.DoFn.unbounded_per_element()
+    def process(self, name: str, tracker: Any = _TRACKER) -> Iterable[Entry | Flush]:
+        checkpoint_at = time.monotonic() + self._checkpoint_interval_s
+        position = tracker.current_restriction().start
+        consumer = StreamConsumer(self._reading, name, STOP)
+        lease = Lease(self._reading.at, self._reading.group, consumer.name, self._reading.reclaim_idle_s)
+        try:
+            while tracker.try_claim(position):
+                entries = consumer.poll()
+                yield from _served(entries, lease)
+                if self._drain and not entries and consumer.drained():
+                    STOP.set()
+                if time.monotonic() >= checkpoint_at:
+                    tracker.defer_remainder()
+                    return
+                position += 1
+        finally:
+            lease.close()
+            consumer.close()
+
+
+def _served(entries: list[Entry], lease: Lease) -> Iterator[Entry | Flush]:
+    """Yields the entries of one poll and its end; when it returns, the fused chain has served them all."""
+    if entries:
+        lease.hold(entries)
+        yield from entries
+        yield Flush()
+        lease.hold(())

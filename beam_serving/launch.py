@@ -1,0 +1,139 @@
+"""From settings to a running pipeline: what differs between runners, and the checks before anything starts."""
+
+import argparse
+import difflib
+import logging
+import time
+from collections.abc import Sequence
+
+import redis
+from redis.exceptions import RedisError
+
+from beam_serving.config import Settings
+from beam_serving.connection import RedisAt, backoff, check, fatal
+from beam_serving.errors import ConfigError, ConnectError
+from beam_serving.io.group import Group
+from beam_serving.models.detect import ModelFiles, find_model
+
+_log = logging.getLogger(__name__)
+LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
+_FN_API_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+
+
+def preflight(settings: Settings) -> ModelFiles:
+    """Checks what can be checked without Beam: the model directory, Redis, the streams and their group.
+
+    Waits up to `redis: wait_s` for Redis.
+
+    Raises:
+        ModelLoadError: the directory holds no model that can be served.
+        ConnectError: Redis does not answer, or refuses us.
+    """
+    files = find_model(settings.model.path, settings.model.engine)
+    at = RedisAt.of(settings)
+    client = at.client()
+    give_up_at = time.monotonic() + settings.redis.wait_s
+    for attempt, wait_s in enumerate(backoff()):
+        try:
+            check(at, client)
+            for stream in settings.data.streams:
+                _ensure_group(at, client, stream, settings.data.group)
+        except RedisError as err:
+            if time.monotonic() + wait_s >= give_up_at:
+                raise ConnectError(
+                    f"Redis at {at} cannot be reached ({err}); start one there, or set data: src to where it is"
+                ) from err
+            if attempt == 0:
+                _log.warning("Redis at %s does not answer yet (%s); waiting up to %g s", at, err, settings.redis.wait_s)
+            time.sleep(wait_s)
+        else:
+            break
+    _warn_of_eviction(at, client)
+    client.close()
+    return files
+
+
+def _ensure_group(at: RedisAt, client: redis.Redis, stream: str, group: str) -> None:
+    try:
+        Group(client, stream.encode(), group, b"").ensure()
+    except RedisError as err:
+        if reason := fatal(err):
+            raise ConnectError(f"Redis at {at}, stream {stream!r}: {reason}") from err
+        raise
+
+
+def _warn_of_eviction(at: RedisAt, client: redis.Redis) -> None:
+    try:
+        policy = client.info("memory").get("maxmemory_policy", "noeviction")
+    except RedisError as err:
+        _log.debug("cannot ask Redis for its maxmemory-policy: %s", err)
+        return
+    if policy != "noeviction":
+        _log.warning("Redis at %s deletes queued requests when memory is short (maxmemory-policy %s)", at, policy)
+        _log.warning("set its maxmemory-policy to noeviction: then producers are told instead")
+
+
+def check_beam_arguments(arguments: Sequence[str], own_flags: Sequence[str]) -> None:
+    """Refuses flags that neither we nor Beam know, which Beam itself would drop with a warning.
+
+    Raises:
+        ConfigError: a flag is unknown, or would lose records.
+    """
+    if not arguments:
+        return
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for options in PipelineOptions.__subclasses__():
+        add = getattr(options, "_add_argparse_args", None)
+        if add is not None:
+            _add_once(parser, add)
+    known = set(parser._option_string_actions)
+    flags = [argument.split("=", 1)[0] for argument in arguments if argument.startswith("-")]
+    for flag in flags:
+        if flag not in known:
+            close = difflib.get_close_matches(flag, [*own_flags, *sorted(known)], n=1)
+            hint = f"; did you mean {close[0]}?" if close else "; --help lists ours, Beam's documentation the rest"
+            raise ConfigError(f"unknown flag {flag}{hint}")
+    try:
+        parsed, rest = parser.parse_known_args(list(arguments))
+    except argparse.ArgumentError as err:
+        raise ConfigError(str(err)) from err
+    if rest:
+        raise ConfigError(f"argument {rest[0]!r} belongs to no flag")
+    if getattr(parsed, "direct_num_workers", 1) != 1:
+        raise ConfigError("--direct_num_workers would lose records of an endless source; use --workers N")
+
+
+def _add_once(parser: argparse.ArgumentParser, add: object) -> None:
+    """Adds the flags of one of Beam's option classes; several classes declare the same flag."""
+    from apache_beam.options.pipeline_options import _BeamArgumentParser
+
+    part = _BeamArgumentParser(add_help=False)
+    add(part)  # type: ignore[operator]
+    for action in part._actions:
+        if not set(action.option_strings) & set(parser._option_string_actions):
+            parser._add_action(action)
+
+
+def run_pipeline(settings: Settings, consumers: Sequence[str], arguments: Sequence[str], drain: bool) -> str:
+    """Runs the pipeline in this process until it ends, and gives its last state ("DONE").
+
+    The model is loaded first, so that its errors arrive as what they are and not wrapped by Beam.
+
+    Raises:
+        ModelLoadError: the model cannot be loaded.
+    """
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from beam_serving.pipeline import build, steps
+
+    serving = steps(settings, consumers, drain)
+    serving.model.acquire()
+    # Beam's "DirectRunner" would first try to download another runner; this is the local one by name.
+    options = PipelineOptions([*arguments, f"--runner={_FN_API_RUNNER}"])
+    pipeline = beam.Pipeline(options=options)
+    build(pipeline, serving)
+    result = pipeline.run()
+    return str(result.wait_until_finish() or result.state)

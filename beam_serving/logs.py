@@ -1,0 +1,21 @@
+"""One log format for the supervisor and its workers, and quiet libraries."""
+
+import logging
+import sys
+
+_NOISY = ("apache_beam", "root")
+
+
+def configure_logging(level: str, who: str) -> None:
+    """Logs to standard error, each line with the time and who speaks; libraries only from warnings on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s [{who}] %(message)s"))
+    handler.addFilter(_from_us)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("beam_serving").setLevel(level.upper())
+
+
+def _from_us(record: logging.LogRecord) -> bool:
+    return record.name.startswith("beam_serving") or record.levelno >= logging.ERROR

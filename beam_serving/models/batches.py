@@ -1,0 +1,100 @@
+"""Between single examples and whole batches: stacking, the checks of a model's promises, the trial inference."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from beam_serving.errors import ModelError, ModelLoadError
+from beam_serving.models.base import LoadedModel, TensorSpec, describe
+
+UNNAMED = ""
+"""The name of an input that a request did not name: it means the model's only input."""
+
+
+def predict_batch(model: LoadedModel, examples: Sequence[Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
+    """Runs a model on examples (tensors by input name, without batch axis); row i of every output is example i's.
+
+    Raises:
+        ModelError: an example does not fit the model, examples differ in shape, the engine failed, or the model gave
+            another number of rows than there are examples.
+    """
+    specs = model.inputs or _specs_of(examples[0])
+    batch = {spec.name: _stack(spec, _column(spec.name, specs, examples)) for spec in specs}
+    outputs = model.predict(batch)
+    check_rows(outputs, len(examples))
+    return outputs
+
+
+def check_rows(outputs: Mapping[str, np.ndarray], examples: int) -> None:
+    """Raises ModelError unless every output has one row per example."""
+    for name, rows in outputs.items():
+        if rows.ndim == 0 or len(rows) != examples:
+            wanted = f"{examples} examples need {examples} rows"
+            raise ModelError(f"output {name!r} of the model is {describe(rows.dtype, rows.shape)}, {wanted}")
+
+
+def warm_up(model: LoadedModel, batch_size: int = 1) -> None:
+    """Predicts a batch of zeros, so that the first request finds a model that works and has set itself up.
+
+    Free dimensions are tried as 1.
+
+    Raises:
+        ModelLoadError: the trial failed.
+    """
+    specs = model.inputs or (TensorSpec("input", (1,), np.dtype(np.float32)),)
+    batch = {spec.name: np.zeros((batch_size, *(size or 1 for size in spec.shape)), spec.dtype) for spec in specs}
+    try:
+        check_rows(model.predict(batch), batch_size)
+    except ModelError as err:
+        tried = ", ".join(f"{name} {describe(rows.dtype, rows.shape)}" for name, rows in batch.items())
+        remedy = "; set input_shape: the model does not say its own" if _has_free_sizes(specs) else ""
+        raise ModelLoadError(f"a trial inference with zeros ({tried}) failed: {err}{remedy}") from err
+
+
+def _has_free_sizes(specs: Sequence[TensorSpec]) -> bool:
+    return any(size is None for spec in specs for size in spec.shape)
+
+
+def _specs_of(example: Mapping[str, np.ndarray]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(name, array.shape, array.dtype) for name, array in example.items())
+
+
+def _column(
+    name: str, specs: Sequence[TensorSpec], examples: Sequence[Mapping[str, np.ndarray]]
+) -> Sequence[np.ndarray]:
+    """Gives one input of all examples, each of which must have exactly the inputs of the model."""
+    column = []
+    for example in examples:
+        array = example.get(name)
+        if array is None and len(specs) == 1:
+            array = example.get(UNNAMED)
+        if array is None or len(example) != len(specs):
+            wanted = sorted(spec.name for spec in specs)
+            raise ModelError(f"an example has the inputs {sorted(example)}, the model takes {wanted}")
+        column.append(array)
+    return column
+
+
+def _stack(spec: TensorSpec, arrays: Sequence[np.ndarray]) -> np.ndarray:
+    first = arrays[0]
+    for array in arrays:
+        if array.dtype != spec.dtype or not _fits(array.shape, spec.shape):
+            got = describe(array.dtype, array.shape)
+            raise ModelError(f"input {spec.name!r} is {got}, the model takes {describe(spec.dtype, spec.shape)}")
+        if array.shape != first.shape:
+            shapes = f"{list(first.shape)} and {list(array.shape)}"
+            raise ModelError(f"input {spec.name!r} has the shapes {shapes} in one batch, a batch needs one")
+    if len(arrays) == 1:
+        return np.ascontiguousarray(first[np.newaxis])
+    batch = np.empty((len(arrays), *first.shape), spec.dtype)
+    for row, array in enumerate(arrays):
+        batch[row] = array
+    return batch
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    if shape == wanted:
+        return True
+    return len(shape) == len(wanted) and all(
+        want is None or size == want for size, want in zip(shape, wanted, strict=True)
+    )

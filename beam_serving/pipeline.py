@@ -1,0 +1,63 @@
+"""The pipeline, as one sentence: read, decode, batch, infer, rank, write.
+
+Errors leave the way at two places, `refused` by Decode and `failed` by Infer, and are written as results like all
+others. They are not flattened into one collection with these: Beam's local runner ends the fused stage at a Flatten,
+and an unbounded stage never ends, so nothing would ever be written.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import apache_beam as beam
+
+from beam_serving.config import Settings
+from beam_serving.connection import RedisAt
+from beam_serving.io.consumer import Reading
+from beam_serving.io.sink import WriteToRedis
+from beam_serving.io.source import ReadFromRedisStream
+from beam_serving.models.base import ModelOptions
+from beam_serving.models.shared import SharedModel
+from beam_serving.transforms import Batch, Decode, ImageRules, Infer, TopN
+from beam_serving.wire import Limits
+
+
+@dataclass(frozen=True)
+class Serving:
+    """The steps of one service, each ready to be applied, and the model that they share in each worker process."""
+
+    model: SharedModel
+    read: ReadFromRedisStream
+    decode: Decode
+    batch: Batch
+    infer: Infer
+    top_n: TopN
+    write: WriteToRedis
+
+
+def build(pipeline: beam.Pipeline, serving: Serving) -> None:
+    """Applies the steps to a pipeline."""
+    entries = pipeline | "Read requests" >> serving.read
+    examples, refused = entries | "Decode" >> serving.decode
+    predictions, failed = examples | "Batch" >> serving.batch | "Infer" >> serving.infer
+    results = predictions | "Top N" >> serving.top_n
+    for label, written in (("results", results), ("refusals", refused), ("failures", failed)):
+        _ = written | f"Write {label}" >> serving.write
+
+
+def steps(settings: Settings, consumers: Iterable[str], drain: bool = False) -> Serving:
+    """Makes the steps that the configuration asks for; `consumers` are the names to read under."""
+    model, data, params = settings.model, settings.data, settings.params
+    at = RedisAt.of(settings)
+    options = ModelOptions(model.engine, model.threads, model.precision, input_shape=data.shape)
+    shared_model = SharedModel(model.path, options, params.batch_size)
+    rules = ImageRules(data.color, data.layout, data.mean, data.scale, data.max_pixels)
+    reading = Reading(at, data.streams, data.group, params.batch_size, params.poll_s, params.reclaim_idle_s)
+    return Serving(
+        model=shared_model,
+        read=ReadFromRedisStream(reading, consumers, params.checkpoint_interval_s, drain),
+        decode=Decode(shared_model, rules, Limits(max_payload_bytes=data.max_payload_bytes), params.max_deliveries),
+        batch=Batch(params.batch_size),
+        infer=Infer(shared_model, params.inference_timeout_s),
+        top_n=TopN(params.top_n),
+        write=WriteToRedis(at, data.group, data.result_ttl_s),
+    )

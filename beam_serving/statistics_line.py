@@ -1,0 +1,67 @@
+"""The periodic line of numbers that an operator reads at night."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+from typing import Any
+
+import redis
+
+from beam_serving.report import Report
+from beam_serving.stats import STAGES
+
+
+class StatisticsLine:
+    """Turns the workers' running totals into rates since the last line."""
+
+    def __init__(self, streams: Sequence[str], group: str) -> None:
+        self._streams = streams
+        self._group = group
+        self._last = Report()
+        self._last_at = time.monotonic()
+        self._last_queue = 0
+
+    def line(self, client: redis.Redis, reports: Sequence[Report]) -> str | None:
+        """Gives the numbers since the last call; None while there is nothing to tell."""
+        now = time.monotonic()
+        total = reduce(add, reports, Report())
+        counts = total.counts - self._last.counts
+        queue, pending = self._backlog(client)
+        stages = {stage: total.stages[stage].since(self._last.stages[stage]) for stage in STAGES}
+        elapsed_s = now - self._last_at
+        quiet = not counts and not queue and not self._last_queue
+        self._last, self._last_at, self._last_queue = total, now, queue
+        if quiet:
+            return None
+        times = ", ".join(
+            f"{stage} {1000 * histogram.quantile(0.5):.2f}/{1000 * histogram.quantile(0.99):.2f}"
+            for stage, histogram in stages.items()
+            if histogram.counts
+        )
+        events = "".join(
+            f", {name} {counts[name]}"
+            for name in ("errors", "dead", "reclaimed", "fenced", "regrouped")
+            if counts[name]
+        )
+        return (
+            f"{counts['served'] / elapsed_s:.1f} records/s, queue {queue}, pending {pending}{events}"
+            f", memory {total.memory_bytes / 1e6:.0f} MB; ms p50/p99: {times or 'none'}"
+        )
+
+    def total(self, reports: Sequence[Report]) -> str:
+        """Gives the totals since the workers started."""
+        counts = reduce(add, reports, Report()).counts
+        return f"{counts['served']} records served, {counts['errors']} of them with an error"
+
+    def _backlog(self, client: redis.Redis) -> tuple[int, int]:
+        queue = pending = 0
+        for stream in self._streams:
+            length = int(client.xlen(stream))
+            queue += length
+            if length:
+                summary: Any = client.xpending(stream, self._group)
+                pending += int(summary["pending"])
+        return queue, pending

@@ -1,0 +1,232 @@
+"""Keeps the worker processes of one machine alive, says when they serve, and stops them."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from types import FrameType
+
+import redis
+from redis.exceptions import RedisError
+
+from beam_serving.config import Settings
+from beam_serving.connection import RedisAt
+from beam_serving.errors import ConfigError, ConnectError
+from beam_serving.launch import preflight
+from beam_serving.models.detect import ModelFiles
+from beam_serving.report import Report, announce, read_reports, retract
+from beam_serving.statistics_line import StatisticsLine
+from beam_serving.worker import EXIT_CONFIG, EXIT_FAILED, Job
+
+_log = logging.getLogger(__name__)
+_TICK_S = 0.1
+_ANNOUNCE_EVERY_S = 5.0
+_FIRST_RESTART_S, _LAST_RESTART_S = 0.2, 30.0
+_STABLE_AFTER_S = 30.0
+
+
+class _Slot:
+    """One worker's place: its name in the group outlives the processes that fill it, one after the other."""
+
+    def __init__(self, consumer: str) -> None:
+        self.consumer = consumer
+        self.process: subprocess.Popen[bytes] | None = None
+        self.started_at = 0.0
+        self.restart_at = 0.0
+        self.restart_wait_s = _FIRST_RESTART_S
+        self.finished = False
+
+
+class Supervisor:
+    """Runs `workers` processes in one consumer group until it is told to stop or, with `drain`, until all is served.
+
+    Each has a consumer name of its own, which it keeps when it is started again after it died: so what it had not
+    finished is served by its successor at once, and no other process ever carries that name.
+    """
+
+    def __init__(self, settings: Settings, workers: int, arguments: Sequence[str], drain: bool, log_level: str) -> None:
+        self._settings = settings
+        self._arguments = tuple(arguments)
+        self._drain = drain
+        self._log_level = log_level
+        service = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+        self._slots = [_Slot(f"{service}-{index}") for index in range(workers)]
+        self._client: redis.Redis = RedisAt.of(settings).client()
+        self._statistics = StatisticsLine(settings.data.streams, settings.data.group)
+        self._stopping = False
+        self._ready = False
+        self._files: ModelFiles | None = None
+
+    def run(self) -> int:
+        """Serves; gives the exit code.
+
+        Raises:
+            BeamServingError: the service cannot start, or cannot go on for a reason that the operator must mend.
+        """
+        self._files = preflight(self._settings)
+        handlers = {signum: signal.signal(signum, self._on_signal) for signum in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            for slot in self._slots:
+                self._start(slot)
+            self._watch()
+        finally:
+            graceful = self._stop_workers()
+            self._retract()
+            for signum, handler in handlers.items():
+                signal.signal(signum, handler)
+        _log.info("state DONE: %s", self._statistics.total(self._reports()))
+        return 0 if graceful else EXIT_FAILED
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        del frame
+        _log.info("%s: finishing what is in flight", signal.Signals(signum).name)
+        self._stopping = True
+
+    def _watch(self) -> None:
+        next_announce = next_statistics = 0.0
+        while not self._stopping and not all(slot.finished for slot in self._slots):
+            time.sleep(_TICK_S)
+            for slot in self._slots:
+                self._look_after(slot)
+            now = time.monotonic()
+            if not self._ready or now >= next_announce:
+                self._say_whether_ready()
+                next_announce = now + _ANNOUNCE_EVERY_S
+                next_statistics = next_statistics or now + self._settings.params.statistics_s
+            if self._ready and now >= next_statistics:
+                next_statistics = now + self._settings.params.statistics_s
+                self._log_statistics()
+
+    def _start(self, slot: _Slot) -> None:
+        job = Job(self._settings.model_dump_json(), slot.consumer, self._arguments, self._drain, self._log_level)
+        # A session of its own: Ctrl-C reaches the workers through us, once.
+        slot.process = subprocess.Popen(
+            [sys.executable, "-m", "beam_serving.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        slot.started_at = time.monotonic()
+        assert slot.process.stdin is not None  # noqa: S101 - asked for two lines above
+        try:
+            slot.process.stdin.write(job.encode())
+            slot.process.stdin.close()
+        except BrokenPipeError:
+            _log.warning("worker %s ended before it took its job", slot.consumer)
+
+    def _look_after(self, slot: _Slot) -> None:
+        now = time.monotonic()
+        if slot.process is None:
+            if not slot.finished and now >= slot.restart_at:
+                self._start(slot)
+            return
+        code = slot.process.poll()
+        if code is None:
+            return
+        said = slot.process.stdout.read().decode(errors="replace").strip() if slot.process.stdout else ""
+        slot.process = None
+        if code == 0 and self._drain:
+            slot.finished = True
+            return
+        if code == EXIT_CONFIG and said:
+            raise ConfigError(said)
+        if code == EXIT_FAILED and said:
+            raise ConnectError(said)
+        self._plan_restart(slot, code, now)
+
+    def _plan_restart(self, slot: _Slot, code: int, now: float) -> None:
+        """Starts a dead worker again, the later the younger it dies; what no restart can heal ends the service."""
+        self._ready = False
+        self._retract()
+        if now - slot.started_at > _STABLE_AFTER_S:
+            slot.restart_wait_s = _FIRST_RESTART_S
+        slot.restart_at = now + slot.restart_wait_s
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        _log.error("worker %s died (%s): starting it again in %g s", slot.consumer, how, slot.restart_wait_s)
+        slot.restart_wait_s = min(slot.restart_wait_s * 2, _LAST_RESTART_S)
+        try:
+            preflight(
+                self._settings.model_copy(update={"redis": self._settings.redis.model_copy(update={"wait_s": 0.0})})
+            )
+        except ConnectError as err:
+            if "cannot be reached" not in str(err):
+                raise
+            _log.warning("%s", err)
+
+    def _reports(self) -> list[Report]:
+        try:
+            return read_reports(self._client, self._settings.name, [slot.consumer for slot in self._slots])
+        except RedisError as err:
+            _log.debug("cannot read the workers' numbers: %s", err)
+            return []
+
+    def _say_whether_ready(self) -> None:
+        reports = self._reports()
+        serving = [report for report in reports if report.states == ["serving"]]
+        ready = len(serving) == len(self._slots) and all(slot.process for slot in self._slots)
+        if ready and not self._ready:
+            _log.info("ready: %s", self._describe(serving[0].engine))
+        elif self._ready and not ready:
+            _log.warning("not ready: %d of %d workers serve", len(serving), len(self._slots))
+        self._ready = ready
+        if not ready:
+            self._retract()
+            return
+        about = {
+            "model": self._settings.model.path,
+            "engine": serving[0].engine,
+            "streams": self._settings.data.streams,
+            "batch_size": self._settings.params.batch_size,
+            "workers": len(self._slots),
+        }
+        try:
+            announce(self._client, self._settings.name, about)
+        except RedisError as err:
+            _log.debug("cannot announce that we are ready: %s", err)
+
+    def _describe(self, engine: str) -> str:
+        settings, files = self._settings, self._files
+        assert files is not None  # noqa: S101 - set before any worker starts
+        return (
+            f"serving {files.model} ({files.format}, engine {engine}) from Redis at {RedisAt.of(settings)}, "
+            f"streams {', '.join(settings.data.streams)}, batch size {settings.params.batch_size}, "
+            f"{len(self._slots)} worker{'s' if len(self._slots) > 1 else ''}"
+        )
+
+    def _retract(self) -> None:
+        try:
+            retract(self._client, self._settings.name)
+        except RedisError as err:
+            _log.debug("cannot retract the readiness key, it expires by itself: %s", err)
+
+    def _log_statistics(self) -> None:
+        try:
+            line = self._statistics.line(self._client, self._reports())
+        except RedisError as err:
+            _log.warning("no statistics: Redis does not answer (%s)", err)
+            return
+        if line:
+            _log.info("%s", line)
+
+    def _stop_workers(self) -> bool:
+        """Ends the workers, the hard way after `grace_s`; says whether all ended by themselves."""
+        processes = [slot.process for slot in self._slots if slot.process is not None]
+        for process in processes:
+            process.terminate()
+        give_up_at = time.monotonic() + self._settings.params.grace_s
+        graceful = True
+        for process in processes:
+            try:
+                process.wait(max(0.0, give_up_at - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                _log.error("a worker did not finish in %g s: killing it", self._settings.params.grace_s)
+                process.kill()
+                process.wait()
+                graceful = False
+        return graceful

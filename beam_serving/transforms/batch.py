@@ -1,0 +1,32 @@
+"""Batch: groups the examples of one poll, at most `batch_size` at a time, and waits for nothing."""
+
+from typing import Any
+
+import apache_beam as beam
+
+from beam_serving.records import Example, Flush
+
+
+class Batch(beam.PTransform[Any, Any]):
+    """Gives lists of up to `batch_size` examples: whatever has arrived at low load, full batches at high load.
+
+    Beam's `BatchElements` emits when a batch would exceed its size. A `Flush` counts as more than any batch, so it
+    pushes out what is there; it ends in a list of its own, which `Infer` drops.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        super().__init__()
+        self._batch_size = batch_size
+
+    def expand(self, examples: beam.PCollection[Example | Flush]) -> beam.PCollection[list[Example | Flush]]:
+        over_full = self._batch_size + 1
+
+        def weight(element: Example | Flush) -> int:
+            return over_full if isinstance(element, Flush) else 1
+
+        return examples | "Group" >> beam.BatchElements(
+            min_batch_size=self._batch_size,
+            max_batch_size=self._batch_size,
+            element_size_fn=weight,
+            record_metrics=False,
+        )

@@ -1,0 +1,146 @@
+"""Decode: from a stream entry to the tensors that the model takes, or to the reason why not."""
+
+import logging
+import time
+from collections.abc import Iterable
+from typing import Any, Literal, TypeAlias
+
+import apache_beam as beam
+import numpy as np
+from apache_beam import pvalue
+
+from beam_serving.errors import RequestError
+from beam_serving.models.base import TensorSpec
+from beam_serving.models.shared import SharedModel
+from beam_serving.records import Entry, Example, Failure, Flush, Generation, Image, Origin, Payload, Result
+from beam_serving.stats import stats_of_process
+from beam_serving.transforms.image import ImageRules, tensor_of_image
+from beam_serving.wire import Limits, decode_request, identify
+
+_log = logging.getLogger(__name__)
+REFUSED = "refused"
+_Refused: TypeAlias = pvalue.TaggedOutput[Literal["refused"], list[Result]]
+
+
+def tensors_for(payload: Payload, inputs: tuple[TensorSpec, ...], rules: ImageRules) -> dict[str, np.ndarray]:
+    """Gives a request's tensors by the model's input names, in the model's shapes and types.
+
+    Values go to the input of their name. Old clients name their columns freely, so where the names differ but the
+    number is right theirs go by position; an unnamed value goes to the only input. A model that describes no inputs
+    gets the tensors as they came.
+
+    Raises:
+        RequestError: an input is missing or unknown, or a value does not fit; the message begins with the uri.
+    """
+    try:
+        return {spec.name: _tensor(value, spec, rules) for spec, value in _matched(payload, inputs)}
+    except RequestError as err:
+        raise RequestError(f"request {payload.uri.decode(errors='backslashreplace')[:64]!r}: {err}") from err
+
+
+def _matched(payload: Payload, inputs: tuple[TensorSpec, ...]) -> Iterable[tuple[TensorSpec, Image | np.ndarray]]:
+    given = payload.inputs
+    if not inputs:
+        if any(isinstance(value, Image) for value in given.values()):
+            raise RequestError("the model does not say what it takes, so it takes no images; set data: shape")
+        return [(TensorSpec(name, value.shape, value.dtype), value) for name, value in given.items()]  # type: ignore[union-attr]
+    if len(inputs) == len(given):
+        if all(spec.name in given for spec in inputs):
+            return [(spec, given[spec.name]) for spec in inputs]
+        if payload.generation is not Generation.NATIVE or given.keys() == {""}:
+            return zip(inputs, given.values(), strict=True)
+    raise RequestError(f"its inputs are {sorted(given)}, the model takes {[spec.name for spec in inputs]}")
+
+
+def _tensor(value: Image | np.ndarray, spec: TensorSpec, rules: ImageRules) -> np.ndarray:
+    if isinstance(value, Image):
+        return tensor_of_image(value.encoded, spec, rules)
+    already_batched = value.ndim == len(spec.shape) + 1 and value.shape[0] == 1
+    tensor: np.ndarray = value[0] if already_batched else value
+    if tensor.shape != spec.shape and not _fits(tensor.shape, spec.shape):
+        wanted = ["any" if size is None else size for size in spec.shape]
+        raise RequestError(f"input {spec.name!r} has shape {list(tensor.shape)}, the model takes {wanted}")
+    if tensor.dtype == spec.dtype:
+        return tensor
+    return _cast(tensor, spec)
+
+
+def _cast(tensor: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    """Gives other widths of the same kind of number, and integers from whole floats: Arrow clients send no others."""
+    to_integers = spec.dtype.kind in "iu"
+    if not np.can_cast(tensor.dtype, spec.dtype, "same_kind") and not (to_integers and tensor.dtype.kind == "f"):
+        raise RequestError(f"input {spec.name!r} has type {tensor.dtype}, the model takes {spec.dtype}")
+    with np.errstate(invalid="ignore", over="ignore"):
+        cast = tensor.astype(spec.dtype)
+    if to_integers and not np.array_equal(cast, tensor):
+        raise RequestError(f"input {spec.name!r} has {tensor.dtype} values that are no {spec.dtype}")
+    return cast
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(
+        want is None or size == want for size, want in zip(shape, wanted, strict=True)
+    )
+
+
+class Decode(beam.PTransform[Any, Any]):
+    """Turns each `Entry` into an `Example`; gives these as `examples` and, as `refused`, lists of error results.
+
+    An entry that was delivered more than `max_deliveries` times is given up: its error result is also a dead letter.
+    """
+
+    def __init__(self, model: SharedModel, rules: ImageRules, limits: Limits, max_deliveries: int) -> None:
+        super().__init__()
+        self._step = _DecodeFn(model, rules, limits, max_deliveries)
+
+    def expand(self, entries: beam.PCollection[Entry | Flush]) -> Any:  # two collections, which Beam has no type for
+        return entries | "Decode" >> beam.ParDo(self._step).with_outputs(REFUSED, main="examples")
+
+
+class _DecodeFn(beam.DoFn):
+    def __init__(self, model: SharedModel, rules: ImageRules, limits: Limits, max_deliveries: int) -> None:
+        self._model = model
+        self._rules = rules
+        self._limits = limits
+        self._max_deliveries = max_deliveries
+
+    def setup(self) -> None:
+        self._inputs = self._model.acquire().model.inputs
+        self._stats = stats_of_process()
+
+    def process(self, entry: Entry | Flush) -> Iterable[Example | Flush | _Refused]:
+        if isinstance(entry, Flush):
+            return (entry,)
+        started = time.perf_counter()
+        if entry.deliveries > self._max_deliveries:
+            return self._give_up(entry)
+        try:
+            payload = decode_request(entry.fields, self._limits)
+            tensors = tensors_for(payload, self._inputs, self._rules)
+        except RequestError as err:
+            return self._refuse(entry, str(err))
+        origin = Origin(
+            entry.stream, entry.entry_id, payload.uri, payload.generation, payload.request_id, entry.consumer
+        )
+        self._stats.stages["decode"].record(time.perf_counter() - started)
+        return (Example(origin, tensors),)
+
+    def _give_up(self, entry: Entry) -> Iterable[_Refused]:
+        reason = f"given up after {entry.deliveries - 1} deliveries without a result: it may have ended its workers"
+        return self._refuse(entry, reason, dead=True)
+
+    def _refuse(self, entry: Entry, reason: str, dead: bool = False) -> Iterable[_Refused]:
+        """Gives the error result; a request without a usable uri can have none, so it becomes a dead letter too."""
+        self._stats.counts["refused"] += 1
+        identity = identify(entry.fields, self._limits)
+        _log.warning("refused an entry of %r: %s", entry.stream.decode(errors="replace"), reason)
+        letter = entry.fields if dead or not identity.uri else None
+        origin = Origin(
+            entry.stream,
+            entry.entry_id,
+            identity.uri,
+            identity.generation,
+            identity.request_id,
+            entry.consumer,
+        )
+        return (pvalue.TaggedOutput(REFUSED, [Result(origin, Failure(reason, letter))]),)

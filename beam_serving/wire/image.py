@@ -1,0 +1,68 @@
+"""The wire format of Cluster Serving 0.7 and 0.8: a base64 JPEG in, the best classes as a JSON object of strings out.
+
+request   uri, image = base64 of an encoded image file
+result    value = {"<class>": "<probability>", ...}, best first, or {"error": "<reason>"}
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+
+import numpy as np
+
+from beam_serving.errors import RequestError
+from beam_serving.records import Answer, Image, TopClasses
+from beam_serving.wire.scores import object_json, top_json_of_strings
+
+
+def decode_inputs(fields: Mapping[bytes, bytes]) -> dict[str, Image | np.ndarray]:
+    """Gives the one image of a request; these clients do not name it.
+
+    Raises:
+        RequestError: the image is empty or not base64.
+    """
+    text = fields[b"image"]
+    if not text:
+        raise RequestError("field 'image' is empty")
+    return {"": Image(decode_base64(text, "field 'image'"))}
+
+
+def decode_base64(text: bytes, what: str) -> bytes:
+    """Decodes strict base64: the alphabet and padding of RFC 4648 section 4, no line breaks.
+
+    Raises:
+        RequestError: the text is anything else, or stands for no bytes.
+    """
+    try:
+        decoded = base64.b64decode(text, validate=True)
+    except binascii.Error as err:
+        raise RequestError(f"{what} is not base64: {str(err)[:80]}") from err
+    if not decoded:
+        raise RequestError(f"{what} is base64 of nothing")
+    return decoded
+
+
+def encode_request(uri: bytes, request_id: bytes, image: Image) -> dict[bytes, bytes]:
+    """Gives the fields of a request; `id` is ours, and older servers pass it over."""
+    return {b"uri": uri, b"id": request_id, b"image": base64.b64encode(image.encoded)}
+
+
+def encode_answer(answer: Answer) -> dict[bytes, bytes]:
+    """Gives the hash fields of an answer. Several outputs, which 0.7 did not have, become an object by their names.
+
+    An output that is served whole has its values numbered in C order, like classes.
+    """
+    texts = [(name, top_json_of_strings(_as_classes(output))) for name, output in answer.outputs.items()]
+    return {b"value": (texts[0][1] if len(texts) == 1 else object_json(texts)).encode()}
+
+
+def encode_error(reason: str) -> bytes:
+    """Gives the `value` of a request that failed."""
+    return json.dumps({"error": reason}).encode()
+
+
+def _as_classes(output: TopClasses | np.ndarray) -> TopClasses:
+    if isinstance(output, TopClasses):
+        return output
+    return TopClasses(np.arange(output.size), output.reshape(-1))

@@ -1,0 +1,81 @@
+"""How much one request may weigh, checked before anything in it is decoded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from beam_serving.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one stream entry may hold. A request above any of these gets an error result that names the limit.
+
+    `max_payload_bytes` bounds the names and values of all fields together, and each tensor after decoding (a sparse
+    tensor is small on the wire and large in memory). `max_json_bytes` bounds JSON, whose parsed form takes about
+    twenty times its text.
+    """
+
+    max_fields: int = 256
+    max_uri_bytes: int = 4096
+    max_name_bytes: int = 256
+    max_payload_bytes: int = 128 << 20
+    max_rank: int = 32
+    max_arrow_rows: int = 16
+    max_json_bytes: int = 16 << 20
+    max_json_depth: int = 35
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def quote(text: bytes | str) -> str:
+    """Shows what a client sent: in quotes, printable, at most 64 characters of it."""
+    shown = text[:256].decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
+    return repr(shown if len(shown) <= 64 else shown[:63] + "…")
+
+
+def subject(name: bytes | str) -> str:
+    """How a message about one input begins; nothing for the input without a name."""
+    return f"input {quote(name)}: " if name else ""
+
+
+def names_of(fields: Mapping[bytes, bytes]) -> str:
+    """Lists the field names of an entry, the first eight of them, for a message."""
+    shown = ", ".join(quote(name) for name in list(fields)[:8])
+    more = len(fields) - 8
+    return f"{shown} and {more} more" if more > 0 else shown or "none"
+
+
+def check_entry(fields: Mapping[bytes, bytes], limits: Limits) -> bytes:
+    """Gives the uri of an entry that keeps the limits on its fields and its size.
+
+    Raises:
+        RequestError: the entry has no uri or an empty one, or is above a limit.
+    """
+    uri = fields.get(b"uri")
+    if uri is None:
+        raise RequestError(f"field 'uri' is missing, the fields are {names_of(fields)}")
+    if not uri:
+        raise RequestError("field 'uri' is empty")
+    if len(uri) > limits.max_uri_bytes:
+        raise RequestError(f"uri is {len(uri)} bytes, at most {limits.max_uri_bytes} are served")
+    if len(fields) > limits.max_fields:
+        raise RequestError(f"request has {len(fields)} fields, at most {limits.max_fields} are served")
+    size_bytes = sum(map(len, fields)) + sum(map(len, fields.values()))
+    if size_bytes > limits.max_payload_bytes:
+        raise RequestError(f"request is {size_bytes} bytes, at most {limits.max_payload_bytes} are served")
+    return uri
+
+
+def input_name(name: bytes, limits: Limits) -> str:
+    """Decodes the name of an input.
+
+    Raises:
+        RequestError: it is too long, or not UTF-8.
+    """
+    if len(name) > limits.max_name_bytes:
+        raise RequestError(f"input name is {len(name)} bytes, at most {limits.max_name_bytes} are served")
+    try:
+        return name.decode()
+    except UnicodeDecodeError as err:
+        raise RequestError(f"input name {quote(name)} is not UTF-8") from err

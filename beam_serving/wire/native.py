@@ -1,0 +1,113 @@
+"""The wire format of this project's own clients: raw bytes, one field per fact (docs/protocol.md).
+
+request   uri, id, and per input   image:<name>                                the image file as it is
+                              or   tensor:<name>, dtype:<name>, shape:<name>   little-endian, C order
+result    id, and   value [labels]   JSON: the best classes
+          and/or    tensor:<name>, dtype:<name>, shape:<name>   per output that is served whole
+          or        error   why there is no result
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from beam_serving.errors import ModelError, RequestError
+from beam_serving.records import Answer, Image, TopClasses
+from beam_serving.wire.limits import DEFAULT_LIMITS, Limits, input_name, names_of, subject
+from beam_serving.wire.scores import labels_json, object_json, top_json
+from beam_serving.wire.tensors import parse_layout, tensor_fields, view
+
+
+def decode_inputs(fields: Mapping[bytes, bytes], limits: Limits = DEFAULT_LIMITS) -> dict[str, Image | np.ndarray]:
+    """Gives the inputs of a request by name, in the order of its fields; unknown fields are passed over.
+
+    Raises:
+        RequestError: no input, or one that is incomplete or not what its fields say.
+    """
+    inputs: dict[str, Image | np.ndarray] = {}
+    for key, raw in fields.items():
+        kind, colon, name = key.partition(b":")
+        if not colon:
+            continue
+        if kind == b"tensor":
+            decoded: Image | np.ndarray = _decode_tensor(name, raw, fields, limits)
+        elif kind == b"image":
+            if not raw:
+                raise RequestError(f"{subject(name)}image is empty")
+            decoded = Image(raw)
+        else:
+            continue
+        text = input_name(name, limits)
+        if text in inputs:
+            raise RequestError(f"{subject(name)}both an image and a tensor, wanted is one of them")
+        inputs[text] = decoded
+    if not inputs:
+        raise RequestError(
+            "payload is missing, wanted is a field 'image:<name>', 'tensor:<name>', 'image' or 'data', "
+            f"the fields are {names_of(fields)}"
+        )
+    return inputs
+
+
+def _decode_tensor(name: bytes, raw: bytes, fields: Mapping[bytes, bytes], limits: Limits) -> np.ndarray:
+    dtype, shape = fields.get(b"dtype:" + name), fields.get(b"shape:" + name)
+    if dtype is None or shape is None:
+        missing = "dtype:" if dtype is None else "shape:"
+        raise RequestError(f"{subject(name)}field '{missing}<name>' of the tensor is missing")
+    try:
+        return view(raw, parse_layout(dtype, shape, limits.max_rank))
+    except RequestError as err:
+        raise RequestError(f"{subject(name)}{err}") from err
+
+
+def encode_request(uri: bytes, request_id: bytes, inputs: Mapping[str, Image | np.ndarray]) -> dict[bytes, bytes]:
+    """Gives the fields of a request; the inverse of `decode_inputs`.
+
+    Raises:
+        TypeError: a tensor has a dtype that the wire does not know.
+    """
+    fields = {b"uri": uri, b"id": request_id}
+    for name, value in inputs.items():
+        if isinstance(value, Image):
+            fields[b"image:" + name.encode()] = value.encoded
+        else:
+            fields.update(tensor_fields(name.encode(), value))
+    return fields
+
+
+def encode_answer(answer: Answer) -> dict[bytes, bytes]:
+    """Gives the hash fields of an answer: `value` for best classes, tensor fields for what is served whole.
+
+    Raises:
+        ModelError: an output has a dtype that no client could read.
+    """
+    outputs = answer.outputs
+    if len(outputs) == 1:
+        (only,) = outputs.values()
+        if isinstance(only, TopClasses):
+            value = {b"value": top_json(only).encode()}
+            if answer.labels:
+                value[b"labels"] = labels_json(only, answer.labels).encode()
+            return value
+    fields: dict[bytes, bytes] = {}
+    tops: dict[str, TopClasses] = {}
+    for name, output in outputs.items():
+        if isinstance(output, TopClasses):
+            tops[name] = output
+        else:
+            fields.update(_output_fields(name, output))
+    if tops:
+        fields[b"value"] = object_json([(name, top_json(top)) for name, top in tops.items()]).encode()
+        if answer.labels:
+            texts = [(name, labels_json(top, answer.labels)) for name, top in tops.items()]
+            fields[b"labels"] = object_json(texts).encode()
+    return fields
+
+
+def _output_fields(name: str, output: np.ndarray) -> dict[bytes, bytes]:
+    # bfloat16 (ml_dtypes) has no numpy name; float32 holds each of its values
+    tensor = output.astype(np.float32) if output.dtype.name == "bfloat16" else output
+    try:
+        return tensor_fields(name.encode(), tensor)
+    except TypeError as err:
+        raise ModelError(f"output cannot be sent: {err}") from err

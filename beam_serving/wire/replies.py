@@ -1,0 +1,81 @@
+"""How a client reads a result hash, whichever generation it was written for."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from beam_serving.errors import RequestError, ResultError
+from beam_serving.wire import arrow
+from beam_serving.wire.tensors import parse_layout, view
+
+Scores = dict[int, float] | dict[str, float]
+"""Best classes, best first: 0-based index to probability (by name, where names were asked for and sent)."""
+Output = Scores | np.ndarray
+"""One output of the model: its best classes, or the whole tensor (read-only, on the bytes that Redis sent)."""
+Reply = Output | dict[str, Output] | list[np.ndarray]
+"""A result: its one output, or all by name; a list where an Arrow result has several, which have no names."""
+
+_MAX_RANK = 64
+
+
+def decode_reply(fields: Mapping[bytes, bytes], by_label: bool = False) -> Reply:
+    """Gives the result that a hash holds. With `by_label` classes go by their names, where the service sent names.
+
+    A score that is no number is NaN, whether it was NaN or infinite.
+
+    Raises:
+        ResultError: the hash tells of a failure, or is not readable.
+    """
+    error = fields.get(b"error")
+    if error is not None:
+        raise ResultError(error.decode("utf-8", "replace"))
+    try:
+        tensors = _decode_tensors(fields)
+        value = fields.get(b"value")
+        if value is None and tensors:
+            return next(iter(tensors.values())) if len(tensors) == 1 else tensors
+        if value is None:
+            raise ValueError(f"it has no value, its fields are {sorted(fields)[:8]}")
+        if value[:1] not in (b"[", b"{"):
+            return _decode_arrow(value)
+        labels = json.loads(fields[b"labels"]) if by_label and b"labels" in fields else None
+        decoded = _decode_json(json.loads(value), labels)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, RequestError) as err:
+        raise ResultError(f"result is not readable: {err}") from err
+    return {**decoded, **tensors} if tensors else decoded
+
+
+def _decode_tensors(fields: Mapping[bytes, bytes]) -> dict[str, Output]:
+    return {
+        name.decode(): view(raw, parse_layout(fields[b"dtype:" + name], fields[b"shape:" + name], _MAX_RANK, 0))
+        for name, raw in ((key[7:], raw) for key, raw in fields.items() if key.startswith(b"tensor:"))
+    }
+
+
+def _decode_arrow(value: bytes) -> Reply:
+    if value == b"NaN":
+        raise ResultError("the service failed on this request and gave no reason")
+    outputs = arrow.decode_answer(value)
+    return outputs[0] if len(outputs) == 1 else outputs
+
+
+def _decode_json(value: Any, labels: Any) -> Any:
+    """Reads `[[class, score], ...]`, the object of strings of 0.7, or an object of either by output name."""
+    if isinstance(value, list):
+        return _scores(value, labels)
+    if not all(isinstance(member, str) for member in value.values()):
+        return {name: _decode_json(member, (labels or {}).get(name)) for name, member in value.items()}
+    return {int(index): float(score) for index, score in value.items()}
+
+
+def _scores(pairs: list[Any], labels: list[str | None] | None) -> Scores:
+    scores = [float("nan") if score is None else float(score) for _, score in pairs]
+    indices = [int(index) for index, _ in pairs]
+    if labels is None:
+        return dict(zip(indices, scores, strict=True))
+    by_name: dict[str, float] = {}
+    for index, label, score in zip(indices, labels, scores, strict=True):
+        by_name.setdefault(str(index) if label is None else label, score)
+    return by_name

@@ -1,0 +1,50 @@
+"""The best classes of an output as JSON text, written by hand: `json.dumps` alone takes longer than a whole reply.
+
+A score has the fewest digits that read back to the same value in its own precision.
+"""
+
+import json
+from collections.abc import Iterable
+from functools import lru_cache
+
+import numpy as np
+
+from beam_serving.records import TopClasses
+
+quoted = lru_cache(maxsize=4096)(json.dumps)
+"""JSON text of a string, remembered: names of classes and outputs recur."""
+
+
+def top_json(top: TopClasses) -> str:
+    """Gives `[[class,score],...]` in the order of `top`; a score that is NaN or infinite is `null`."""
+    scores = _as_floats(top.scores)
+    text = ",".join([f"[{index},{scores[row]!s}]" for row, index in enumerate(top.classes.tolist())])
+    if "n" in text:  # of all that is written here only nan and inf have an n
+        text = text.replace("-inf", "null").replace("inf", "null").replace("nan", "null")
+    return f"[{text}]"
+
+
+def top_json_of_strings(top: TopClasses) -> str:
+    """Gives `{"class":"score",...}` as 0.7 wrote it; NaN and infinity are the strings Java and Python can both read."""
+    scores = _as_floats(top.scores)
+    text = ",".join([f'"{index}":"{scores[row]!s}"' for row, index in enumerate(top.classes.tolist())])
+    if "n" in text:
+        text = text.replace("inf", "Infinity").replace("nan", "NaN")
+    return f"{{{text}}}"
+
+
+def labels_json(top: TopClasses, labels: tuple[str, ...]) -> str:
+    """Gives the names of the classes of `top` as a JSON list; `null` for a class beyond the last name."""
+    known = len(labels)
+    names = [quoted(labels[index]) if 0 <= index < known else "null" for index in top.classes.tolist()]
+    return f"[{','.join(names)}]"
+
+
+def object_json(members: Iterable[tuple[str, str]]) -> str:
+    """Joins names and the JSON texts of their values to one JSON object."""
+    return "{" + ",".join([f"{quoted(name)}:{text}" for name, text in members]) + "}"
+
+
+def _as_floats(scores: np.ndarray) -> np.ndarray:
+    # bool has no JSON text as a number, and bfloat16 (ml_dtypes) is of no kind that numpy knows
+    return scores if scores.dtype.kind == "f" else scores.astype(np.float64)

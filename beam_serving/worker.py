@@ -1,0 +1,82 @@
+"""One worker process: `python -m beam_serving.worker` reads its job from standard input and serves until told to stop.
+
+SIGTERM and SIGINT end reading; what is in flight is finished, and the process exits with 0.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from dataclasses import asdict, dataclass
+from types import FrameType
+
+from beam_serving.config import Settings
+from beam_serving.connection import RedisAt
+from beam_serving.errors import BeamServingError, ConfigError
+from beam_serving.io.stop import STOP
+from beam_serving.launch import run_pipeline
+from beam_serving.logs import configure_logging
+from beam_serving.report import Reporter
+from beam_serving.stats import stats_of_process
+
+EXIT_CONFIG = 2
+EXIT_FAILED = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is told: the settings, the name it reads under, Beam's own arguments."""
+
+    settings: str
+    consumer: str
+    arguments: tuple[str, ...]
+    drain: bool
+    log_level: str
+
+    def encode(self) -> bytes:
+        """Gives the job as one line of JSON. No secret is in it: workers read theirs where they connect."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def decode(cls, line: str) -> Job:
+        """Reads what `encode` wrote."""
+        body = json.loads(line)
+        return cls(**{**body, "arguments": tuple(body["arguments"])})
+
+
+def main() -> int:
+    """Serves one job; what ended it for good is the only thing written to standard output."""
+    job = Job.decode(sys.stdin.readline())
+    configure_logging(job.log_level, f"worker {job.consumer.rsplit('-', 1)[-1]}")
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, _stop)
+    # Set before the engines load: one thread per worker, unless the operator said otherwise.
+    settings = Settings.model_validate_json(job.settings)
+    os.environ.setdefault("OMP_NUM_THREADS", str(settings.model.threads or 1))
+    import cv2
+
+    cv2.setNumThreads(1)
+    stats = stats_of_process()
+    reporter = Reporter(RedisAt.of(settings), settings.name, job.consumer, stats, STOP.set)
+    try:
+        state = run_pipeline(settings, [job.consumer], job.arguments, job.drain)
+        logging.getLogger(__name__).info("pipeline state %s", state)
+    except BeamServingError as err:
+        print(err, flush=True)
+        return EXIT_CONFIG if isinstance(err, ConfigError) else EXIT_FAILED
+    finally:
+        stats.state = "stopped"
+        reporter.close()
+    return 0
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    del signum, frame
+    STOP.set()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""A consumer against a real server, and against what happens to servers."""
+
+import threading
+
+import pytest
+import redis
+
+from beam_serving.connection import RedisAt
+from beam_serving.embedded import embedded_redis, free_port
+from beam_serving.errors import ConnectError
+from beam_serving.io.consumer import Reading, StreamConsumer
+from beam_serving.stats import stats_of_process
+
+
+def reading(at: RedisAt, **changes: object) -> Reading:
+    defaults = {"streams": ("first", "second"), "group": "serving", "count": 4, "poll_s": 0.05, "reclaim_idle_s": 60.0}
+    return Reading(at=at, **{**defaults, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def stop() -> threading.Event:
+    return threading.Event()
+
+
+def test_a_poll_reads_all_streams_and_at_most_count_of_each(
+    at: RedisAt, client: redis.Redis, stop: threading.Event
+) -> None:
+    for number in range(6):
+        client.xadd("first", {"uri": f"f{number}"})
+    client.xadd("second", {"uri": "s0"})
+    consumer = StreamConsumer(reading(at), "me", stop)
+    assert sorted(entry.fields[b"uri"] for entry in consumer.poll()) == [b"f0", b"f1", b"f2", b"f3", b"s0"]
+    assert [entry.fields[b"uri"] for entry in consumer.poll()] == [b"f4", b"f5"]
+    assert consumer.poll() == []
+
+
+def test_a_poll_gives_nothing_after_a_stop(at: RedisAt, client: redis.Redis, stop: threading.Event) -> None:
+    client.xadd("first", {"uri": "a"})
+    stop.set()
+    assert StreamConsumer(reading(at), "me", stop).poll() == []
+
+
+def test_a_successor_of_the_same_name_takes_up_what_was_left_one_at_a_time(
+    at: RedisAt, client: redis.Redis, stop: threading.Event
+) -> None:
+    for uri in "abc":
+        client.xadd("first", {"uri": uri})
+    assert len(StreamConsumer(reading(at), "me", stop).poll()) == 3
+    successor = StreamConsumer(reading(at), "me", stop)
+    for uri in (b"a", b"b", b"c"):
+        (entry,) = successor.poll()
+        assert (entry.fields[b"uri"], entry.deliveries) == (uri, 2)
+        client.xack("first", "serving", entry.entry_id)
+    assert successor.poll() == []
+
+
+def test_entries_of_a_silent_consumer_are_taken_over_after_the_idle_limit(
+    at: RedisAt, client: redis.Redis, stop: threading.Event
+) -> None:
+    client.xadd("first", {"uri": "a"})
+    StreamConsumer(reading(at), "silent", stop).poll()
+    assert StreamConsumer(reading(at), "patient", stop).poll() == []
+    (entry,) = StreamConsumer(reading(at, reclaim_idle_s=0.001), "eager", stop).poll()
+    assert (entry.consumer, entry.deliveries) == (b"eager", 2)
+
+
+@pytest.mark.parametrize("disaster", ["flushall", "delete", "destroy"])
+def test_reading_goes_on_when_the_stream_or_its_group_vanishes(
+    at: RedisAt, client: redis.Redis, stop: threading.Event, disaster: str
+) -> None:
+    consumer = StreamConsumer(reading(at, streams=("first",), poll_s=5.0), "me", stop)
+    consumer._claim()
+    found: list[object] = []
+    reader = threading.Thread(target=lambda: found.extend(consumer.poll()))
+    reader.start()
+    while not any("xreadgroup" in info["cmd"] for info in client.client_list()):
+        pass
+    if disaster == "destroy":
+        client.xgroup_destroy("first", "serving")
+    elif disaster == "delete":
+        client.delete("first")
+    else:
+        client.flushall()
+    client.xadd("first", {"uri": "after"})
+    reader.join(timeout=2.0)
+    assert not reader.is_alive()
+    assert len(found) == 1
+    assert stats_of_process().counts["regrouped"] >= 1
+
+
+def test_reading_goes_on_when_the_server_comes_back(stop: threading.Event) -> None:
+    port = free_port()
+    at = RedisAt("127.0.0.1", port, timeout_s=1.0)
+    consumer = StreamConsumer(reading(at, streams=("first",)), "me", stop)
+    with embedded_redis(port):
+        assert consumer.poll() == []
+    found: list[object] = []
+    reader = threading.Thread(target=lambda: found.extend(consumer.poll()))
+    reader.start()
+    while stats_of_process().state != "waiting for Redis":
+        pass
+    with embedded_redis(port):
+        at.client().xadd("first", {"uri": "a"})
+        reader.join(timeout=10)
+        while not found and not reader.is_alive():
+            found.extend(consumer.poll())
+    assert len(found) == 1
+
+
+def test_a_wrong_key_type_ends_reading_with_the_reason(at: RedisAt, client: redis.Redis, stop: threading.Event) -> None:
+    client.set("first", "a text")
+    with pytest.raises(ConnectError, match="a key that we need holds something else: WRONGTYPE"):
+        StreamConsumer(reading(at), "me", stop).poll()
+
+
+def test_it_is_drained_only_when_nothing_is_queued_or_in_work_anywhere(
+    at: RedisAt, client: redis.Redis, stop: threading.Event
+) -> None:
+    consumer = StreamConsumer(reading(at), "me", stop)
+    consumer.poll()
+    assert consumer.drained()
+    client.xadd("second", {"uri": "a"})
+    assert not consumer.drained()
+    (entry,) = StreamConsumer(reading(at), "other", stop).poll()
+    assert not consumer.drained()
+    client.xack("second", "serving", entry.entry_id)
+    client.xdel("second", entry.entry_id)
+    assert consumer.drained()
+
+
+def test_the_wait_in_the_queue_is_measured_with_the_clock_of_redis(
+    at: RedisAt, client: redis.Redis, stop: threading.Event
+) -> None:
+    seconds, _ = client.time()
+    client.xadd("first", {"uri": "a"}, id=f"{(seconds - 60) * 1000}-0")
+    StreamConsumer(reading(at), "me", stop).poll()
+    assert stats_of_process().stages["wait"].quantile(0.5) == pytest.approx(60, rel=0.1)

@@ -1,0 +1,101 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+import pytest
+from apache_beam.ml.inference.base import RunInference
+from apache_beam.testing.util import assert_that
+
+from beam_serving.models import handler_for
+from beam_serving.models.base import ModelOptions
+
+RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+LIGHT = """
+import json, sys
+from beam_serving.models import {names}
+{use}
+heavy = ("apache_beam", "openvino", "cv2", "torch", "tensorflow")
+print(json.dumps([name for name in heavy if name in sys.modules]))
+"""
+
+
+def modules_after(names: str, use: str = "") -> list[str]:
+    script = LIGHT.format(names=names, use=use)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ)
+    loaded: list[str] = json.loads(done.stdout)
+    return loaded
+
+
+@pytest.mark.parametrize("name", ["openvino", "tf_frozen", "torchscript", "caffe"])
+def test_beams_own_run_inference_takes_every_format(digits: Path, golden: dict[str, np.ndarray], name: str) -> None:
+    inputs = golden["input_nhwc" if name == "tf_frozen" else "input_nchw"]
+    handler = handler_for(digits / name, max_batch_size=3)
+
+    def has_all(rows: list[np.ndarray]) -> None:
+        got, wanted = (sorted(np.round(each, 4).tolist()) for each in (np.array(rows), golden["prob"]))
+        np.testing.assert_allclose(got, wanted, atol=2e-4)
+
+    with beam.Pipeline(RUNNER) as pipeline:
+        rows = pipeline | "Inputs" >> beam.Create(list(inputs), reshuffle=False) | "Infer" >> RunInference(handler)
+        assert_that(rows, has_all)
+
+
+def test_a_prediction_of_one_output_is_its_row(digits: Path, golden: dict[str, np.ndarray]) -> None:
+    handler = handler_for(digits / "caffe")
+    model = handler.load_model()
+
+    rows = list(handler.run_inference([{"data": one} for one in golden["input_nchw"][:3]], model))
+
+    assert [row.shape for row in rows] == [(10,)] * 3
+    assert [int(row.argmax()) for row in rows] == golden["label"][:3].tolist()
+
+
+def test_a_prediction_of_several_outputs_is_a_mapping(digits: Path, golden: dict[str, np.ndarray]) -> None:
+    handler = handler_for(digits / "caffe", output_names=("fc", "prob"))
+
+    rows = list(handler.run_inference(list(golden["input_nchw"][:2]), handler.load_model()))
+
+    assert [sorted(row) for row in rows] == [["fc", "prob"]] * 2
+    np.testing.assert_allclose([row["prob"] for row in rows], golden["prob"][:2], atol=1e-5)
+
+
+def test_the_handler_says_what_beam_asks() -> None:
+    handler = handler_for("noop", min_batch_size=2, max_batch_size=8)
+
+    assert handler.batch_elements_kwargs() == {"min_batch_size": 2, "max_batch_size": 8}
+    assert handler.get_num_bytes([np.zeros((2, 3), np.float32), {"a": np.zeros(1, np.uint8)}]) == 25
+    assert handler.get_metrics_namespace() == "beam_serving"
+    assert not handler.share_model_across_processes()
+
+
+def test_inference_arguments_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"inference_args are \['top'\], wanted are none"):
+        handler_for("noop").validate_inference_args({"top": 5})
+
+
+def test_a_new_path_is_served_from_the_next_load_on(digits: Path) -> None:
+    handler = handler_for("noop")
+
+    handler.update_model_path(str(digits / "caffe"))
+
+    assert handler.load_model().engine == "opencv"
+
+
+def test_an_unknown_option_is_refused() -> None:
+    with pytest.raises(TypeError, match="treads"):
+        handler_for("noop", treads=2)
+    assert ModelOptions() == ModelOptions(threads=1)
+
+
+def test_finding_a_model_imports_neither_beam_nor_an_engine(digits: Path) -> None:
+    assert modules_after("find_model", f"find_model({str(digits / 'torchscript')!r})") == []
+
+
+def test_loading_a_model_imports_only_its_engine(digits: Path) -> None:
+    assert modules_after("find_model, load", f"load(find_model({str(digits / 'openvino')!r}))") == ["openvino"]
+    assert modules_after("find_model, load", f"load(find_model({str(digits / 'caffe')!r}))") == ["cv2"]
+    assert modules_after("find_model, load, predict_batch", "load(find_model('noop'))") == []

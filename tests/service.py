@@ -1,0 +1,102 @@
+"""A whole service for tests: the real command line in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import redis
+import yaml
+
+from beam_serving.connection import RedisAt
+from beam_serving.report import ready_key
+
+DIGITS = Path(__file__).parents[1] / "beam_serving" / "demo"
+START_S = 60.0
+
+
+def await_true(condition: Callable[[], object], what: str, within_s: float = 60.0) -> None:
+    """Waits until a condition holds; fails with `what` was awaited."""
+    give_up_at = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < give_up_at, f"{what}: not within {within_s} s"
+        time.sleep(0.01)
+
+
+class Service:
+    """A running service, its configuration and what it says."""
+
+    def __init__(self, at: RedisAt, folder: Path, config: dict[str, Any], *arguments: str) -> None:
+        self.name = "tested"
+        self.client = at.client()
+        self.log_path = folder / "service.log"
+        merged = {"name": self.name, "model": {"path": "noop"}, "data": {}, "params": {}, **config}
+        merged["data"] = {"src": str(at), **merged["data"]}
+        path = folder / "config.yaml"
+        path.write_text(yaml.safe_dump(merged), encoding="utf-8")
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "beam_serving", "--config", str(path), *arguments], stderr=log
+            )
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(encoding="utf-8")
+
+    def ready(self) -> dict[str, Any] | None:
+        about: Any = self.client.get(ready_key(self.name))
+        return json.loads(about) if about else None
+
+    def await_ready(self) -> None:
+        await_true(lambda: self.process.poll() is not None or self.ready(), "ready", START_S)
+        assert self.process.poll() is None, self.log
+
+    def worker_pids(self) -> list[int]:
+        keys: Any = self.client.keys("beam-serving:tested:worker:*")
+        texts: Any = self.client.mget(sorted(keys))
+        return [json.loads(text)["pid"] for text in texts if text]
+
+    def stop(self) -> int:
+        """Asks it to stop and gives its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+@contextmanager
+def service(at: RedisAt, folder: Path, config: dict[str, Any], *arguments: str) -> Iterator[Service]:
+    """Starts a service, waits until it is ready, and leaves nothing of it behind."""
+    running = Service(at, folder, config, *arguments)
+    try:
+        running.await_ready()
+        yield running
+    finally:
+        pids = running.worker_pids() if running.process.poll() is None else []
+        for pid in pids:
+            _signal(pid, signal.SIGCONT)
+        running.process.terminate()
+        try:
+            running.process.wait(60)
+        except subprocess.TimeoutExpired:
+            running.process.kill()
+            for pid in pids:
+                _signal(pid, signal.SIGKILL)
+            raise
+
+
+def _signal(pid: int, signum: signal.Signals) -> None:
+    try:
+        os.kill(pid, signum)
+    except ProcessLookupError:
+        return
+
+
+def result_writes(client: redis.Redis) -> int:
+    """Counts the HSET commands that the server ran since it started, those inside scripts included."""
+    stats: Any = client.info("commandstats")
+    return int(stats.get("cmdstat_hset", {"calls": 0})["calls"])
