@@ -213,6 +213,7 @@ def locally_connected_2d(layer: Layer, x: Node) -> Node:
     y = reshape(y, [None, high, wide, outside])
     if len(layer.module.parameters) > 1:
         bias = layer.parameter(1)
-        bias = bias.reshape(1, high, wide, outside) if last else bias.reshape(1, outside, high, wide).transpose(0, 2, 3, 1)
-        y = ops.add(y, constant(bias))
+        if not last:
+            bias = bias.reshape(outside, high, wide).transpose(1, 2, 0)
+        y = ops.add(y, constant(bias.reshape(1, high, wide, outside)))
     return y if last else channels_first(y)

@@ -19,7 +19,7 @@ MAX_FIELDS = 2_000_000
 MAX_STORED_INTEGERS = 1 << 22
 
 _EMPTY = np.empty(0, np.float32)
-_ARRAY_NUMBERS = {3: "integers", 4: "integers", 5: "floats", 6: "doubles", 8: "integers", 11: "integers", 15: "integers"}
+_ARRAY_READERS = dict.fromkeys((3, 4, 8, 11, 15), "integers") | {5: "floats", 6: "doubles"}
 _BOOL_TYPE = 5
 
 
@@ -132,8 +132,8 @@ class _Decoder:
                 size = item.integer()
             elif item.number == 2:
                 data_type = item.integer()
-            elif item.number in _ARRAY_NUMBERS:
-                values.extend(getattr(item, _ARRAY_NUMBERS[item.number])().tolist())
+            elif item.number in _ARRAY_READERS:
+                values.extend(getattr(item, _ARRAY_READERS[item.number])().tolist())
             elif item.number == 7:
                 values.append(item.text())
             elif item.number == 10:

@@ -20,7 +20,7 @@ InputShapes: TypeAlias = tuple[int, ...] | tuple[tuple[int, ...], ...]
 """The shape of one example, or one for each input of a model with several; without the batch axis."""
 
 _JAVA_SERIALISATION = b"\xac\xed\x00\x05"
-_BUILD_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, ArithmeticError)
+_BUILD_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 MAX_INPUT_ELEMENTS = 1 << 31
 
 
@@ -40,8 +40,9 @@ def read_bigdl(model: Path, weights: Path | None = None, input_shape: InputShape
         results = _build(tensors, file.root, parameters[0] if len(parameters) == 1 else list(parameters))
         return _finish(file.root, results, parameters)
     except UnsupportedLayerError as err:
-        names = "\n".join(f"  {module}" for module in _unsupported(file.root))
-        raise ModelLoadError(f"{model}: {err}\nLayers that cannot be served:\n{names}" if names else f"{model}: {err}") from err
+        names = dict.fromkeys(str(module) for module in _unsupported(file.root))
+        listed = f"; all layers that are not supported: {', '.join(names)}" if len(names) > 1 else ""
+        raise ModelLoadError(f"{model}: {err}{listed}") from err
     except ModelLoadError as err:
         raise ModelLoadError(str(err) if str(model.parent) in str(err) else f"{model}: {err}") from err
     except (*_BUILD_ERRORS, OSError, MemoryError, RecursionError) as err:
@@ -91,13 +92,28 @@ def _input_names(root: Module) -> list[str]:
 
 def _stored_shapes(root: Module) -> list[tuple[int, ...]] | None:
     """The shapes a Keras-style model says, without the batch; of a plain container, what its first layer says."""
-    shape = root.input_shape
+    first = root
+    while first.submodules and first.kind in ("Sequential", "Merge") and not _merged(first):
+        first = first.submodules[0]
+    if merged := _merged(first):
+        # A Merge of layers says the shapes of its layers' outputs; what they take, they say themselves.
+        shapes = [module.input_shape for module in merged]
+        return [tuple(shape[1:]) for shape in shapes if shape] if all(map(_is_single, shapes)) else None
+    shape = root.input_shape or first.input_shape
     if not shape:
-        return _stored_shapes(root.submodules[0]) if root.kind == "Sequential" and root.submodules else None
-    entries: tuple[ShapeValue, ...] = shape if isinstance(shape[0], tuple) else (shape,)
-    if any(not entry or isinstance(entry[0], tuple) or min(entry[1:], default=1) < 1 for entry in entries):
         return None
-    return [tuple(entry[1:]) for entry in entries]
+    entries: tuple[ShapeValue, ...] = shape if isinstance(shape[0], tuple) else (shape,)
+    return [tuple(entry[1:]) for entry in entries] if all(map(_is_single, entries)) else None
+
+
+def _merged(module: Module) -> tuple[Module, ...]:
+    layers = module.attributes.get("layers") if module.kind == "Merge" else None
+    return tuple(item for item in layers if isinstance(item, Module)) if isinstance(layers, tuple) else ()
+
+
+def _is_single(shape: ShapeValue | None) -> bool:
+    """Whether it is the shape of one tensor with everything but the batch known."""
+    return bool(shape) and all(isinstance(size, int) for size in shape or ()) and min((shape or ())[1:], default=1) > 0
 
 
 def _given_shapes(given: InputShapes | None, inputs: int) -> list[tuple[int, ...]] | None:
@@ -105,7 +121,7 @@ def _given_shapes(given: InputShapes | None, inputs: int) -> list[tuple[int, ...
     if given is None:
         return None
     if given and isinstance(given[0], tuple):
-        return [tuple(shape) for shape in given]  # type: ignore[union-attr, arg-type]
+        return [tuple(shape) for shape in given]
     return [tuple(given)] * inputs  # type: ignore[arg-type]
 
 

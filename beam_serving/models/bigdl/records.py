@@ -9,7 +9,7 @@ import numpy as np
 ShapeValue: TypeAlias = tuple[Any, ...]
 """A shape of the file: a tuple of ints, or a tuple of such tuples for a layer with several inputs; -1 is free."""
 
-Attribute: TypeAlias = "bool | int | float | str | None | tuple[Any, ...] | Mapping[str, Any] | TensorRef | Module"
+Attribute: TypeAlias = "bool | int | float | str | tuple[Any, ...] | Mapping[str, Any] | TensorRef | Module | None"
 
 
 class Storage(NamedTuple):

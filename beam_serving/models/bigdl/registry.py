@@ -7,7 +7,7 @@ from beam_serving.models.bigdl import activations as act
 from beam_serving.models.bigdl import arithmetic as math
 from beam_serving.models.bigdl import containers as box
 from beam_serving.models.bigdl import convolution as conv
-from beam_serving.models.bigdl import keras, pooling, quantised, shapes
+from beam_serving.models.bigdl import keras, pooling, quantised, shapes, tables
 from beam_serving.models.bigdl import normalisation as norm
 from beam_serving.models.bigdl import recurrent as rnn
 from beam_serving.models.bigdl.layer import Activity, Layer
@@ -125,14 +125,14 @@ LAYERS: Mapping[str, Builder] = {
     "Replicate": shapes.replicate,
     "Reverse": shapes.reverse,
     "ExpandSize": shapes.expand_size,
-    "JoinTable": shapes.join_table,
-    "SplitTable": shapes.split_table,
-    "BifurcateSplitTable": shapes.bifurcate_table,
-    "SelectTable": shapes.select_table,
-    "NarrowTable": shapes.narrow_table,
-    "FlattenTable": shapes.flatten_table,
-    "Pack": shapes.pack,
-    "Index": shapes.index,
+    "JoinTable": tables.join_table,
+    "SplitTable": tables.split_table,
+    "BifurcateSplitTable": tables.bifurcate_table,
+    "SelectTable": tables.select_table,
+    "NarrowTable": tables.narrow_table,
+    "FlattenTable": tables.flatten_table,
+    "Pack": tables.pack,
+    "Index": tables.index,
     "SpatialConvolution": conv.spatial_convolution,
     "SpatialShareConvolution": conv.spatial_convolution,
     "SpatialDilatedConvolution": conv.dilated_convolution,
@@ -178,12 +178,23 @@ QUANTISED: Mapping[str, Builder] = {
 }
 """Layers of `com.intel.analytics.bigdl.nn.quantized`."""
 
+KERAS: Mapping[str, Builder] = {"Reshape": keras.keras_reshape}
+"""Keras-style layers that are more than a wrapper of the modules inside them."""
+
+INTERNAL: Mapping[str, Builder] = {
+    "InternalRecurrent": rnn.recurrent,
+    "InternalTimeDistributed": box.time_distributed,
+}
+"""Analytics Zoo's versions of plain layers, which its Keras-style layers hold."""
+
 
 def builder_of(class_name: str) -> Builder | None:
     """The builder of a Java class, or None where there is none."""
     package, _, kind = class_name.rpartition(".")
     if package.endswith(".quantized"):
         return QUANTISED.get(kind)
+    if package.endswith(".internal"):
+        return INTERNAL.get(kind)
     if ".keras" in package:
-        return LAYERS[kind] if kind in LAYERS and package.endswith(".internal") else keras.keras_layer
+        return KERAS.get(kind, keras.keras_layer)
     return LAYERS.get(kind)
