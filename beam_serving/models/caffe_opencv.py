@@ -1,19 +1,35 @@
-"""Caffe's `.prototxt` + `.caffemodel`, run by OpenCV."""
+"""Caffe's `.prototxt` + `.caffemodel`, run by OpenCV: for nets that our own reader cannot give to OpenVINO."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
 from beam_serving.errors import ModelError, ModelLoadError
-from beam_serving.models.base import LoadedModel, ModelOptions, TensorSpec, describe, engine_threads
+from beam_serving.models.base import (
+    LoadedModel,
+    ModelOptions,
+    TensorSpec,
+    describe,
+    engine_threads,
+    only_f32_on_cpu,
+    zeros,
+)
+from beam_serving.models.caffe.message import Message
+from beam_serving.models.caffe.textformat import parse_text
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.fixed_batch import agree, infer_rows
-from beam_serving.models.prototxt import NetInput, net_inputs, parse
 
 _FLOAT32 = np.dtype(np.float32)
+
+
+class NetInput(NamedTuple):
+    """One input of a net: `shape` has the batch axis first and is None where the file does not say it."""
+
+    name: str
+    shape: tuple[int, ...] | None
 
 
 class CaffeModel:
@@ -26,7 +42,7 @@ class CaffeModel:
         self.inputs = inputs
         self._output_names = output_names
         # OpenCV finds missing weights only when it runs, so the trial is also the check of the files.
-        trial = self._infer([np.zeros((batch, *(size or 1 for size in spec.shape)), spec.dtype) for spec in inputs])
+        trial = self._infer([zeros(spec, batch) for spec in inputs])
         self._fixed_batch = None if agree(self._infer, self._infer, inputs, batch) else batch
         self.outputs = tuple(
             TensorSpec(name, rows.shape[1:], rows.dtype) for name, rows in zip(output_names, trial, strict=True)
@@ -53,9 +69,7 @@ def load_caffe(files: ModelFiles, options: ModelOptions) -> LoadedModel:
     path = files.model
     if not hasattr(cv2.dnn, "readNetFromCaffe"):
         raise ModelLoadError(f"{path}: OpenCV 5 reads no Caffe: pip install 'opencv-python-headless>=4.14,<5'")
-    if options.precision != "f32" or options.device.lower() != "cpu":
-        asked = f"{options.precision} on {options.device}"
-        raise ModelLoadError(f"{path}: {asked} is asked for, Caffe models run in f32 on cpu only")
+    only_f32_on_cpu(options, path, "OpenCV")
     inputs = _inputs(path, options)
     try:
         net = cv2.dnn.readNetFromCaffe(str(path), str(files.weights))
@@ -73,7 +87,7 @@ def load_caffe(files: ModelFiles, options: ModelOptions) -> LoadedModel:
 
 def _inputs(path: Path, options: ModelOptions) -> list[NetInput]:
     try:
-        inputs = net_inputs(parse(path.read_text(encoding="utf-8")))
+        inputs = net_inputs(parse_text(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as err:
         raise ModelLoadError(f"{path}: is no readable prototxt: {err}") from err
     if not inputs:
@@ -84,6 +98,31 @@ def _inputs(path: Path, options: ModelOptions) -> list[NetInput]:
     if without := [one.name for one in inputs if not one.shape]:
         raise ModelLoadError(f"{path}: input {without[0]!r} has no shape in the file; set input_shape")
     return inputs
+
+
+def net_inputs(net: Message) -> list[NetInput]:
+    """Finds the inputs of a net: layers of the type Input or Data, or the older top-level fields.
+
+    It takes more than the reader for OpenVINO does: inputs without a shape, too, and layers that nobody knows.
+    """
+    dims = net.integers("input_dim")
+    shapes = [_dims(shape) for shape in net.messages("input_shape")]
+    shapes += [tuple(dims[start : start + 4]) for start in range(0, len(dims), 4)]
+    inputs = _paired(net.texts("input"), shapes)
+    for layer in (*net.messages("layer"), *net.messages("layers")):
+        if not layer.has("bottom") and layer.text("type", "").lower().endswith(("input", "data")):
+            tops = [top for top in layer.texts("top") if top != "label"]
+            shapes = [_dims(shape) for shape in layer.message("input_param").messages("shape")]
+            inputs += _paired(tops, shapes * len(tops) if len(shapes) == 1 else shapes)
+    return inputs
+
+
+def _dims(shape: Message) -> tuple[int, ...]:
+    return tuple(shape.integers("dim"))
+
+
+def _paired(names: list[str], shapes: list[tuple[int, ...]]) -> list[NetInput]:
+    return [NetInput(name, shapes[place] if place < len(shapes) else None) for place, name in enumerate(names)]
 
 
 def _check_outputs(path: Path, wanted: tuple[str, ...], known: Sequence[str]) -> None:
