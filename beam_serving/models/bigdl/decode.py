@@ -13,8 +13,12 @@ import numpy as np
 from beam_serving.models.bigdl.records import Attribute, ModelFile, Module, ShapeValue, Storage, TensorRef
 from beam_serving.models.protowire import Field, ProtoError, Span, fields
 
-MAX_FIELDS = 2_000_000
-"""Fields of a whole file; a file that splits its bytes into more is not a model, and records cost more than bytes."""
+MAX_FIELDS = 1_000_000
+MAX_RECORDS = 100_000
+"""Fields, and modules, attributes and tensors, of a whole file: more than ten times those of the largest networks.
+
+A record costs far more memory than the two bytes that stand for it in a hostile file.
+"""
 
 MAX_STORED_INTEGERS = 1 << 22
 
@@ -41,6 +45,12 @@ class _Decoder:
     def __init__(self) -> None:
         self.storages: dict[int, Storage] = {}
         self._count = 0
+        self._records = 0
+
+    def _record(self, message: Span) -> None:
+        self._records += 1
+        if self._records > MAX_RECORDS:
+            raise ProtoError(f"more than {MAX_RECORDS} modules, attributes and tensors", message.offset)
 
     def _fields(self, message: Span) -> Iterator[Field]:
         for item in fields(message):
@@ -50,6 +60,7 @@ class _Decoder:
             yield item
 
     def module(self, message: Span) -> Module:
+        self._record(message)
         texts: dict[int, str] = {1: "", 7: "", 11: ""}
         submodules: list[Module] = []
         predecessors: list[str] = []
@@ -81,6 +92,7 @@ class _Decoder:
         )
 
     def _entry(self, message: Span) -> tuple[str, Attribute]:
+        self._record(message)
         key, value = "", None
         for item in self._fields(message):
             if item.number == 1:
@@ -159,6 +171,7 @@ class _Decoder:
         return tuple(multiple) or tuple(single)
 
     def tensor(self, message: Span) -> TensorRef:
+        self._record(message)
         sizes: list[int] = []
         strides: list[int] = []
         offset, scalar, quantised = 0, False, False

@@ -20,6 +20,9 @@ Activity: TypeAlias = "Node | list[Activity]"
 MAX_CONSTANT = 1 << 24
 """Elements of a constant that a builder makes out of attributes alone; files cannot ask for more."""
 
+MAX_ENTRIES = 1 << 14
+"""Entries of a table; nested tables that share their entries could otherwise be unfolded without end."""
+
 _MISSING = object()
 
 
@@ -153,6 +156,24 @@ def table(x: Activity, at_least: int = 1) -> list[Activity]:
         found = f"a table of {len(x)}" if isinstance(x, list) else "a tensor"
         raise ModelLoadError(f"{found} arrives where a table of at least {at_least} is expected")
     return x
+
+
+def flat(x: Activity) -> list[Node]:
+    """The tensors of nested tables, in order.
+
+    Raises ModelLoadError for more than `MAX_ENTRIES`.
+    """
+    tensors: list[Node] = []
+    waiting = [x]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, list):
+            waiting.extend(reversed(item))
+        else:
+            tensors.append(item)
+        if len(tensors) + len(waiting) > MAX_ENTRIES:
+            raise ModelLoadError(f"nested tables of more than {MAX_ENTRIES} entries")
+    return tensors
 
 
 def axis_of(x: Node, dimension: int, shift: int = 0) -> int:

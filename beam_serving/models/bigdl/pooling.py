@@ -11,6 +11,7 @@ import openvino.opset15 as ops
 
 from beam_serving.models.bigdl.convolution import SHORT, VOLUME, Window, pads, window
 from beam_serving.models.bigdl.layer import (
+    MAX_CONSTANT,
     Layer,
     Node,
     along,
@@ -106,6 +107,8 @@ def _geometry(layer: Layer, x: Node, w: Window) -> tuple[list[int], list[int], l
             output = (-(-free // stride) if ceil else free // stride) + 1
             if any(w.padding) and (output - 1) * stride >= length + before[axis]:
                 output -= 1
+        if not 1 <= output <= MAX_CONSTANT:
+            raise layer.refuse(f"kernel {kernel} with stride {stride} for an input of {length}")
         outputs.append(output)
         behind[axis] = max(0, (output - 1) * stride + kernel - length - before[axis])
     return before, behind, outputs

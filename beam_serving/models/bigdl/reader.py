@@ -1,8 +1,9 @@
 """Reads a BigDL `.model` file (and its weights file) into an `openvino.Model`."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import openvino as ov
@@ -10,7 +11,7 @@ import openvino.opset15 as ops
 
 from beam_serving.errors import ModelLoadError
 from beam_serving.models.bigdl.decode import decode_model
-from beam_serving.models.bigdl.layer import Activity, Layer, UnsupportedLayerError, sizes
+from beam_serving.models.bigdl.layer import Activity, Layer, UnsupportedLayerError, flat, sizes
 from beam_serving.models.bigdl.records import ModelFile, Module, ShapeValue
 from beam_serving.models.bigdl.registry import builder_of
 from beam_serving.models.bigdl.weights import Weights, read_weights_file
@@ -21,7 +22,9 @@ InputShapes: TypeAlias = tuple[int, ...] | tuple[tuple[int, ...], ...]
 
 _JAVA_SERIALISATION = b"\xac\xed\x00\x05"
 _BUILD_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
-MAX_INPUT_ELEMENTS = 1 << 31
+MAX_INPUT_ELEMENTS = 1 << 28
+MAX_LAYERS = 50_000
+"""Layers built for a model, counting each time a layer of a table or of a loop is built."""
 
 
 def read_bigdl(model: Path, weights: Path | None = None, input_shape: InputShapes | None = None) -> ov.Model:
@@ -37,7 +40,9 @@ def read_bigdl(model: Path, weights: Path | None = None, input_shape: InputShape
             storages.update(read_weights_file(weights))
         parameters = _parameters(file.root, input_shape)
         tensors = Weights(storages, weights is not None)
-        results = _build(tensors, file.root, parameters[0] if len(parameters) == 1 else list(parameters))
+        results = _build(
+            _Job(tensors, itertools.count()), file.root, parameters[0] if len(parameters) == 1 else list(parameters)
+        )
         return _finish(file.root, results, parameters)
     except UnsupportedLayerError as err:
         names = dict.fromkeys(str(module) for module in _unsupported(file.root))
@@ -125,13 +130,22 @@ def _given_shapes(given: InputShapes | None, inputs: int) -> list[tuple[int, ...
     return [tuple(given)] * inputs  # type: ignore[arg-type]
 
 
-def _build(weights: Weights, module: Module, x: Activity) -> Activity:
+class _Job(NamedTuple):
+    """What building a model needs everywhere: its weights, and the number of layers built so far."""
+
+    weights: Weights
+    built: Iterator[int]
+
+
+def _build(job: _Job, module: Module, x: Activity) -> Activity:
     """Builds one module; errors name it."""
     builder = builder_of(module.class_name)
     if builder is None:
         raise UnsupportedLayerError(f"layer {module} is not supported")
+    if next(job.built) >= MAX_LAYERS:
+        raise ModelLoadError(f"the model unfolds to more than {MAX_LAYERS} layers")
     try:
-        return builder(Layer(module, weights, lambda inner, y: _build(weights, inner, y)), x)
+        return builder(Layer(module, job.weights, lambda inner, y: _build(job, inner, y)), x)
     except ModelLoadError as err:
         if "layer " in str(err):
             raise
@@ -141,7 +155,7 @@ def _build(weights: Weights, module: Module, x: Activity) -> Activity:
 
 
 def _finish(root: Module, results: Activity, parameters: list[ov.op.Parameter]) -> ov.Model:
-    outputs = list(_flat(results))
+    outputs = flat(results)
     if not outputs:
         raise ModelLoadError("the model has no outputs")
     if len({id(output) for output in outputs}) < len(outputs) or any(output in parameters for output in outputs):
@@ -153,14 +167,6 @@ def _finish(root: Module, results: Activity, parameters: list[ov.op.Parameter]) 
         result.output(0).set_names({"output" if len(outputs) == 1 else f"output{index}"})
         results_.append(result)
     return ov.Model(results_, parameters, root.name or "bigdl")
-
-
-def _flat(activity: Activity) -> Iterator[ov.Output]:
-    if isinstance(activity, list):
-        for entry in activity:
-            yield from _flat(entry)
-    else:
-        yield activity
 
 
 def _unsupported(module: Module) -> Iterator[Module]:

@@ -8,7 +8,9 @@ from math import prod
 import numpy as np
 import openvino.opset15 as ops
 
+from beam_serving.errors import ModelLoadError
 from beam_serving.models.bigdl.layer import (
+    MAX_CONSTANT,
     Layer,
     Node,
     axis_of,
@@ -32,6 +34,8 @@ _BATCH_FORBIDDEN, _BATCH_KEPT = 1, 2
 def view_as(layer: Layer, x: Node) -> Node:
     """Reshape: keeps the batch unless told not to; then the first size has to stand for the batch."""
     target = layer.integers("size")
+    if min(target, default=1) < 1:
+        raise layer.refuse(f"the size {target} is not positive")
     mode = layer.integer("batchMode", 0)
     shape = sizes(x)
     known = [length for length in shape[1:] if length is not None]
@@ -46,6 +50,8 @@ def view_as(layer: Layer, x: Node) -> Node:
 
 def view(layer: Layer, x: Node) -> Node:
     target = layer.integers("sizes")
+    if min(target, default=1) < -1 or 0 in target:
+        raise layer.refuse(f"the size {target} is not positive")
     if -1 in target:
         return reshape(x, [None if length == -1 else length for length in target])
     return reshape(x, [None, *target])
@@ -209,7 +215,10 @@ def cropping_3d(layer: Layer, x: Node) -> Node:
 
 def _repeat(x: Node, axis: int, times: int) -> Node:
     """Repeats every entry of an axis in place."""
-    index = np.repeat(np.arange(size(x, axis)), min(max(times, 0), 1 << 12))
+    length = size(x, axis)
+    if not 1 <= times * length <= MAX_CONSTANT:
+        raise ModelLoadError(f"{length} entries are repeated {times} times")
+    index = np.repeat(np.arange(length), times)
     return ops.gather(x, constant(index, np.int64), constant(axis, np.int64))
 
 

@@ -3,7 +3,20 @@
 import numpy as np
 import openvino.opset15 as ops
 
-from beam_serving.models.bigdl.layer import Activity, Layer, Node, axis_of, constant, narrow, rank, size, table, take
+from beam_serving.models.bigdl.layer import (
+    MAX_ENTRIES,
+    Activity,
+    Layer,
+    Node,
+    axis_of,
+    constant,
+    flat,
+    narrow,
+    rank,
+    size,
+    table,
+    take,
+)
 
 
 def join_table(layer: Layer, x: Activity) -> Node:
@@ -16,15 +29,10 @@ def join_table(layer: Layer, x: Activity) -> Node:
 def split_table(layer: Layer, x: Node) -> Activity:
     inside = layer.integer("nInputDims", -1)
     axis = axis_of(x, layer.integer("dimension"), 1 if rank(x) == inside + 1 else 0)
-    keep = layer.flag("keepDim", False)
-    return [narrow(x, axis, index, 1) if keep else take(x, axis, index) for index in range(_entries(layer, x, axis))]
-
-
-def _entries(layer: Layer, x: Node, axis: int) -> int:
-    length = size(x, axis)
-    if length > 1 << 14:
+    keep, length = layer.flag("keepDim", False), size(x, axis)
+    if length > MAX_ENTRIES:
         raise layer.refuse(f"a table of {length} entries is too large")
-    return length
+    return [narrow(x, axis, index, 1) if keep else take(x, axis, index) for index in range(length)]
 
 
 def bifurcate_table(layer: Layer, x: Node) -> Activity:
@@ -53,11 +61,7 @@ def narrow_table(layer: Layer, x: Activity) -> Activity:
 
 
 def flatten_table(_: Layer, x: Activity) -> Activity:
-    return _flat(x)
-
-
-def _flat(x: Activity) -> list[Activity]:
-    return [entry for item in x for entry in _flat(item)] if isinstance(x, list) else [x]
+    return list(flat(x))
 
 
 def pack(layer: Layer, x: Activity) -> Node:
