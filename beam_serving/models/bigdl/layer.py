@@ -224,13 +224,15 @@ def reduced(kind: str, x: Node, axes: Sequence[int], keep_dims: bool = False) ->
     """Reduces axes by "sum", "mean", "max" or "min".
 
     OpenVINO 2026.4 applies a constant behind a reduction of the last of three axes along the wrong axis (its CPU
-    plugin fuses the two), so such an input is reduced with four.
+    plugin fuses the two, also when it has moved a transposition first), so three axes are reduced as four.
     """
     reduction = {"sum": ops.reduce_sum, "mean": ops.reduce_mean, "max": ops.reduce_max, "min": ops.reduce_min}[kind]
-    if rank(x) != 3 or list(axes) != [2]:
+    if rank(x) != 3:
         return reduction(x, list(axes), keep_dims)
-    extra = constant([2], np.int64)
-    return ops.squeeze(reduction(ops.unsqueeze(x, extra), [3], keep_dims), extra)
+    wide = ops.unsqueeze(x, constant([2], np.int64))
+    y = reduction(wide, [axis if axis < 2 else axis + 1 for axis in axes], keep_dims)
+    gone = 0 if keep_dims else sum(axis < 2 for axis in axes)
+    return ops.squeeze(y, constant([2 - gone], np.int64))
 
 
 def take(x: Node, axis: int, index: int) -> Node:

@@ -7,7 +7,7 @@ from beam_serving.models.bigdl import activations as act
 from beam_serving.models.bigdl import arithmetic as math
 from beam_serving.models.bigdl import containers as box
 from beam_serving.models.bigdl import convolution as conv
-from beam_serving.models.bigdl import keras, pooling, quantised, shapes, tables
+from beam_serving.models.bigdl import keras, pooling, quantised, shapes, tables, transformer
 from beam_serving.models.bigdl import normalisation as norm
 from beam_serving.models.bigdl import recurrent as rnn
 from beam_serving.models.bigdl.layer import Activity, Layer
@@ -158,6 +158,12 @@ LAYERS: Mapping[str, Builder] = {
     "SpatialContrastiveNormalization": norm.contrastive,
     "Normalize": norm.normalize,
     "NormalizeScale": norm.normalize_scale,
+    "Attention": transformer.attention,
+    "FeedForwardNetwork": transformer.feed_forward,
+    "SelfAttentionMask": transformer.self_attention_mask,
+    "PositionEncode": transformer.position_encoding,
+    "PositionEncodeWithShift": transformer.shifted_position_encoding,
+    "Transformer": transformer.language_model,
     "Recurrent": rnn.recurrent,
     "RecurrentDecoder": rnn.recurrent_decoder,
     "BiRecurrent": rnn.bidirectional,

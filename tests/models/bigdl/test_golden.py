@@ -37,7 +37,7 @@ def read(case: str, inputs: list[np.ndarray]) -> ov.Model:
     weights = GOLDEN / f"{case}.bin"
     shapes = tuple(array.shape[1:] for array in inputs)
     # Keras-style models say their input themselves.
-    given = None if case.startswith("keras") else shapes
+    given = None if case.startswith(("keras", "deep_keras")) else shapes
     return read_bigdl(GOLDEN / f"{case}.model", weights if weights.exists() else None, given)
 
 
@@ -54,7 +54,7 @@ def test_a_model_gives_what_the_library_gives(case: str) -> None:
         np.testing.assert_allclose(result, wanted, atol=tolerance, rtol=tolerance)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.startswith(("net_", "keras_", "rnn_", "int8_"))])
+@pytest.mark.parametrize("case", [case for case in CASES if case.startswith(("net_", "deep_", "keras_", "rnn_", "int8_"))])
 def test_one_example_alone_gives_its_row_of_the_batch(case: str) -> None:
     with np.load(GOLDEN / f"{case}.npz") as file:
         golden = dict(file)
@@ -67,8 +67,8 @@ def test_one_example_alone_gives_its_row_of_the_batch(case: str) -> None:
 
 def test_all_kinds_of_golden_files_are_there() -> None:
     kinds = {case.partition("_")[0] for case in CASES}
-    assert kinds >= {"act", "math", "table", "shape", "conv", "pool", "norm", "rnn", "net", "int8", "keras"}
-    assert len(CASES) > 400
+    assert kinds >= {"act", "math", "table", "shape", "conv", "pool", "norm", "rnn", "net", "int8", "keras", "deep", "block"}
+    assert len(CASES) > 450
 
 
 @pytest.mark.parametrize(("model", "weights"), [("lenet5", None), ("split_lenet5", "split_lenet5.bin")])

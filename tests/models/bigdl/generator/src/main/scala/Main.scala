@@ -21,6 +21,7 @@ object Main {
     Networks.networks(golden)
     Networks.int8(golden)
     Keras.layers(golden)
+    Combinations.build(golden)
     println(s"failed: ${golden.failures.mkString(", ")}")
   }
 }
