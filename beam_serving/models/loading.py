@@ -40,7 +40,7 @@ def load(files: ModelFiles, options: ModelOptions | None = None) -> LoadedModel:
             continue
         if refusals:
             reason = str(refusals[0]).removeprefix(f"{files.model}: ")
-            _LOG.info("%s: runs in %s, not in the first choice: %s", files.model, model.engine, reason)
+            _LOG.info("%s: runs in %s; %s", files.model, model.engine, reason)
         return model
     said = list(dict.fromkeys(str(refusal) for refusal in refusals))
     said[1:] = [text.removeprefix(f"{files.model}: ") for text in said[1:]]

@@ -1,3 +1,4 @@
+import logging
 import shutil
 from importlib import resources
 from pathlib import Path
@@ -23,7 +24,7 @@ def rewritten(digits: Path, directory: Path, old: str, new: str) -> Path:
 
 
 def loaded(directory: Path, **options: object) -> LoadedModel:
-    return load(find_model(directory), ModelOptions(**options))
+    return load(find_model(directory), ModelOptions(engine="opencv", **options))
 
 
 def refusal(directory: Path, **options: object) -> str:
@@ -74,7 +75,7 @@ def test_a_net_without_an_input_is_refused(digits: Path, tmp_path: Path) -> None
 def test_a_text_that_is_no_prototxt_is_refused(digits: Path, tmp_path: Path) -> None:
     directory = rewritten(digits, tmp_path, 'name: "digits"', "name:")
 
-    assert refusal(directory) == "is no readable prototxt: '{' stands where a field's name is wanted"
+    assert refusal(directory) == "is no readable prototxt: line 2: a field name was expected, not '{'"
 
 
 def test_weights_of_another_net_are_refused(digits: Path, tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ def test_a_batch_that_opencv_refuses_is_a_model_error(digits: Path) -> None:
 
 
 def test_only_f32_on_cpu_is_to_be_had(digits: Path) -> None:
-    message = "bf16 on cpu is asked for, Caffe models run in f32 on cpu only"
+    message = "bf16 on cpu is asked for, OpenCV runs models in f32 on cpu only"
     assert refusal(digits / "caffe", precision="bf16") == message
 
 
@@ -121,6 +122,34 @@ def test_an_opencv_without_caffe_is_answered_with_the_one_to_install(
 
     message = "OpenCV 5 reads no Caffe: pip install 'opencv-python-headless>=4.14,<5'"
     assert refusal(digits / "caffe") == message
+
+
+def test_a_net_that_the_reader_refuses_runs_in_opencv_and_the_log_says_why(
+    digits: Path, tmp_path: Path, golden: dict[str, np.ndarray], caplog: pytest.LogCaptureFixture
+) -> None:
+    layer = 'type: "Input" top: "data" input_param { shape: { dim: 1 dim: 3 dim: 32 dim: 32 } }'
+    directory = rewritten(digits, tmp_path, layer, 'type: "Input" top: "data"')
+
+    with caplog.at_level(logging.INFO, "beam_serving"):
+        model = load(find_model(directory), ModelOptions(input_shape=(3, 32, 32)))
+
+    reason = "layer 'input' (Input): 0 shapes for 1 tops"
+    assert caplog.messages == [f"{directory / 'graph.prototxt'}: runs in opencv; {reason}"]
+    assert model.engine == "opencv"
+    np.testing.assert_allclose(model.predict({"data": golden["input_nchw"]})["prob"], golden["prob"], atol=1e-5)
+
+
+def test_the_older_fields_for_inputs_are_read(digits: Path, tmp_path: Path) -> None:
+    layer = 'layer { name: "input" type: "Input" top: "data" input_param { shape: { dim: 1 dim: 3 dim: 32 dim: 32 } } }'
+    for number, older in enumerate(
+        (
+            'input: "data" input_dim: 1 input_dim: 3 input_dim: 32 input_dim: 32',
+            'input: "data" input_shape { dim: 1 dim: 3 dim: 32 dim: 32 }',
+        )
+    ):
+        directory = rewritten(digits, tmp_path / str(number), layer, older)
+        assert older in (directory / "graph.prototxt").read_text(encoding="utf-8")
+        assert loaded(directory).inputs == (TensorSpec("data", (3, 32, 32), FLOAT32),)
 
 
 def test_the_demo_tells_its_images_apart() -> None:
