@@ -169,6 +169,8 @@ def convolution_map(layer: Layer, x: Node) -> Node:
     bias = layer.parameter(1)
     if connections.ndim != 2 or connections.shape[1] != 2 or len(connections) == 0 or inside * bias.size > 1 << 20:
         raise layer.refuse(f"a connection table of shape {connections.shape}")
+    if connections.min() < 1 or (connections.max(0) > (inside, bias.size)).any():
+        raise layer.refuse(f"its connections do not lie within {inside} to {bias.size} planes")
     kernels = layer.parameter(0, [len(connections), *w.kernel])
     weight = np.zeros((1, bias.size, inside, *w.kernel), np.float32)
     for (source, target), kernel in zip(connections - 1, kernels, strict=True):

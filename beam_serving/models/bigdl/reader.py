@@ -40,9 +40,9 @@ def read_bigdl(model: Path, weights: Path | None = None, input_shape: InputShape
             storages.update(read_weights_file(weights))
         parameters = _parameters(file.root, input_shape)
         tensors = Weights(storages, weights is not None)
-        results = _build(
-            _Job(tensors, itertools.count()), file.root, parameters[0] if len(parameters) == 1 else list(parameters)
-        )
+        job = _Job(tensors, itertools.count())
+        with np.errstate(all="ignore"):  # weights and options that overflow are the model's affair
+            results = _build(job, file.root, parameters[0] if len(parameters) == 1 else list(parameters))
         return _finish(file.root, results, parameters)
     except UnsupportedLayerError as err:
         names = dict.fromkeys(str(module) for module in _unsupported(file.root))

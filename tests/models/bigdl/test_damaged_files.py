@@ -18,7 +18,7 @@ CASES = [
     ("keras_cnn", (3, 8, 8)),
     ("norm_contrastive", (3, 10, 11)),
 ]
-SLOWEST_S = 2.0
+SLOWEST_S = 10.0
 
 
 def refusal(path: Path, shape: tuple[int, ...]) -> str | None:
