@@ -88,7 +88,7 @@ def _stack(spec: TensorSpec, arrays: Sequence[np.ndarray]) -> np.ndarray:
         return np.ascontiguousarray(first[np.newaxis])
     batch = np.empty((len(arrays), *first.shape), spec.dtype)
     for row, array in enumerate(arrays):
-        batch[row] = array
+        batch[row, ...] = array
     return batch
 
 

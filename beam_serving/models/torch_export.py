@@ -1,7 +1,9 @@
 """Programs of torch.export, what `torch.export.save` writes."""
 
+import importlib.util
 import io
 import pickle
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +41,10 @@ def load_native(files: ModelFiles, options: ModelOptions) -> LoadedModel:
 
 
 def _read(path: Path) -> Any:
+    if "tensorflow" in sys.modules and "triton" not in sys.modules and importlib.util.find_spec("triton"):
+        # Found with tensorflow 2.21 and triton 3.9: the LLVM inside each registers the same options.
+        remedy = "load the program before TensorFlow, or in another process"
+        raise ModelLoadError(f"{path}: TensorFlow is loaded already, and torch.export would abort; {remedy}")
     if reason := reason_to_refuse(path):
         raise ModelLoadError(f"{path}: {reason}")
     samples = sample_inputs(path)
