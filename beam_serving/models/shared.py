@@ -22,7 +22,7 @@ from beam_serving.stats import stats_of_process
 class WorkerModel:
     """A loaded, warmed-up model and the lock that keeps its users apart: an engine serves one thread at a time."""
 
-    def __init__(self, model: LoadedModel, batch_size: int) -> None:
+    def __init__(self, model: LoadedModel, batch_size: int = 1) -> None:
         self.model = model
         self.batch_size = batch_size
         self.lock = threading.Lock()

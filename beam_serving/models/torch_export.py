@@ -2,7 +2,6 @@
 
 import importlib.util
 import io
-import pickle
 import sys
 import warnings
 from collections.abc import Callable
@@ -50,9 +49,9 @@ def _read(path: Path) -> Any:
     samples = sample_inputs(path)
     try:
         if samples:
-            # torch.export.load tries the same, and falls back to a full unpickling where this fails.
+            # torch.export.load tries the same and, whatever goes wrong, falls back to a full unpickling.
             torch.load(io.BytesIO(samples), weights_only=True)
-    except (pickle.UnpicklingError, *_DAMAGED) as err:
+    except Exception as err:
         remedy = "export the model with plain tensors as its inputs"
         raise ModelLoadError(f"{path}: its sample inputs are a pickle of more than tensors; {remedy}") from err
     try:

@@ -58,9 +58,3 @@ def test_what_was_measured_stands_in_the_log(caplog: pytest.LogCaptureFixture) -
         "a batch of 4 fails: too large",
         "batch size 2 serves most, in records/s by batch size: 1: 8, 2: 11",
     ]
-
-
-def test_a_real_model_is_measured(digits: object) -> None:
-    from beam_serving.models.noop import NoopModel
-
-    assert best_batch_size(NoopModel()) in (1, 2, 4, 8, 16, 32, 64)

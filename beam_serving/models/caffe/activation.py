@@ -6,8 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import openvino.opset13 as ops
 
-from .message import TextError
-from .site import Site, Tensor, constant, scalar, shape_of
+from beam_serving.models.caffe.message import TextError
+from beam_serving.models.caffe.site import Site, Tensor, constant, scalar, shape_of
 
 
 def build_identity(site: Site) -> list[Tensor]:

@@ -4,8 +4,8 @@ from functools import reduce
 
 import openvino.opset13 as ops
 
-from .message import TextError
-from .site import Site, Tensor, along, axis_of, indices, scalar, shape_of
+from beam_serving.models.caffe.message import TextError
+from beam_serving.models.caffe.site import Site, Tensor, along, axis_of, indices, scalar, shape_of
 
 _OPERATIONS = {"PROD": 0, "SUM": 1, "MAX": 2}
 

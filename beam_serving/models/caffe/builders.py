@@ -4,8 +4,17 @@ from collections.abc import Callable
 
 import openvino.opset13 as ops
 
-from . import activation, arithmetic, convolution, detection, normalization, pooling, resize, shape
-from .site import Site, Tensor
+from beam_serving.models.caffe import (
+    activation,
+    arithmetic,
+    convolution,
+    detection,
+    normalization,
+    pooling,
+    resize,
+    shape,
+)
+from beam_serving.models.caffe.site import Site, Tensor
 
 Builder = Callable[[Site], list[Tensor]]
 """Gives the tops of a layer; raises TextError, without the layer's name, for what it cannot make."""

@@ -4,8 +4,8 @@ import math
 
 import openvino.opset13 as ops
 
-from .message import Message, TextError
-from .site import Site, Tensor, along, axis_of, constant, positive, reshape, shape_of, spatial
+from beam_serving.models.caffe.message import Message, TextError
+from beam_serving.models.caffe.site import Site, Tensor, along, axis_of, constant, positive, reshape, shape_of, spatial
 
 IGNORED = ("weight_filler", "bias_filler", "engine", "force_nd_im2col")
 """How the weights were made and which code ran: nothing that a result depends on."""

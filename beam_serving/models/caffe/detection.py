@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import openvino.opset13 as ops
 
-from .message import Message, TextError
-from .site import Site, Tensor, constant, indices, positive, shape_of
+from beam_serving.models.caffe.message import Message, TextError
+from beam_serving.models.caffe.site import Site, Tensor, constant, indices, positive, shape_of
 
 MAX_PRIORS = 1 << 20
 """SSD512 has 24564."""

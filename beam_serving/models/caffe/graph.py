@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import openvino as ov
 import openvino.opset13 as ops
 
-from .builders import BUILDERS
-from .message import Message, TextError
-from .net import Layer, LayerError, Net, check_shape
-from .site import Site, Tensor, shape_of
-from .weights import Blob
+from beam_serving.models.caffe.builders import BUILDERS
+from beam_serving.models.caffe.message import Message, TextError
+from beam_serving.models.caffe.net import Layer, LayerError, Net, check_shape
+from beam_serving.models.caffe.site import Site, Tensor, shape_of
+from beam_serving.models.caffe.weights import Blob
 
 _LAYER_FIELDS = (
     *("name", "type", "bottom", "top", "blobs", "include", "exclude", "phase"),

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from .message import Message, TextError
+from beam_serving.models.caffe.message import Message, TextError
 
 MAX_BLOB_ELEMENTS = 1 << 28
 """Elements of one example of a blob: 1 GiB of float32; larger ones are taken for a mistake in the file."""

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import openvino.opset13 as ops
 
-from .message import TextError
-from .site import Site, Tensor, along, indices, scalar, shape_of
+from beam_serving.models.caffe.message import TextError
+from beam_serving.models.caffe.site import Site, Tensor, along, indices, scalar, shape_of
 
 _Doubles: TypeAlias = npt.NDArray[np.float64]
 

@@ -8,8 +8,8 @@ in the image or the padding, not by what is in the image only.
 import numpy as np
 import openvino.opset13 as ops
 
-from .message import Message, TextError
-from .site import Site, Tensor, along, positive, shape_of, spatial
+from beam_serving.models.caffe.message import Message, TextError
+from beam_serving.models.caffe.site import Site, Tensor, along, positive, shape_of, spatial
 
 _METHODS = {"MAX": 0, "AVE": 1, "STOCHASTIC": 2}
 _ROUNDING = {"CEIL": 0, "FLOOR": 1}

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import openvino as ov
 
-from ...errors import ModelLoadError
-from ..protowire import ProtoError
-from .graph import build_graph
-from .message import TextError
-from .net import LayerError, read_net
-from .textformat import MAX_TEXT_BYTES, parse_text
-from .weights import read_weights
+from beam_serving.errors import ModelLoadError
+from beam_serving.models.caffe.graph import build_graph
+from beam_serving.models.caffe.message import TextError
+from beam_serving.models.caffe.net import LayerError, read_net
+from beam_serving.models.caffe.textformat import MAX_TEXT_BYTES, parse_text
+from beam_serving.models.caffe.weights import read_weights
+from beam_serving.models.protowire import ProtoError
 
 
 def read_caffe(prototxt: Path, caffemodel: Path) -> ov.Model:

@@ -2,8 +2,8 @@
 
 import openvino.opset13 as ops
 
-from .message import TextError
-from .site import MAX_KERNEL, Site, Tensor, indices, positive, shape_of
+from beam_serving.models.caffe.message import TextError
+from beam_serving.models.caffe.site import MAX_KERNEL, Site, Tensor, indices, positive, shape_of
 
 
 def build_interp(site: Site) -> list[Tensor]:

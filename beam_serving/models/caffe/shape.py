@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 import openvino.opset13 as ops
 
-from .message import TextError
-from .site import Site, Tensor, axis_of, indices, reshape, scalar, shape_of
+from beam_serving.models.caffe.message import TextError
+from beam_serving.models.caffe.site import Site, Tensor, axis_of, indices, reshape, scalar, shape_of
 
 _REDUCTIONS = {"SUM": 1, "ASUM": 2, "SUMSQ": 3, "MEAN": 4}
 

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import openvino.opset13 as ops
 
-from .message import Message, TextError
-from .weights import Blob
+from beam_serving.models.caffe.message import Message, TextError
+from beam_serving.models.caffe.weights import Blob
 
 Tensor: TypeAlias = Any
 """An openvino.Output: the result of a node, with a static shape while the graph is being built."""

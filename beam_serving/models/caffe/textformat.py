@@ -9,7 +9,7 @@ Source: the text format language specification of protobuf. Extension names (`[a
 import re
 from typing import NamedTuple
 
-from .message import Message, Scalar, TextError
+from beam_serving.models.caffe.message import Message, Scalar, TextError
 
 MAX_TEXT_BYTES = 16 << 20
 """The largest published deploy files are below 1 MiB."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..protowire import VARINT, Field, ProtoError, Span, fields, map_file
+from beam_serving.models.protowire import VARINT, Field, ProtoError, Span, fields, map_file
 
 Blob = npt.NDArray[Any]
 """float32, float64 or float16 in the blob's declared shape; a read-only view of the file, maybe unaligned."""
