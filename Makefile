@@ -44,6 +44,6 @@ $(RUN_READY): setup.py pyproject.toml constraints.txt | $(BIN)/uv
 	touch $@
 
 $(TEST_READY): setup.py pyproject.toml constraints.txt | $(BIN)/uv
-	@echo "setting up $(VENV) for the tests (once; torch and what it brings are large)"
-	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[embedded,torch,bench,dev]'
+	@echo "setting up $(VENV) for the tests (once; torch and TensorFlow are large)"
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[embedded,torch,tensorflow,onnx,bench,dev]'
 	touch $@ $(RUN_READY)

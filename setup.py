@@ -15,6 +15,7 @@ EXTRAS = {
     "dev": [
         "hypothesis>=6",
         "mypy>=1.13",
+        "pillow>=10",
         "psutil>=6",
         "pytest>=8",
         "pytest-asyncio>=0.24",

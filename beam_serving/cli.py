@@ -14,6 +14,7 @@ from beam_serving.errors import BeamServingError, ConfigError
 
 COMMANDS = {
     "quickstart": "push some images through a demo model and print its answers",
+    "model": "look at a model: its format, engine, inputs, outputs, size and speed",
     "bench": "measure this service against plain loops on this machine",
 }
 """Sub-commands: each is a module `beam_serving.commands.<name>` with a `main(arguments)`."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from beam_serving.errors import ConfigError
 
@@ -32,6 +32,19 @@ def _worker_count(value: Any) -> Any:
         return value
     if not str(value).isdecimal() or not 1 <= int(value) <= 256:
         raise ValueError("wants a number from 1 to 256 or 'auto'")
+    return int(value)
+
+
+def _names(value: Any) -> Any:
+    """Reads `a, b` and `[a, b]` alike."""
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+def _batch_size(value: Any) -> Any:
+    if value == "auto":
+        return value
+    if not str(value).isdecimal() or not 1 <= int(value) <= 4096:
+        raise ValueError("wants a number from 1 to 4096 or 'auto'")
     return int(value)
 
 
@@ -61,8 +74,11 @@ class Model(_Section):
 
     path: str
     engine: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=1, ge=0)
     precision: Literal["f32", "bf16", "int8"] = "f32"
+    labels: str | None = None
+    outputs: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
 
 
 class Data(_Section):
@@ -70,26 +86,30 @@ class Data(_Section):
 
     src: str = "localhost:6379"
     shape: Annotated[Shape | None, BeforeValidator(_blank_is_unset)] = None
-    streams: tuple[str, ...] = ("image_stream", "serving_stream")
+    streams: Annotated[tuple[str, ...], BeforeValidator(_names)] = ("image_stream", "serving_stream")
     group: str = "serving"
     color: Literal["bgr", "rgb"] = "bgr"
     layout: Literal["auto", "chw", "hwc"] = "auto"
+    resize: Literal["stretch", "fit", "crop"] = "stretch"
+    resize_to: int | None = Field(default=None, gt=0)
     mean: Floats = (0.0,)
     scale: Floats = (1.0,)
     max_pixels: int = Field(default=50_000_000, gt=0)
     max_payload_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
     result_ttl_s: float = Field(default=86_400, ge=0)
 
-    @field_validator("streams", mode="before")
-    @classmethod
-    def _split_names(cls, value: Any) -> Any:
-        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
-
     @field_validator("streams")
     @classmethod
     def _at_least_one_name(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value or not all(value) or len(set(value)) != len(value):
             raise ValueError("wants at least one stream name, each once")
+        return value
+
+    @field_validator("resize_to")
+    @classmethod
+    def _only_where_it_counts(cls, value: int | None, others: ValidationInfo) -> int | None:
+        if value is not None and others.data.get("resize") != "crop":
+            raise ValueError("goes with resize: crop")
         return value
 
     @field_validator("src")
@@ -114,7 +134,7 @@ class Data(_Section):
 class Params(_Section):
     """How work is batched, spread and guarded."""
 
-    batch_size: int = Field(default=4, ge=1, le=4096)
+    batch_size: Annotated[int | Literal["auto"], BeforeValidator(_batch_size)] = 4
     top_n: int = Field(default=1, ge=0)
     workers: Annotated[int | Literal["auto"], BeforeValidator(_worker_count)] = "auto"
     poll_s: Annotated[float, Field(gt=0, le=10)] = 1.0
@@ -197,16 +217,14 @@ def load_settings(path: Path) -> Settings:
     base = path.resolve().parent
     return settings.model_copy(
         update={
-            "model": settings.model.model_copy(update={"path": _beside(base, settings.model.path)}),
-            "redis": settings.redis.model_copy(
-                update={
-                    key: _beside(base, value)
-                    for key in ("password_file", "ca_file")
-                    if (value := getattr(settings.redis, key))
-                }
-            ),
+            "model": settings.model.model_copy(update=_paths(base, settings.model, ("path", "labels"))),
+            "redis": settings.redis.model_copy(update=_paths(base, settings.redis, ("password_file", "ca_file"))),
         }
     )
+
+
+def _paths(base: Path, section: _Section, keys: tuple[str, ...]) -> dict[str, str]:
+    return {key: _beside(base, value) for key in keys if (value := getattr(section, key))}
 
 
 def _beside(base: Path, path: str) -> str:

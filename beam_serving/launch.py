@@ -14,6 +14,7 @@ from beam_serving.connection import RedisAt, backoff, check, fatal
 from beam_serving.errors import ConfigError, ConnectError
 from beam_serving.io.group import Group
 from beam_serving.models.detect import ModelFiles, find_model
+from beam_serving.models.labels import check_labels, read_labels
 
 _log = logging.getLogger(__name__)
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
@@ -27,9 +28,11 @@ def preflight(settings: Settings) -> ModelFiles:
 
     Raises:
         ModelLoadError: the directory holds no model that can be served.
+        ConfigError: the file of labels cannot be used.
         ConnectError: Redis does not answer, or refuses us.
     """
     files = find_model(settings.model.path, settings.model.engine)
+    read_labels(settings.model.labels)
     at = RedisAt.of(settings)
     client = at.client()
     give_up_at = time.monotonic() + settings.redis.wait_s
@@ -123,6 +126,7 @@ def run_pipeline(settings: Settings, consumers: Sequence[str], arguments: Sequen
 
     Raises:
         ModelLoadError: the model cannot be loaded.
+        ConfigError: the labels are not as many as its classes.
     """
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -130,7 +134,8 @@ def run_pipeline(settings: Settings, consumers: Sequence[str], arguments: Sequen
     from beam_serving.pipeline import build, steps
 
     serving = steps(settings, consumers, drain)
-    serving.model.acquire()
+    model = serving.model.acquire().model
+    check_labels(settings.model.labels, model)
     # Beam's "DirectRunner" would first try to download another runner; this is the local one by name.
     options = PipelineOptions([*arguments, f"--runner={_FN_API_RUNNER}"])
     pipeline = beam.Pipeline(options=options)

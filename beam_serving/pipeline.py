@@ -16,6 +16,7 @@ from beam_serving.io.consumer import Reading
 from beam_serving.io.sink import WriteToRedis
 from beam_serving.io.source import ReadFromRedisStream
 from beam_serving.models.base import ModelOptions
+from beam_serving.models.labels import read_labels
 from beam_serving.models.shared import SharedModel
 from beam_serving.transforms import Batch, Decode, ImageRules, Infer, TopN
 from beam_serving.wire import Limits
@@ -45,19 +46,25 @@ def build(pipeline: beam.Pipeline, serving: Serving) -> None:
 
 
 def steps(settings: Settings, consumers: Iterable[str], drain: bool = False) -> Serving:
-    """Makes the steps that the configuration asks for; `consumers` are the names to read under."""
+    """Makes the steps that the configuration asks for; `consumers` are the names to read under.
+
+    With `batch_size: auto` the model is loaded and measured here.
+    """
     model, data, params = settings.model, settings.data, settings.params
     at = RedisAt.of(settings)
-    options = ModelOptions(model.engine, model.threads, model.precision, input_shape=data.shape)
-    shared_model = SharedModel(model.path, options, params.batch_size)
-    rules = ImageRules(data.color, data.layout, data.mean, data.scale, data.max_pixels)
-    reading = Reading(at, data.streams, data.group, params.batch_size, params.poll_s, params.reclaim_idle_s)
+    options = ModelOptions(
+        model.engine, model.threads, model.precision, model.device, data.shape, output_names=model.outputs
+    )
+    shared_model = SharedModel(model.path, options, None if params.batch_size == "auto" else params.batch_size)
+    batch_size = shared_model.batch_size()
+    rules = ImageRules(data.color, data.layout, data.mean, data.scale, data.max_pixels, data.resize, data.resize_to)
+    reading = Reading(at, data.streams, data.group, batch_size, params.poll_s, params.reclaim_idle_s)
     return Serving(
         model=shared_model,
         read=ReadFromRedisStream(reading, consumers, params.checkpoint_interval_s, drain),
         decode=Decode(shared_model, rules, Limits(max_payload_bytes=data.max_payload_bytes), params.max_deliveries),
-        batch=Batch(params.batch_size),
+        batch=Batch(batch_size),
         infer=Infer(shared_model, params.inference_timeout_s),
-        top_n=TopN(params.top_n),
+        top_n=TopN(params.top_n, read_labels(model.labels)),
         write=WriteToRedis(at, data.group, data.result_ttl_s),
     )

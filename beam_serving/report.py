@@ -47,6 +47,7 @@ class Report:
     counts: Counter[str] = field(default_factory=Counter)
     stages: dict[str, Histogram] = field(default_factory=lambda: {stage: Histogram() for stage in STAGES})
     memory_bytes: int = 0
+    batch_size: int = 0
 
     def __add__(self, other: Report) -> Report:
         return Report(
@@ -55,6 +56,7 @@ class Report:
             self.counts + other.counts,
             {stage: self.stages[stage] + other.stages[stage] for stage in STAGES},
             self.memory_bytes + other.memory_bytes,
+            max(self.batch_size, other.batch_size),
         )
 
 
@@ -65,6 +67,7 @@ def encode_report(stats: WorkerStats) -> str:
         "pid": os.getpid(),
         "state": stats.state,
         "engine": stats.engine,
+        "batch_size": stats.batch_size,
         "counts": dict(stats.counts),
         "stages": stages,
         "memory_bytes": memory_bytes(),
@@ -79,7 +82,8 @@ def decode_report(text: bytes) -> Report:
         stage: Histogram({int(bucket): count for bucket, count in body["stages"].get(stage, {}).items()})
         for stage in STAGES
     }
-    return Report([body["state"]], body["engine"], Counter(body["counts"]), stages, body["memory_bytes"])
+    counts = Counter(body["counts"])
+    return Report([body["state"]], body["engine"], counts, stages, body["memory_bytes"], body["batch_size"])
 
 
 def memory_bytes() -> int:

@@ -53,7 +53,8 @@ STAGES = ("wait", "decode", "infer", "top_n", "write")
 class WorkerStats:
     """What one worker process did since it started.
 
-    `state` is one of "starting", "serving", "waiting for Redis", "stopped"; `engine` is what runs the model.
+    `state` is one of "starting", "serving", "waiting for Redis", "stopped"; `engine` is what runs the model, in
+    batches of up to `batch_size`.
     `counts` has `served`, `errors`, `refused`, `failed`, `dead`, `reclaimed`, `fenced`, `regrouped` and `batches`.
     """
 
@@ -62,6 +63,7 @@ class WorkerStats:
         self.stages = {stage: Histogram() for stage in STAGES}
         self.state = "starting"
         self.engine = ""
+        self.batch_size = 0
 
 
 @functools.cache

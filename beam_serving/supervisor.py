@@ -171,7 +171,7 @@ class Supervisor:
         serving = [report for report in reports if report.states == ["serving"]]
         ready = len(serving) == len(self._slots) and all(slot.process for slot in self._slots)
         if ready and not self._ready:
-            _log.info("ready: %s", self._describe(serving[0].engine))
+            _log.info("ready: %s", self._describe(serving[0]))
         elif self._ready and not ready:
             _log.warning("not ready: %d of %d workers serve", len(serving), len(self._slots))
         self._ready = ready
@@ -182,7 +182,7 @@ class Supervisor:
             "model": self._settings.model.path,
             "engine": serving[0].engine,
             "streams": self._settings.data.streams,
-            "batch_size": self._settings.params.batch_size,
+            "batch_size": serving[0].batch_size,
             "workers": len(self._slots),
         }
         try:
@@ -190,12 +190,12 @@ class Supervisor:
         except RedisError as err:
             _log.debug("cannot announce that we are ready: %s", err)
 
-    def _describe(self, engine: str) -> str:
+    def _describe(self, worker: Report) -> str:
         settings, files = self._settings, self._files
         assert files is not None  # noqa: S101 - set before any worker starts
         return (
-            f"serving {files.model} ({files.format}, engine {engine}) from Redis at {RedisAt.of(settings)}, "
-            f"streams {', '.join(settings.data.streams)}, batch size {settings.params.batch_size}, "
+            f"serving {files.model} ({files.format}, engine {worker.engine}) from Redis at {RedisAt.of(settings)}, "
+            f"streams {', '.join(settings.data.streams)}, batch size {worker.batch_size}, "
             f"{len(self._slots)} worker{'s' if len(self._slots) > 1 else ''}"
         )
 

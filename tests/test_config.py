@@ -127,11 +127,11 @@ def test_settings_survive_the_way_to_a_worker(tmp_path: Path) -> None:
             "params.zzz: unknown key; valid here: batch_size, top_n, workers, poll_s, checkpoint_interval_s, "
             "reclaim_idle_s, max_deliveries, inference_timeout_s, grace_s, statistics_s",
         ),
-        ("  batch_size: 0", "params.batch_size: Input should be greater than or equal to 1 (got 0)"),
-        ("  batch_size: 4097", "params.batch_size: Input should be less than or equal to 4096 (got 4097)"),
+        ("  batch_size: 0", "params.batch_size: wants a number from 1 to 4096 or 'auto' (got 0)"),
+        ("  batch_size: 4097", "params.batch_size: wants a number from 1 to 4096 or 'auto' (got 4097)"),
         (
             "  batch_size: four",
-            "params.batch_size: Input should be a valid integer, unable to parse string as an integer (got 'four')",
+            "params.batch_size: wants a number from 1 to 4096 or 'auto' (got 'four')",
         ),
         ("  batch_size: yes", "params.batch_size: cannot be true or false (got True)"),
         ("  top_n: -1", "params.top_n: Input should be greater than or equal to 0 (got -1)"),
@@ -190,6 +190,23 @@ def test_a_wrong_parameter_is_named_with_file_and_line(line: str, said: str, tmp
 )
 def test_a_wrong_word_on_the_data_is_named_with_file_and_line(line: str, said: str, tmp_path: Path) -> None:
     assert mistakes(f"model:\n  path: m\ndata:\n{line}\n", tmp_path) == f"config.yaml:4: {said}"
+
+
+def test_a_batch_size_is_a_number_or_auto(tmp_path: Path) -> None:
+    assert settings_of("model: {path: m}\nparams: {batch_size: '8'}", tmp_path).params.batch_size == 8
+    assert settings_of("model: {path: m}\nparams: {batch_size: auto}", tmp_path).params.batch_size == "auto"
+
+
+def test_resize_to_goes_with_crop_only(tmp_path: Path) -> None:
+    said = "config.yaml:2: data.resize_to: goes with resize: crop (got 256)"
+    assert mistakes("model: {path: m}\ndata: {resize: fit, resize_to: 256}", tmp_path) == said
+    assert settings_of("model: {path: m}\ndata: {resize: crop, resize_to: 256}", tmp_path).data.resize_to == 256
+
+
+def test_labels_lie_beside_the_configuration(tmp_path: Path) -> None:
+    model = settings_of("model: {path: m, labels: names.txt, outputs: 'a, b'}", tmp_path).model
+    assert model.labels == str(tmp_path / "names.txt")
+    assert model.outputs == ("a", "b")
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,17 @@ This module imports neither Beam nor a framework, so that a model directory can 
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
+
+from beam_serving.errors import ModelLoadError
+
+STRING = np.dtype(object)
+"""The type of text: its elements are `str`, or `bytes` where the framework gives or takes raw bytes."""
 
 
 class TensorSpec(NamedTuple):
@@ -44,9 +50,9 @@ class ModelOptions:
     """How to load a model: everything a loader may need beside the directory.
 
     `input_shape` (without batch axis) stands in where the model file does not say its own; `threads` is the number
-    of engine threads, 0 for the engine's choice or OMP_NUM_THREADS; `precision` is f32, bf16 or int8 (a model that
-    is quantised already). `input_names` are given to the inputs in the model's order; `output_names` are the outputs
-    to serve, all of them when it is empty.
+    of engine threads, 0 for the engine's choice or OMP_NUM_THREADS; `precision` is f32, bf16 or int8; `device` is
+    cpu, cuda or auto (cuda where torch has one and can run the model). `input_names` are given to the inputs in the
+    model's order; `output_names` are the outputs to serve, all of them when it is empty.
     """
 
     engine: str = "auto"
@@ -71,7 +77,18 @@ def engine_threads(options: ModelOptions) -> int:
 
 def describe(dtype: np.dtype, shape: tuple[int | None, ...]) -> str:
     """Writes a type and shape as messages show them: `float32[3, 224, ?]`."""
-    return f"{dtype}[{', '.join('?' if size is None else str(size) for size in shape)}]"
+    return f"{type_name(dtype)}[{', '.join('?' if size is None else str(size) for size in shape)}]"
+
+
+def type_name(dtype: np.dtype) -> str:
+    """Names a type as messages show it."""
+    return "string" if dtype == STRING else str(dtype)
+
+
+def zeros(spec: TensorSpec, batch_size: int) -> np.ndarray:
+    """Gives a batch of zeros, or of empty texts, for an input; free dimensions are 1."""
+    shape = (batch_size, *(size or 1 for size in spec.shape))
+    return np.full(shape, "", STRING) if spec.dtype == STRING else np.zeros(shape, spec.dtype)
 
 
 def numbered(name: str, count: int) -> list[str]:
@@ -83,3 +100,46 @@ def readable(array: np.ndarray) -> np.ndarray:
     """Gives an array whose memory engines can read in place: they want it whole, aligned and writeable."""
     flags = array.flags
     return array if flags.c_contiguous and flags.writeable and flags.aligned else array.copy(order="C")
+
+
+def only_f32_on_cpu(options: ModelOptions, source: Path, engine: str) -> None:
+    """Raises ModelLoadError where the options ask of an engine what it does not have."""
+    if options.precision != "f32" or options.device.lower() != "cpu":
+        asked = f"{options.precision} on {options.device}"
+        raise ModelLoadError(f"{source}: {asked} is asked for, {engine} runs models in f32 on cpu only")
+
+
+def fitted(specs: Sequence[TensorSpec], options: ModelOptions, source: Path) -> tuple[TensorSpec, ...]:
+    """Gives a model's inputs with the names and the shape that the options give them.
+
+    Raises:
+        ModelLoadError: these do not fit the model.
+    """
+    if options.input_names and len(options.input_names) != len(specs):
+        given = list(options.input_names)
+        raise ModelLoadError(f"{source}: input_names are {given}, the model has {len(specs)} inputs")
+    names = options.input_names or [spec.name for spec in specs]
+    specs = [spec._replace(name=name) for name, spec in zip(names, specs, strict=True)]
+    if options.input_shape is None:
+        return tuple(specs)
+    if len(specs) != 1:
+        raise ModelLoadError(f"{source}: input_shape is for models with one input, this one has {len(specs)}")
+    (spec,), wanted = specs, options.input_shape
+    if len(spec.shape) != len(wanted) or any(
+        size not in (None, want) for size, want in zip(spec.shape, wanted, strict=True)
+    ):
+        raise ModelLoadError(
+            f"{source}: input_shape is {list(wanted)}, the model takes {describe(spec.dtype, spec.shape)}"
+        )
+    return (spec._replace(shape=wanted),)
+
+
+def chosen(names: Sequence[str], options: ModelOptions, source: Path) -> list[str]:
+    """Gives the names of the outputs to serve.
+
+    Raises:
+        ModelLoadError: one that is asked for does not exist.
+    """
+    if unknown := [name for name in options.output_names if name not in names]:
+        raise ModelLoadError(f"{source}: has no output {unknown[0]!r}, its outputs are {', '.join(names)}")
+    return list(options.output_names or names)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from beam_serving.errors import ModelError, ModelLoadError
-from beam_serving.models.base import LoadedModel, TensorSpec, describe
+from beam_serving.models.base import LoadedModel, TensorSpec, describe, zeros
 
 UNNAMED = ""
 """The name of an input that a request did not name: it means the model's only input."""
@@ -42,7 +42,7 @@ def warm_up(model: LoadedModel, batch_size: int = 1) -> None:
         ModelLoadError: the trial failed.
     """
     specs = model.inputs or (TensorSpec("input", (1,), np.dtype(np.float32)),)
-    batch = {spec.name: np.zeros((batch_size, *(size or 1 for size in spec.shape)), spec.dtype) for spec in specs}
+    batch = {spec.name: zeros(spec, batch_size) for spec in specs}
     try:
         check_rows(model.predict(batch), batch_size)
     except ModelError as err:
@@ -88,7 +88,7 @@ def _stack(spec: TensorSpec, arrays: Sequence[np.ndarray]) -> np.ndarray:
         return np.ascontiguousarray(first[np.newaxis])
     batch = np.empty((len(arrays), *first.shape), spec.dtype)
     for row, array in enumerate(arrays):
-        batch[row] = array
+        batch[row, ...] = array
     return batch
 
 

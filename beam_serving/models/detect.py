@@ -1,55 +1,41 @@
 """What model a directory holds, told by its files alone: imports no framework and reads at most a few kilobytes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from beam_serving.errors import ModelLoadError
-from beam_serving.models.torch_archive import reason_to_refuse
-
-NOOP = "noop"
-"""Stands for a model directory: the model that computes nothing, to measure everything around it."""
+from beam_serving.models import torch_archive, torch_export_archive
+from beam_serving.models.formats import ENGINES, FORMATS, NOOP, Format, format_of
 
 
 class ModelFiles(NamedTuple):
-    """The files of one model: `model` is its graph (or all of it), `weights` the second file of formats with two."""
+    """The files of one model: `model` is its graph (or all of it), `weights` the second file of formats with two.
+
+    Of a SavedModel, `model` is its directory.
+    """
 
     format: str
     model: Path
     weights: Path | None = None
 
 
-class _Format(NamedTuple):
-    """How a format looks on disk: one file with `suffix`, and one with `weights_suffix` where it is not empty."""
-
-    name: str
-    title: str
-    suffix: str
-    weights_suffix: str
-    engines: tuple[str, ...]
-
-    @property
-    def pattern(self) -> str:
-        return f"*{self.suffix} + *{self.weights_suffix}" if self.weights_suffix else f"*{self.suffix}"
-
-
-FORMATS = (
-    _Format("openvino", "an OpenVINO model", ".xml", ".bin", ("openvino",)),
-    _Format("tensorflow_frozen", "a TensorFlow frozen graph", ".pb", "", ("openvino",)),
-    _Format("torchscript", "a TorchScript module", ".pt", "", ("openvino", "torch")),
-    _Format("caffe", "a Caffe model", ".prototxt", ".caffemodel", ("opencv",)),
-)
-
-ENGINES = ("auto", *sorted({engine for known in FORMATS for engine in known.engines}), NOOP)
-
 _PICKLES = (".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
-_SAVED_MODEL_PARTS = ("saved_model.pb", "fingerprint.pb", "keras_metadata.pb")
+_SAVED_MODEL = "saved_model.pb"
+_SAVED_MODEL_PARTS = (_SAVED_MODEL, "fingerprint.pb", "keras_metadata.pb")
+
+# What must not be loaded though its name says so: each gives the end of a sentence about the file, or None.
+_REFUSALS: Mapping[str, Callable[[Path], str | None]] = {
+    "torchscript": torch_archive.reason_to_refuse,
+    "torch_export": torch_export_archive.reason_to_refuse,
+}
 
 
 def find_model(directory: Path | str, engine: str = "auto") -> ModelFiles:
     """Finds the one model in a directory; files whose names start with a dot, and what is no model, do not count.
 
-    The directory "noop", or the engine "noop", is the model that computes nothing.
+    The directory "noop", or the engine "noop", is the model that computes nothing. A SavedModel may be the directory
+    itself or the only one inside it, as with the version directories of other servers.
 
     Raises:
         ModelLoadError: there is no model, more than one, half of one, or one that must not or cannot be loaded.
@@ -60,21 +46,17 @@ def find_model(directory: Path | str, engine: str = "auto") -> ModelFiles:
     if NOOP in (engine, str(directory)):
         return ModelFiles(NOOP, directory)
     files = _visible_files(directory)
-    found = [model for known in FORMATS for model in _models_of(known, files, directory)]
+    found = [*_saved_models(files, directory), *_single_models(files, directory)]
     if len(found) > 1:
-        names = " and ".join(_names(model) for model in found)
+        names = " and ".join(_names(model, directory) for model in found)
         raise ModelLoadError(f"{directory}: holds {len(found)} models, {names}; wanted is a directory with one model")
     if not found:
         raise ModelLoadError(_why_there_is_none(directory, files))
     _check_engine(found[0], engine)
-    if found[0].format == "torchscript" and (reason := reason_to_refuse(found[0].model)):
+    refuse = _REFUSALS.get(found[0].format)
+    if refuse and (reason := refuse(found[0].model)):
         raise ModelLoadError(f"{found[0].model}: {reason}")
     return found[0]
-
-
-def title_of(model_format: str) -> str:
-    """Names a format in a sentence: "a Caffe model"."""
-    return next((known.title for known in FORMATS if known.name == model_format), f"a {model_format} model")
 
 
 def _visible_files(directory: Path) -> list[Path]:
@@ -91,8 +73,27 @@ def _visible_files(directory: Path) -> list[Path]:
     return files
 
 
-def _models_of(known: _Format, files: Sequence[Path], directory: Path) -> list[ModelFiles]:
-    graphs = _with_suffix(files, known.suffix)
+def _saved_models(files: Sequence[Path], directory: Path) -> list[ModelFiles]:
+    """Finds the directory itself, or directories in it, that hold a `saved_model.pb`."""
+    places = [directory, *(path for path in files if path.is_dir())]
+    return [ModelFiles("tensorflow_saved_model", place) for place in places if (place / _SAVED_MODEL).is_file()]
+
+
+def _single_models(files: Sequence[Path], directory: Path) -> list[ModelFiles]:
+    files = [path for path in files if path.is_file() and path.name not in _SAVED_MODEL_PARTS]
+    found = [model for known in FORMATS if known.name != "bigdl" for model in _models_of(known, files, directory)]
+    taken = {path for model in found for path in (model.model, model.weights)}
+    # A .bin beside a .model belongs to BigDL, but to OpenVINO where that has a .xml for it.
+    models, weights = _with_suffix(files, ".model"), [path for path in _with_suffix(files, ".bin") if path not in taken]
+    for model in models:
+        same_name = model.with_suffix(".bin")
+        split = same_name if same_name in weights else weights[0] if len(models) == len(weights) == 1 else None
+        found.append(ModelFiles("bigdl", model, split))
+    return found
+
+
+def _models_of(known: Format, files: Sequence[Path], directory: Path) -> list[ModelFiles]:
+    graphs = [path for suffix in known.suffixes for path in _with_suffix(files, suffix)]
     if not known.weights_suffix:
         return [ModelFiles(known.name, path) for path in graphs]
     weights = _with_suffix(files, known.weights_suffix)
@@ -109,10 +110,12 @@ def _models_of(known: _Format, files: Sequence[Path], directory: Path) -> list[M
 
 
 def _with_suffix(files: Sequence[Path], suffix: str) -> list[Path]:
-    return [path for path in files if path.suffix.lower() == suffix and path.name not in _SAVED_MODEL_PARTS]
+    return [path for path in files if path.suffix.lower() == suffix]
 
 
-def _names(model: ModelFiles) -> str:
+def _names(model: ModelFiles, directory: Path) -> str:
+    if model.format == "tensorflow_saved_model":
+        return str((model.model / _SAVED_MODEL).relative_to(directory))
     return f"{model.model.name} + {model.weights.name}" if model.weights else model.model.name
 
 
@@ -124,8 +127,11 @@ def _why_there_is_none(directory: Path, files: Sequence[Path]) -> str:
                 " torch.jit.trace(model, example).save('model.pt')"
             )
         if path.suffix.lower() in _PICKLES:
-            reason = reason_to_refuse(path)
+            reason = torch_archive.reason_to_refuse(path)
             return f"{path}: {reason or 'is a TorchScript module under another name; rename it to *.pt'}"
+    names = {path.name for path in files}
+    if names & {"variables", "fingerprint.pb", "keras_metadata.pb"}:
+        return f"{directory}: holds parts of a SavedModel without its {_SAVED_MODEL}; copy the whole directory"
     if any(path.suffix.lower() == ".bin" for path in files):
         return f"{directory}: holds a .bin without its .xml; {FORMATS[0].title} is {FORMATS[0].pattern}"
     listed = ", ".join(path.name + "/" * path.is_dir() for path in files[:8]) + ", ..." * (len(files) > 8)
@@ -133,9 +139,9 @@ def _why_there_is_none(directory: Path, files: Sequence[Path]) -> str:
 
 
 def _check_engine(model: ModelFiles, engine: str) -> None:
-    known = next(known for known in FORMATS if known.name == model.format)
-    if engine not in ("auto", *known.engines):
-        able = " or ".join(("auto", *known.engines))
+    known = format_of(model.format)
+    if engine not in ("auto", *known.loaders):
+        able = " or ".join(("auto", *known.loaders))
         raise ModelLoadError(f"{model.model}: is {known.title}, which engine {engine!r} cannot run; wanted is {able}")
 
 

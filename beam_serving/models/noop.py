@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from beam_serving.models.base import LoadedModel, ModelOptions, TensorSpec
-from beam_serving.models.detect import NOOP, ModelFiles
+from beam_serving.models.detect import ModelFiles
+from beam_serving.models.formats import NOOP
 
 
 class NoopModel:

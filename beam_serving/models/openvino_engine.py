@@ -10,10 +10,20 @@ from typing import Any
 import numpy as np
 import openvino
 from openvino import frontend
+from openvino import opset13 as opset
 
 from beam_serving.errors import ModelError, ModelLoadError
-from beam_serving.models.base import ModelOptions, TensorSpec, describe, engine_threads, numbered, readable
+from beam_serving.models.base import (
+    STRING,
+    ModelOptions,
+    TensorSpec,
+    describe,
+    engine_threads,
+    numbered,
+    readable,
+)
 from beam_serving.models.fixed_batch import Infer, agree, infer_rows
+from beam_serving.models.openvino_int8 import compress_weights
 
 _LOG = logging.getLogger(__name__)
 
@@ -29,7 +39,6 @@ OPENVINO_ERRORS = (
 
 _PRECISION_HINTS = {"f32": "f32", "bf16": "bf16", "int8": "f32"}
 _OWN_NAME = re.compile(r"(Parameter|Result)_\d+")
-_QUANTISED_OPERATORS = ("FakeQuantize", "FakeConvert")
 
 
 class OpenVinoModel:
@@ -75,12 +84,12 @@ class _Engine:
             if self._request is None:
                 self._request = self._compiled(self._model)
             for position, array in enumerate(arrays):
-                self._request.set_input_tensor(position, openvino.Tensor(readable(array), shared_memory=True))
+                self._request.set_input_tensor(position, _tensor(array))
             # Not infer(): on a stream of one thread it swallows what the plugin throws (2026.4) and leaves the outputs
             # of the batch before, someone else's. This is faster, too.
             self._request.start_async(share_inputs=True)
             self._request.wait()
-            return [self._request.get_output_tensor(position).data.copy() for position in self._outputs]
+            return [_owned(self._request.get_output_tensor(position)) for position in self._outputs]
         except RuntimeError as err:
             if self._model is not None:
                 self._request = None
@@ -89,6 +98,19 @@ class _Engine:
 
     def _compiled(self, model: openvino.Model) -> Any:
         return openvino.Core().compile_model(model, self._device, self._properties).create_infer_request()
+
+
+def _tensor(array: np.ndarray) -> openvino.Tensor:
+    if array.dtype == STRING:
+        return openvino.Tensor(array.astype(str))
+    return openvino.Tensor(readable(array), shared_memory=True)
+
+
+def _owned(tensor: openvino.Tensor) -> np.ndarray:
+    if tensor.element_type == openvino.Type.string:
+        texts: np.ndarray = tensor.str_data.astype(STRING)
+        return texts
+    return np.array(tensor.data)
 
 
 def read_model(model: Path, weights: Path | None = None) -> openvino.Model:
@@ -111,7 +133,7 @@ def compile_model(model: openvino.Model, options: ModelOptions, source: Path) ->
     Raises:
         ModelLoadError: the options do not fit the model, or OpenVINO cannot compile it.
     """
-    properties = _properties(model, options, source)
+    properties = _properties(options)
     device = options.device.upper()
     try:
         model = _with_outputs(model, options.output_names, source)
@@ -125,6 +147,8 @@ def compile_model(model: openvino.Model, options: ModelOptions, source: Path) ->
             else:
                 _LOG.warning("%s: computes batches of %d only; larger ones are cut into portions", source, batch)
         outputs = _output_specs(model, source)
+        if options.precision == "int8":
+            compress_weights(model, source)
         return OpenVinoModel(_Engine(model, device, properties).infer, inputs, outputs, batch)
     except OPENVINO_ERRORS as err:
         raise ModelLoadError(f"{source}: OpenVINO cannot compile it: {first_reason(err)}") from err
@@ -167,7 +191,7 @@ def _input_specs(model: openvino.Model, given: tuple[str, ...], source: Path) ->
             raise ModelLoadError(f"{source}: input {name!r} has no shape in the file; set input_shape")
         if not len(shape):
             raise ModelLoadError(f"{source}: input {name!r} is a single value, without a batch axis")
-        specs.append(TensorSpec(name, _sizes(shape), np.dtype(port.get_element_type().to_dtype())))
+        specs.append(TensorSpec(name, _sizes(shape), _dtype(port)))
     return tuple(specs)
 
 
@@ -178,8 +202,13 @@ def _output_specs(model: openvino.Model, source: Path) -> tuple[TensorSpec, ...]
         if shape.rank.is_static and not len(shape):
             raise ModelLoadError(f"{source}: output {name!r} is a single value, without a batch axis")
         sizes = _sizes(shape) if shape.rank.is_static else ()
-        specs.append(TensorSpec(name, sizes, np.dtype(port.get_element_type().to_dtype())))
+        specs.append(TensorSpec(name, sizes, _dtype(port)))
     return tuple(specs)
+
+
+def _dtype(port: Any) -> np.dtype:
+    kind = port.get_element_type()
+    return STRING if kind == openvino.Type.string else np.dtype(kind.to_dtype())
 
 
 def _sizes(shape: openvino.PartialShape) -> tuple[int | None, ...]:
@@ -187,13 +216,17 @@ def _sizes(shape: openvino.PartialShape) -> tuple[int | None, ...]:
 
 
 def _with_outputs(model: openvino.Model, wanted: tuple[str, ...], source: Path) -> openvino.Model:
+    """Gives the model with these outputs only: its own, or tensors inside it by the names that the file gives them."""
     if not wanted:
         return model
     known = dict(zip(names_of(model.outputs, "output"), model.outputs, strict=True))
-    unknown = [name for name in wanted if name not in known]
+    inner = {name: port for op in model.get_ordered_ops() for port in op.outputs() for name in port.get_names()}
+    unknown = [name for name in wanted if name not in known and name not in inner]
     if unknown:
         raise ModelLoadError(f"{source}: has no output {unknown[0]!r}, its outputs are {', '.join(known)}")
-    results = [known[name].get_node() for name in wanted]
+    results = [known[name].get_node() if name in known else opset.result(inner[name]) for name in wanted]
+    for name, result in zip(wanted, results, strict=True):
+        result.output(0).set_names({name})
     return openvino.Model(results, model.get_parameters(), model.get_friendly_name())
 
 
@@ -234,11 +267,9 @@ def _freed(model: openvino.Model) -> openvino.Model | None:
     return freed if all(shape.rank.is_static and len(shape) and shape[0].is_dynamic for shape in outputs) else None
 
 
-def _properties(model: openvino.Model, options: ModelOptions, source: Path) -> dict[str, Any]:
+def _properties(options: ModelOptions) -> dict[str, Any]:
     if options.precision not in _PRECISION_HINTS:
         raise ModelLoadError(f"precision is {options.precision!r}, wanted is one of {', '.join(_PRECISION_HINTS)}")
-    if options.precision == "int8" and not any(op.get_type_name() in _QUANTISED_OPERATORS for op in model.get_ops()):
-        raise ModelLoadError(f"{source}: precision int8 needs a model that is quantised already, this one is not")
     # Left to itself, OpenVINO takes bf16 where the CPU has it and is 7.5e-4 off.
     properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _PRECISION_HINTS[options.precision]}
     if options.device.lower() != "cpu":

@@ -10,7 +10,9 @@ import threading
 
 from apache_beam.utils.shared import Shared
 
-from beam_serving.models.base import LoadedModel, ModelOptions
+from beam_serving.errors import ModelLoadError
+from beam_serving.models.base import STRING, LoadedModel, ModelOptions
+from beam_serving.models.batch_size import best_batch_size
 from beam_serving.models.batches import warm_up
 from beam_serving.models.detect import find_model
 from beam_serving.models.loading import load
@@ -20,15 +22,19 @@ from beam_serving.stats import stats_of_process
 class WorkerModel:
     """A loaded, warmed-up model and the lock that keeps its users apart: an engine serves one thread at a time."""
 
-    def __init__(self, model: LoadedModel) -> None:
+    def __init__(self, model: LoadedModel, batch_size: int = 1) -> None:
         self.model = model
+        self.batch_size = batch_size
         self.lock = threading.Lock()
 
 
 class SharedModel:
-    """Travels with the pipeline to the workers, where `acquire` loads the model once per process."""
+    """Travels with the pipeline to the workers, where `acquire` loads the model once per process.
 
-    def __init__(self, directory: str, options: ModelOptions, batch_size: int) -> None:
+    Without a `batch_size` the one that serves most records per second is measured.
+    """
+
+    def __init__(self, directory: str, options: ModelOptions, batch_size: int | None) -> None:
         self._directory = directory
         self._options = options
         self._batch_size = batch_size
@@ -38,13 +44,28 @@ class SharedModel:
         """Gives the model of this process; the first call loads it and runs one batch of zeros.
 
         Raises:
-            ModelLoadError: the model cannot be loaded, or the trial failed.
+            ModelLoadError: the model cannot be loaded, the trial failed, or it gives text.
         """
         model: WorkerModel = self._shared.acquire(self._load)
         return model
 
+    def batch_size(self) -> int:
+        """Gives the batch size that was asked for, or else the best one of this process.
+
+        Raises:
+            ModelLoadError: the model had to be loaded for that, and cannot be.
+        """
+        return self.acquire().batch_size if self._batch_size is None else self._batch_size
+
     def _load(self) -> WorkerModel:
         model = load(find_model(self._directory, self._options.engine), self._options)
-        warm_up(model, self._batch_size)
-        stats_of_process().engine = model.engine
-        return WorkerModel(model)
+        warm_up(model, self._batch_size or 1)
+        if texts := [spec.name for spec in model.outputs if spec.dtype == STRING]:
+            remedy = "name the others in model: outputs"
+            raise ModelLoadError(
+                f"{self._directory}: output {texts[0]!r} is text, which results do not carry; {remedy}"
+            )
+        batch_size = self._batch_size or best_batch_size(model)
+        stats = stats_of_process()
+        stats.engine, stats.batch_size = model.engine, batch_size
+        return WorkerModel(model, batch_size)

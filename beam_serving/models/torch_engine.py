@@ -1,4 +1,4 @@
-"""The torch engine: runs a TorchScript module as it is, where OpenVINO cannot take it."""
+"""The torch engine: runs a module as it is, on a GPU or where OpenVINO cannot take it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,23 +7,24 @@ import numpy as np
 import torch
 
 from beam_serving.errors import ModelError
-from beam_serving.models.base import TensorSpec, describe, numbered, readable
+from beam_serving.models.base import TensorSpec, describe, numbered, readable, zeros
 from beam_serving.models.fixed_batch import agree, infer_rows
 
 
 class TorchModel:
-    """A TorchScript module; `trial_batch` is a batch that it surely takes: the one it was traced with.
+    """A module on `device`; `trial_batch` is a batch that it surely takes: the one it was traced with.
 
     The outputs are named by their position, or as the module names them where it returns a dictionary.
     """
 
     engine = "torch"
 
-    def __init__(self, module: Any, inputs: tuple[TensorSpec, ...], trial_batch: int) -> None:
+    def __init__(self, module: Any, inputs: tuple[TensorSpec, ...], trial_batch: int, device: str = "cpu") -> None:
         self._module = module
+        self._device = device
+        self._wanted: list[str] = []
         self.inputs = inputs
-        zeros = [np.zeros((trial_batch, *(size or 1 for size in spec.shape)), spec.dtype) for spec in inputs]
-        trial = self._run(zeros)
+        trial = self._run([zeros(spec, trial_batch) for spec in inputs])
         self.outputs = tuple(TensorSpec(name, rows.shape[1:], rows.dtype) for name, rows in trial.items())
         self._fixed_batch = None if agree(self.infer, self.infer, inputs, trial_batch) else trial_batch
 
@@ -34,12 +35,19 @@ class TorchModel:
 
     def infer(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
         """Runs the module on its inputs in order; see `fixed_batch.Infer`."""
-        return list(self._run(arrays).values())
+        given = self._run(arrays)
+        return [given[name] for name in self._wanted] if self._wanted else list(given.values())
+
+    def select(self, names: list[str]) -> None:
+        """Serves these outputs only, in this order."""
+        by_name = {spec.name: spec for spec in self.outputs}
+        self._wanted = names
+        self.outputs = tuple(by_name[name] for name in names)
 
     def _run(self, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
         try:
             with torch.inference_mode():
-                given = self._module(*[torch.from_numpy(readable(array)) for array in arrays])
+                given = self._module(*[torch.from_numpy(readable(array)).to(self._device) for array in arrays])
                 return {name: _owned(tensor) for name, tensor in _named(given)}
         except (RuntimeError, TypeError) as err:
             shapes = ", ".join(describe(array.dtype, array.shape) for array in arrays)
@@ -57,5 +65,5 @@ def _owned(tensor: Any) -> np.ndarray:
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(f"the module returned a {type(tensor).__name__}, wanted are tensors")
     # A module may return its input or a weight: the copy belongs to the caller.
-    owned: np.ndarray = tensor.numpy().copy()
+    owned: np.ndarray = tensor.detach().cpu().numpy().copy()
     return owned

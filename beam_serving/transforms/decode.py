@@ -1,5 +1,6 @@
 """Decode: from a stream entry to the tensors that the model takes, or to the reason why not."""
 
+import base64
 import logging
 import time
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ import numpy as np
 from apache_beam import pvalue
 
 from beam_serving.errors import RequestError
-from beam_serving.models.base import TensorSpec
+from beam_serving.models.base import STRING, TensorSpec, type_name
 from beam_serving.models.shared import SharedModel
 from beam_serving.records import Entry, Example, Failure, Flush, Generation, Image, Origin, Payload, Result
 from beam_serving.stats import stats_of_process
@@ -33,7 +34,9 @@ def tensors_for(payload: Payload, inputs: tuple[TensorSpec, ...], rules: ImageRu
         RequestError: an input is missing or unknown, or a value does not fit; the message begins with the uri.
     """
     try:
-        return {spec.name: _tensor(value, spec, rules) for spec, value in _matched(payload, inputs)}
+        return {
+            spec.name: _tensor(_text(value, spec, payload), spec, rules) for spec, value in _matched(payload, inputs)
+        }
     except RequestError as err:
         raise RequestError(f"request {payload.uri.decode(errors='backslashreplace')[:64]!r}: {err}") from err
 
@@ -52,11 +55,26 @@ def _matched(payload: Payload, inputs: tuple[TensorSpec, ...]) -> Iterable[tuple
     raise RequestError(f"its inputs are {sorted(given)}, the model takes {[spec.name for spec in inputs]}")
 
 
+def _text(value: Image | np.ndarray, spec: TensorSpec, payload: Payload) -> Image | np.ndarray:
+    """Gives text for an input that takes text, where the request has an image.
+
+    An Arrow client's text that happens to be base64 was taken for an image: it becomes what it was. A model that
+    decodes images itself gets the file as it is.
+    """
+    if spec.dtype != STRING or not isinstance(value, Image):
+        return value
+    as_sent = payload.generation is Generation.ARROW
+    content = base64.b64encode(value.encoded).decode() if as_sent else value.encoded
+    array = np.empty((1,) * len(spec.shape), STRING)
+    array[...] = content
+    return array
+
+
 def _tensor(value: Image | np.ndarray, spec: TensorSpec, rules: ImageRules) -> np.ndarray:
     if isinstance(value, Image):
         return tensor_of_image(value.encoded, spec, rules)
     already_batched = value.ndim == len(spec.shape) + 1 and value.shape[0] == 1
-    tensor: np.ndarray = value[0] if already_batched else value
+    tensor: np.ndarray = value.reshape(value.shape[1:]) if already_batched else value
     if tensor.shape != spec.shape and not _fits(tensor.shape, spec.shape):
         wanted = ["any" if size is None else size for size in spec.shape]
         raise RequestError(f"input {spec.name!r} has shape {list(tensor.shape)}, the model takes {wanted}")
@@ -67,7 +85,13 @@ def _tensor(value: Image | np.ndarray, spec: TensorSpec, rules: ImageRules) -> n
 
 def _cast(tensor: np.ndarray, spec: TensorSpec) -> np.ndarray:
     """Gives other widths of the same kind of number, and integers from whole floats: Arrow clients send no others."""
+    if spec.dtype == STRING and tensor.dtype.kind in "US":
+        return tensor.astype(STRING)
     to_integers = spec.dtype.kind in "iu"
+    if STRING in (tensor.dtype, spec.dtype):
+        raise RequestError(
+            f"input {spec.name!r} has type {type_name(tensor.dtype)}, the model takes {type_name(spec.dtype)}"
+        )
     if not np.can_cast(tensor.dtype, spec.dtype, "same_kind") and not (to_integers and tensor.dtype.kind == "f"):
         raise RequestError(f"input {spec.name!r} has type {tensor.dtype}, the model takes {spec.dtype}")
     with np.errstate(invalid="ignore", over="ignore"):

@@ -11,6 +11,7 @@ import numpy as np
 from beam_serving.errors import RequestError
 from beam_serving.models.base import TensorSpec
 from beam_serving.transforms.image_file import image_size
+from beam_serving.transforms.resize import resized
 
 _CHANNELS = (1, 3, 4)
 
@@ -21,6 +22,9 @@ class ImageRules:
 
     `color` is the order of the channels, and of `mean` and `scale`. OpenCV decodes to BGR, 0..255, and so did the
     older servers. A file that announces more than `max_pixels` is refused before it is decoded.
+
+    `resize` is how an image gets its size: `stretch` to it, whatever the sides' ratio was; `fit` into it, with black
+    beside it; `crop`: the shorter side becomes `resize_to` (or just long enough), then the middle is taken.
     """
 
     color: Literal["bgr", "rgb"] = "bgr"
@@ -28,6 +32,8 @@ class ImageRules:
     mean: tuple[float, ...] = (0.0,)
     scale: tuple[float, ...] = (1.0,)
     max_pixels: int = 50_000_000
+    resize: Literal["stretch", "fit", "crop"] = "stretch"
+    resize_to: int | None = None
 
     @property
     def plain(self) -> bool:
@@ -105,8 +111,8 @@ def _pixels(encoded: np.ndarray, channels: int) -> Any:
 
 def _fit(pixels: Any, frame: _Frame, spec: TensorSpec, rules: ImageRules) -> np.ndarray:
     height, width = frame.height or pixels.shape[0], frame.width or pixels.shape[1]
-    if pixels.shape[:2] != (height, width):
-        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+    if pixels.shape[:2] != (height, width) or rules.resize == "crop":
+        pixels = resized(pixels, height, width, rules.resize, rules.resize_to)
     if frame.channels > 1 and rules.color == "rgb":
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if frame.channels == 3 else cv2.COLOR_BGRA2RGBA)
     if frame.channels_first and len(spec.shape) == 3:

@@ -1,13 +1,18 @@
+import shutil
 from pathlib import Path
 
 import pytest
 
 from beam_serving.errors import ModelLoadError
+from beam_serving.models import formats
 from beam_serving.models.detect import ModelFiles, find_model
+from beam_serving.models.formats import FORMATS
 
 WANTED = (
-    "*.xml + *.bin (an OpenVINO model), *.pb (a TensorFlow frozen graph), *.pt (a TorchScript module),"
-    " *.prototxt + *.caffemodel (a Caffe model)"
+    "*.xml + *.bin (an OpenVINO model), *.onnx (an ONNX model), *.pb (a TensorFlow frozen graph),"
+    " saved_model.pb (a TensorFlow SavedModel), *.tflite (a TensorFlow Lite model),"
+    " *.keras or *.h5 or *.hdf5 (a Keras model), *.pt (a TorchScript module), *.pt2 (a program of torch.export),"
+    " *.prototxt + *.caffemodel (a Caffe model), *.model (a BigDL model)"
 )
 
 
@@ -31,6 +36,13 @@ def refusal(directory: Path, engine: str = "auto") -> str:
         ("torchscript", "torchscript", "model.pt", None),
         ("torchscript_scripted", "torchscript", "model.pt", None),
         ("caffe", "caffe", "graph.prototxt", "weight.caffemodel"),
+        ("onnx", "onnx", "model.onnx", None),
+        ("tf_saved_model", "tensorflow_saved_model", "", None),
+        ("tflite", "tflite", "model.tflite", None),
+        ("keras", "keras", "model.keras", None),
+        ("keras_h5", "keras", "model.h5", None),
+        ("bigdl", "bigdl", "model.model", None),
+        ("bigdl_split", "bigdl", "model.model", "model.bin"),
     ],
 )
 def test_the_files_tell_the_format(digits: Path, name: str, model_format: str, model: str, weights: str | None) -> None:
@@ -51,6 +63,51 @@ def test_the_two_files_of_a_lone_pair_may_have_different_names(tmp_path: Path) -
     found = find_model(tmp_path)
 
     assert found == ModelFiles("caffe", tmp_path / "deploy.PROTOTXT", tmp_path / "weights.caffemodel")
+
+
+def test_a_saved_model_may_lie_in_a_version_directory(digits: Path, tmp_path: Path) -> None:
+    shutil.copytree(digits / "tf_saved_model", tmp_path / "1")
+
+    assert find_model(tmp_path) == ModelFiles("tensorflow_saved_model", tmp_path / "1")
+
+    shutil.copytree(digits / "tf_saved_model", tmp_path / "2")
+    message = "holds 2 models, 1/saved_model.pb and 2/saved_model.pb; wanted is a directory with one model"
+    assert refusal(tmp_path) == f"{tmp_path}: {message}"
+
+
+def test_the_parts_of_a_saved_model_are_no_models(digits: Path, tmp_path: Path) -> None:
+    for name in ("saved_model.pb", "fingerprint.pb", "keras_metadata.pb", "frozen.pb"):
+        (tmp_path / name).write_bytes(b"anything")
+
+    assert refusal(tmp_path).startswith(f"{tmp_path}: holds 2 models, saved_model.pb and frozen.pb; ")
+
+
+def test_a_saved_model_without_its_graph_is_refused(digits: Path, tmp_path: Path) -> None:
+    shutil.copytree(digits / "tf_saved_model" / "variables", tmp_path / "variables")
+
+    message = "holds parts of a SavedModel without its saved_model.pb; copy the whole directory"
+    assert refusal(tmp_path) == f"{tmp_path}: {message}"
+
+
+def test_a_bin_beside_a_model_belongs_to_bigdl(tmp_path: Path) -> None:
+    directory_of(tmp_path, "lenet.model", "weights.bin", ".lenet.model.crc", ".weights.bin.crc")
+
+    assert find_model(tmp_path) == ModelFiles("bigdl", tmp_path / "lenet.model", tmp_path / "weights.bin")
+
+
+def test_a_bin_of_another_name_belongs_to_no_model_of_several(tmp_path: Path) -> None:
+    directory_of(tmp_path, "a.model", "b.model", "b.bin")
+
+    message = "holds 2 models, a.model and b.model + b.bin; wanted is a directory with one model"
+    assert refusal(tmp_path) == f"{tmp_path}: {message}"
+
+
+def test_every_loader_exists() -> None:
+    for known in FORMATS:
+        for loader in known.loaders.values():
+            module, _, function = loader.partition(":")
+            source = (Path(formats.__file__).parent / f"{module}.py").read_text(encoding="utf-8")
+            assert f"def {function}(files: ModelFiles, options: ModelOptions) -> LoadedModel:" in source, loader
 
 
 def test_noop_stands_for_a_directory() -> None:
@@ -128,10 +185,10 @@ def test_weights_of_openvino_alone_are_refused(tmp_path: Path) -> None:
 def test_an_engine_that_cannot_run_the_format_is_refused(digits: Path) -> None:
     model = digits / "caffe" / "graph.prototxt"
 
-    message = "is a Caffe model, which engine 'torch' cannot run; wanted is auto or opencv"
+    message = "is a Caffe model, which engine 'torch' cannot run; wanted is auto or openvino or opencv"
     assert refusal(digits / "caffe", "torch") == f"{model}: {message}"
 
 
 def test_an_unknown_engine_is_refused(digits: Path) -> None:
-    message = "engine is 'tensorrt', wanted is one of auto, opencv, openvino, torch, noop"
+    message = "engine is 'tensorrt', wanted is one of auto, onnxruntime, opencv, openvino, tensorflow, torch, noop"
     assert refusal(digits / "caffe", "tensorrt") == message

@@ -14,11 +14,18 @@ FLOAT32 = np.dtype(np.float32)
 FORMATS = [
     ("openvino", "nchw", "openvino", "x", "output"),
     ("tf_frozen", "nhwc", "openvino", "input", "Identity"),
+    ("tf_saved_model", "nhwc", "openvino", "input", "output_0"),
+    ("tflite", "nhwc", "openvino", "serving_default_input", "StatefulPartitionedCall_1"),
+    ("onnx", "nchw", "openvino", "input", "prob"),
+    ("onnx", "nchw", "onnxruntime", "input", "prob"),
     ("torchscript", "nchw", "openvino", "x", "output"),
     ("torchscript", "nchw", "torch", "x", "output"),
     ("torchscript_scripted", "nchw", "openvino", "x", "output"),
     ("torchscript_scripted", "nchw", "torch", "x", "output"),
+    ("caffe", "nchw", "openvino", "data", "prob"),
     ("caffe", "nchw", "opencv", "data", "prob"),
+    ("bigdl", "nchw", "openvino", "input", "output"),
+    ("bigdl_split", "nchw", "openvino", "input", "output"),
 ]
 each_format = pytest.mark.parametrize(
     ("name", "layout", "engine", "input_name", "output_name"), FORMATS, ids=[f"{one[0]}-{one[2]}" for one in FORMATS]
@@ -26,8 +33,8 @@ each_format = pytest.mark.parametrize(
 
 
 def loaded(directory: Path, engine: str, threads: int = 1) -> LoadedModel:
-    # A scripted module does not say its input's shape.
-    shape = (3, 32, 32) if directory.name == "torchscript_scripted" else None
+    says_no_shape = directory.name in ("torchscript_scripted", "bigdl", "bigdl_split")
+    shape = (3, 32, 32) if says_no_shape else None
     return load(find_model(directory, engine), ModelOptions(engine=engine, threads=threads, input_shape=shape))
 
 
@@ -73,7 +80,10 @@ def test_the_next_call_does_not_overwrite_what_was_returned(
 
 
 @pytest.mark.parametrize("threads", [0, 1, 2])
-@pytest.mark.parametrize(("name", "engine"), [("openvino", "openvino"), ("torchscript", "torch"), ("caffe", "opencv")])
+@pytest.mark.parametrize(
+    ("name", "engine"),
+    [("openvino", "openvino"), ("torchscript", "torch"), ("caffe", "opencv"), ("onnx", "onnxruntime")],
+)
 def test_the_number_of_threads_changes_no_result(
     digits: Path, golden: dict[str, np.ndarray], name: str, engine: str, threads: int
 ) -> None:

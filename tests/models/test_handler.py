@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -30,10 +31,28 @@ def modules_after(names: str, use: str = "") -> list[str]:
     return loaded
 
 
-@pytest.mark.parametrize("name", ["openvino", "tf_frozen", "torchscript", "caffe"])
-def test_beams_own_run_inference_takes_every_format(digits: Path, golden: dict[str, np.ndarray], name: str) -> None:
-    inputs = golden["input_nhwc" if name == "tf_frozen" else "input_nchw"]
-    handler = handler_for(digits / name, max_batch_size=3)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("openvino", {}),
+        ("tf_frozen", {}),
+        ("tf_saved_model", {}),
+        ("tflite", {}),
+        ("onnx", {}),
+        ("onnx", {"engine": "onnxruntime"}),
+        ("torchscript", {}),
+        ("torchscript", {"engine": "torch"}),
+        ("caffe", {}),
+        ("caffe", {"engine": "opencv"}),
+        ("bigdl", {"input_shape": (3, 32, 32)}),
+        ("bigdl_split", {"input_shape": (3, 32, 32)}),
+    ],
+)
+def test_beams_own_run_inference_takes_every_format(
+    digits: Path, golden: dict[str, np.ndarray], name: str, options: dict[str, Any]
+) -> None:
+    inputs = golden["input_nhwc" if name in ("tf_frozen", "tf_saved_model", "tflite") else "input_nchw"]
+    handler = handler_for(digits / name, max_batch_size=3, **options)
 
     def has_all(rows: list[np.ndarray]) -> None:
         got, wanted = (sorted(np.round(each, 4).tolist()) for each in (np.array(rows), golden["prob"]))
@@ -82,7 +101,7 @@ def test_a_new_path_is_served_from_the_next_load_on(digits: Path) -> None:
 
     handler.update_model_path(str(digits / "caffe"))
 
-    assert handler.load_model().engine == "opencv"
+    assert handler.load_model().inputs[0].name == "data"
 
 
 def test_an_unknown_option_is_refused() -> None:
@@ -97,5 +116,6 @@ def test_finding_a_model_imports_neither_beam_nor_an_engine(digits: Path) -> Non
 
 def test_loading_a_model_imports_only_its_engine(digits: Path) -> None:
     assert modules_after("find_model, load", f"load(find_model({str(digits / 'openvino')!r}))") == ["openvino"]
-    assert modules_after("find_model, load", f"load(find_model({str(digits / 'caffe')!r}))") == ["cv2"]
+    assert modules_after("find_model, load", f"load(find_model({str(digits / 'caffe')!r}))") == ["openvino"]
+    assert modules_after("find_model, load", f"load(find_model({str(digits / 'tf_saved_model')!r}))") == ["openvino"]
     assert modules_after("find_model, load, predict_batch", "load(find_model('noop'))") == []

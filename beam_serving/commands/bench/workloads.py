@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from beam_serving.commands.bench.mobilenet import save_mobilenet
-from beam_serving.models.detect import NOOP
+from beam_serving.models.formats import NOOP
 from beam_serving.records import Image
 from beam_serving.wire.native import encode_request
 

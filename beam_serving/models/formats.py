@@ -1,0 +1,94 @@
+"""The table of model formats: how each looks on disk, what loads it, and which engine comes first.
+
+Loaders are named, not imported: a loader's module imports its framework, which only the worker that serves the model
+pays for.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+NOOP = "noop"
+"""Stands for a model directory: the model that computes nothing, to measure everything around it."""
+
+
+class Format(NamedTuple):
+    """One format: a file with one of `suffixes` (or of this name), and one with `weights_suffix` if it is not empty.
+
+    `loaders` gives, by engine, the function that loads it as `module:function`; the first engine is tried first.
+    """
+
+    name: str
+    title: str
+    suffixes: tuple[str, ...]
+    loaders: Mapping[str, str]
+    weights_suffix: str = ""
+
+    @property
+    def pattern(self) -> str:
+        """What to look for, as messages show it: `*.xml + *.bin`."""
+        graph = " or ".join("*" * suffix.startswith(".") + suffix for suffix in self.suffixes)
+        return f"{graph} + *{self.weights_suffix}" if self.weights_suffix else graph
+
+
+FORMATS = (
+    Format("openvino", "an OpenVINO model", (".xml",), {"openvino": "openvino_formats:load_file"}, ".bin"),
+    Format(
+        "onnx",
+        "an ONNX model",
+        (".onnx",),
+        {"openvino": "openvino_formats:load_file", "onnxruntime": "onnxruntime_engine:load_onnx"},
+    ),
+    Format(
+        "tensorflow_frozen",
+        "a TensorFlow frozen graph",
+        (".pb",),
+        {"openvino": "openvino_formats:load_file", "tensorflow": "tensorflow_formats:load_frozen_graph"},
+    ),
+    Format(
+        "tensorflow_saved_model",
+        "a TensorFlow SavedModel",
+        ("saved_model.pb",),
+        {"openvino": "openvino_formats:load_file", "tensorflow": "tensorflow_formats:load_saved_model"},
+    ),
+    Format(
+        "tflite",
+        "a TensorFlow Lite model",
+        (".tflite",),
+        {"openvino": "openvino_formats:load_file", "tensorflow": "tflite_engine:load_tflite"},
+    ),
+    Format(
+        "keras",
+        "a Keras model",
+        (".keras", ".h5", ".hdf5"),
+        {"openvino": "keras_model:load_converted", "tensorflow": "keras_model:load_native"},
+    ),
+    Format(
+        "torchscript",
+        "a TorchScript module",
+        (".pt",),
+        {"openvino": "torchscript:load_converted", "torch": "torchscript:load_native"},
+    ),
+    Format(
+        "torch_export",
+        "a program of torch.export",
+        (".pt2",),
+        {"openvino": "torch_export:load_converted", "torch": "torch_export:load_native"},
+    ),
+    Format(
+        "caffe",
+        "a Caffe model",
+        (".prototxt",),
+        {"openvino": "openvino_formats:load_caffe", "opencv": "caffe_opencv:load_caffe"},
+        ".caffemodel",
+    ),
+    Format("bigdl", "a BigDL model", (".model",), {"openvino": "openvino_formats:load_bigdl"}),
+)
+
+NO_MODEL = Format(NOOP, "the no-op model", (), {NOOP: "noop:load_noop"})
+
+ENGINES = ("auto", *sorted({engine for known in FORMATS for engine in known.loaders}), NOOP)
+
+
+def format_of(name: str) -> Format:
+    """Gives a format by its name, "noop" included."""
+    return next(known for known in (*FORMATS, NO_MODEL) if known.name == name)

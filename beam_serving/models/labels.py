@@ -1,0 +1,50 @@
+"""The names of a model's classes, from a file of the operator's."""
+
+import json
+import math
+from pathlib import Path
+
+from beam_serving.errors import ConfigError
+from beam_serving.models.base import LoadedModel
+
+
+def read_labels(path: str | None) -> tuple[str, ...]:
+    """Reads one name per line, or a JSON list of them, in the order of the classes; gives none without a file.
+
+    Raises:
+        ConfigError: the file cannot be read, is empty, or has something else than a name.
+    """
+    if path is None:
+        return ()
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        names = json.loads(text) if text.lstrip()[:1] in ("[", "{") else [line.strip() for line in text.split("\n")]
+    except (OSError, ValueError) as err:
+        reason = err.strerror if isinstance(err, OSError) else err
+        raise ConfigError(f"{path}: cannot be read as labels ({reason}); wanted is one name per line") from err
+    if not isinstance(names, list):
+        raise ConfigError(f"{path}: is a JSON {type(names).__name__}, wanted is a list of names or one name per line")
+    while names and names[-1] == "":
+        names.pop()
+    if not names:
+        raise ConfigError(f"{path}: has no labels; wanted is one name per line")
+    for place, name in enumerate(names, 1):
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"{path}: label {place} is {json.dumps(name)}, wanted is a name for each class")
+    return tuple(names)
+
+
+def check_labels(path: str | None, model: LoadedModel) -> None:
+    """Makes sure that there is one name per class of an output, as far as the model says how many it has.
+
+    Raises:
+        ConfigError: the numbers differ.
+    """
+    labels = read_labels(path)
+    sizes = {spec.name: spec.shape for spec in model.outputs}
+    if not labels or any(None in shape for shape in sizes.values()):
+        return
+    classes = {name: math.prod(size or 0 for size in shape) for name, shape in sizes.items()}
+    if len(labels) not in classes.values():
+        counted = ", ".join(f"output {name!r} has {count}" for name, count in classes.items())
+        raise ConfigError(f"{path}: has {len(labels)} labels, {counted} classes; wanted is one name per class")

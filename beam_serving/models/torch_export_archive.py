@@ -1,0 +1,120 @@
+"""What a `.pt2` file holds, told without loading it: torch.export.load unpickles, evaluates and executes parts of it.
+
+Allowed is only what `torch.export.save` writes for a plain model: tensors as raw bytes, a graph of operators as JSON.
+In torch 2.15, weights and constants may be pickles, a compiled model is a shared library, symbolic sizes are given to
+`sympy.sympify`, which evaluates them, and names of the graph become Python source. Here each of these is looked at
+before. The sample inputs are a pickle in every file; `torch_export` loads them with `weights_only` first.
+"""
+
+import json
+import re
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+SAMPLE_INPUTS = "data/sample_inputs/model.pt"
+_GRAPH = "models/model.json"
+_CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
+_MEMBER = re.compile(
+    rf"{_GRAPH}|{'|'.join(_CONFIGS)}|{SAMPLE_INPUTS}|data/weights/weight_\d+|data/constants/tensor_\d+"
+    r"|archive_format|archive_version|byteorder|\.data/(version|serialization_id)"
+)
+_MOST_JSON_BYTES = 1 << 28
+_NAME = re.compile(r"[\w.$]{0,1000}", re.ASCII)
+_TARGET = re.compile(
+    r"torch\.ops\.(aten|prims|quantized|torchvision)\.\w+\.[A-Za-z]\w*"
+    r"|torch\.ops\.higher_order\.(cond|while_loop|map_impl|scan|wrap_with_set_grad_enabled|wrap_with_autocast)"
+    r"|_operator\.(add|sub|mul|floordiv|truediv|mod|pow|neg|pos|abs|eq|ne|lt|le|gt|ge|and_|or_|not_|getitem)"
+    r"|math\.[a-z]\w*|torch\.sym_[a-z]+"
+)
+_WORD = re.compile(
+    r"[a-z]{1,4}\d{1,6}|int_oo|oo|True|False|integer|positive|nonnegative|real|finite"
+    r"|Symbol|Integer|Rational|Add|Mul|Pow|Mod|PythonMod|FloorDiv|CleanDiv|CeilDiv|ModularIndexing|Max|Min|Abs|Where"
+    r"|Eq|Ne|Lt|Le|Gt|Ge|And|Or|Not|Equality|Unequality|StrictLessThan|LessThan|StrictGreaterThan|GreaterThan"
+    r"|IntTrueDiv|FloatTrueDiv|PowByNatural|ToFloat|Identity"
+)
+_EXPRESSION = re.compile(r"[\w\s+\-*/(),<>=]{1,1000}", re.ASCII)
+_NO_PLAIN_JSON = (KeyError, TypeError, AttributeError)
+_DAMAGED = "is no archive of torch.export: the file is damaged, incomplete or something else; export it again"
+_REMEDY = "export a plain model with torch.export.save, or use torch.jit.trace(model, example).save('model.pt')"
+
+
+def reason_to_refuse(path: Path) -> str | None:
+    """Says why this file is not served, as the end of a sentence about it; None where it is safe to load."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _reason(archive)
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, *_NO_PLAIN_JSON):
+        return _DAMAGED
+
+
+def sample_inputs(path: Path) -> bytes:
+    """Gives the pickled sample inputs; empty where there are none."""
+    with zipfile.ZipFile(path) as archive:
+        members = _members(archive)
+        return archive.read(members[SAMPLE_INPUTS]) if SAMPLE_INPUTS in members else b""
+
+
+def _reason(archive: zipfile.ZipFile) -> str | None:
+    names = Counter(archive.namelist())
+    members = _members(archive)
+    if _GRAPH not in members:
+        return _DAMAGED
+    if max(names.values()) > 1 or len(members) != len(names):
+        return f"holds two parts of one name; {_REMEDY}"
+    if odd := [name for name in members if not _MEMBER.fullmatch(name)]:
+        return f"holds {odd[0]!r}, which may run code of its own when it is loaded; {_REMEDY}"
+    for name in _CONFIGS:
+        config = _json(archive, members[name])["config"] if name in members else {}
+        if any(entry["use_pickle"] is not False for entry in config.values()):
+            return f"holds pickled tensors, which run code of their own when they are loaded; {_REMEDY}"
+    for what in _suspicious(_json(archive, members[_GRAPH])):
+        return f"holds {what}, which may run code of its own when it is loaded; {_REMEDY}"
+    return None
+
+
+def _members(archive: zipfile.ZipFile) -> dict[str, str]:
+    """Gives the members by their names without the archive's own directory, which is one for all."""
+    names = archive.namelist()
+    if len({name.partition("/")[0] for name in names}) > 1:
+        raise ValueError("members in several directories")
+    return {name.partition("/")[2]: name for name in names}
+
+
+def _json(archive: zipfile.ZipFile, name: str) -> Any:
+    if archive.getinfo(name).file_size > _MOST_JSON_BYTES:
+        raise ValueError(f"{name} is too large")
+    return json.loads(archive.read(name))
+
+
+def _suspicious(value: Any, key: str = "") -> Iterator[str]:
+    """Finds what torch would evaluate, and what is not of the plain form."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if key == "metadata":
+                continue
+            if name in ("default_factory_module", "__enum__"):
+                yield f"the type {name}"
+            yield from _suspicious(inner, name)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _suspicious(inner, key)
+    elif isinstance(value, str):
+        if key == "expr_str" and not _is_arithmetic(value):
+            yield f"the size {value[:60]!r}"
+        if key == "target" and not _TARGET.fullmatch(value):
+            yield f"the operator {value[:60]!r}"
+        if key in ("name", "as_name") and not _NAME.fullmatch(value):
+            yield f"the name {value[:60]!r}"
+        if key in ("in_spec", "out_spec") and value:
+            yield from _suspicious(json.loads(value))
+
+
+def _is_arithmetic(text: str) -> bool:
+    """Tells whether an expression has only numbers, symbols such as `s77` and known functions."""
+    text = re.sub(r"Symbol\('(\w+)'", r"Symbol(\1", text)
+    words = re.findall(r"[A-Za-z_]\w*", text)
+    return bool(_EXPRESSION.fullmatch(text)) and all(map(_WORD.fullmatch, words))

@@ -1,0 +1,97 @@
+"""`model inspect` as a user runs it: the real command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from beam_serving.cli import main
+from tests.models.conftest import DIGITS
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    try:
+        code = main(["model", *arguments])
+    except SystemExit as err:
+        code = int(err.code or 0)
+    output = capsys.readouterr()
+    return code, output.out, output.err
+
+
+def test_a_table_says_what_a_model_is(capsys: pytest.CaptureFixture[str]) -> None:
+    directory = DIGITS / "onnx"
+
+    code, out, err = run(capsys, "inspect", str(directory))
+
+    lines = dict(line.split(maxsplit=1) for line in out.splitlines() if not line.startswith(("batch", "load")))
+    assert (code, err) == (0, "")
+    assert lines == {
+        "directory": str(directory),
+        "format": "onnx (an ONNX model)",
+        "engine": "openvino",
+        "files": "model.onnx (103,610 bytes)",
+        "size": "103,610 bytes",
+        "input": "input  float32[?, 3, 32, 32]",
+        "output": "prob  float32[?, 10]",
+    }
+    titles = [line[:12].strip() for line in out.splitlines()]
+    assert titles[5:] == ["load time", "input", "output", "batch of 1", "batch of 8"]
+
+
+def test_programs_get_json(capsys: pytest.CaptureFixture[str]) -> None:
+    directory = DIGITS / "bigdl_split"
+
+    code, out, _ = run(capsys, "inspect", str(directory), "--json", "--shape", "3,32,32")
+
+    about = json.loads(out)
+    assert code == 0
+    assert about["files"] == {"model.model": 4219, "model.bin": 103_708}
+    assert about["size_bytes"] == 4219 + 103_708
+    assert about["inputs"] == [
+        {"name": "input", "dtype": "float32", "shape": [None, 3, 32, 32], "text": "float32[?, 3, 32, 32]"}
+    ]
+    assert [one["batch_size"] for one in about["trial"]] == [1, 8]
+    assert all(one["median_ms"] > 0 for one in about["trial"])
+
+
+def test_a_saved_model_is_all_of_its_directory(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "inspect", str(DIGITS / "tf_saved_model"), "--json")
+
+    assert sorted(json.loads(out)["files"]) == [
+        "fingerprint.pb",
+        "saved_model.pb",
+        "variables/variables.data-00000-of-00001",
+        "variables/variables.index",
+    ]
+
+
+def test_the_noop_model_can_be_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "inspect", "noop")
+
+    assert code == 0
+    assert "input       any  as it comes" in out.splitlines()
+
+
+def test_what_cannot_be_served_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, err = run(capsys, "inspect", str(tmp_path))
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {tmp_path}: is empty; wanted is one model: ")
+    assert err.count("\n") == 1
+
+    code, _, err = run(capsys, "inspect", str(DIGITS / "bigdl"))
+    assert code == 2
+    assert "does not say its input shape" in err
+    assert err.count("\n") == 1
+
+
+def test_a_wrong_shape_says_what_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "inspect", "noop", "--shape", "3,x")
+    assert code == 2
+    assert err.endswith("argument --shape: wants numbers joined by commas, as 3,224,224, got '3,x'\n")
+
+
+def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--help"], ["inspect", "--help"]):
+        code, out, _ = run(capsys, *arguments)
+        assert code == 0
+        assert "python -m beam_serving model inspect my_model/" in out

@@ -1,0 +1,59 @@
+"""Inputs of text: from whatever a client can send to an array of strings."""
+
+import base64
+
+import numpy as np
+import pytest
+
+from beam_serving.errors import RequestError
+from beam_serving.models.base import STRING, TensorSpec
+from beam_serving.records import Generation, Image, Payload
+from beam_serving.transforms.decode import tensors_for
+from beam_serving.transforms.image import ImageRules
+
+ONE = (TensorSpec("text", (), STRING),)
+MANY = (TensorSpec("text", (None,), STRING),)
+
+
+def decoded(value: Image | np.ndarray, inputs: tuple[TensorSpec, ...], generation: Generation) -> np.ndarray:
+    return tensors_for(Payload(b"a", {"text": value}, generation), inputs, ImageRules())["text"]
+
+
+@pytest.mark.parametrize("dtype", [object, str])
+def test_a_list_of_texts_goes_to_an_input_of_many(dtype: type) -> None:
+    tensor = decoded(np.array(["a", "bc"], dtype), MANY, Generation.ARROW)
+
+    assert tensor.dtype == STRING
+    assert tensor.tolist() == ["a", "bc"]
+
+
+def test_a_list_of_one_text_goes_to_an_input_of_one() -> None:
+    tensor = decoded(np.array(["abc"], object), ONE, Generation.ARROW)
+
+    assert tensor.shape == ()
+    assert tensor.item() == "abc"
+
+
+def test_a_text_that_looks_like_an_image_is_a_text_again() -> None:
+    # "cats" is valid base64, so that the wire takes it for an image.
+    image = Image(base64.b64decode("cats"))
+
+    assert decoded(image, ONE, Generation.ARROW).item() == "cats"
+    assert decoded(image, MANY, Generation.ARROW).tolist() == ["cats"]
+
+
+def test_a_model_that_decodes_images_itself_gets_the_file() -> None:
+    assert decoded(Image(b"\xff\xd8file"), ONE, Generation.NATIVE).item() == b"\xff\xd8file"
+
+
+def test_numbers_are_no_text_and_text_is_no_number() -> None:
+    with pytest.raises(RequestError, match="input 'text' has type float32, the model takes string"):
+        decoded(np.zeros((2,), np.float32), MANY, Generation.ARROW)
+    number = (TensorSpec("text", (None,), np.dtype(np.float32)),)
+    with pytest.raises(RequestError, match="input 'text' has type string, the model takes float32"):
+        decoded(np.array(["1"], object), number, Generation.ARROW)
+
+
+def test_too_many_texts_are_refused() -> None:
+    with pytest.raises(RequestError, match=r"input 'text' has shape \[2\], the model takes \[\]"):
+        decoded(np.array(["a", "b"], object), ONE, Generation.ARROW)
