@@ -52,7 +52,8 @@ class ModelOptions:
     `input_shape` (without batch axis) stands in where the model file does not say its own; `threads` is the number
     of engine threads, 0 for the engine's choice or OMP_NUM_THREADS; `precision` is f32, bf16 or int8; `device` is
     cpu, cuda or auto (cuda where torch has one and can run the model). `input_names` are given to the inputs in the
-    model's order; `output_names` are the outputs to serve, all of them when it is empty.
+    model's order; `output_names` are the outputs to serve, all of them when it is empty. Batches of `full_batch` rows
+    will come most: an engine may have a faster form for them.
     """
 
     engine: str = "auto"
@@ -62,6 +63,7 @@ class ModelOptions:
     input_shape: tuple[int, ...] | None = None
     input_names: tuple[str, ...] = ()
     output_names: tuple[str, ...] = ()
+    full_batch: int | None = None
 
 
 def engine_threads(options: ModelOptions) -> int:

@@ -6,6 +6,7 @@ Beam's module of that name imports torch wherever torch is installed, which cost
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 
 from apache_beam.utils.shared import Shared
@@ -58,14 +59,17 @@ class SharedModel:
         return self.acquire().batch_size if self._batch_size is None else self._batch_size
 
     def _load(self) -> WorkerModel:
-        model = load(find_model(self._directory, self._options.engine), self._options)
-        warm_up(model, self._batch_size or 1)
+        files = find_model(self._directory, self._options.engine)
+        batch_size = self._batch_size or best_batch_size(load(files, self._options))
+        model = load(files, dataclasses.replace(self._options, full_batch=batch_size))
+        warm_up(model, batch_size)
+        if batch_size > 1:
+            warm_up(model, 1)
         if texts := [spec.name for spec in model.outputs if spec.dtype == STRING]:
             remedy = "name the others in model: outputs"
             raise ModelLoadError(
                 f"{self._directory}: output {texts[0]!r} is text, which results do not carry; {remedy}"
             )
-        batch_size = self._batch_size or best_batch_size(model)
         stats = stats_of_process()
         stats.engine, stats.batch_size = model.engine, batch_size
         return WorkerModel(model, batch_size)

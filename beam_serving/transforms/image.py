@@ -88,7 +88,7 @@ def tensor_of_image(encoded: bytes, spec: TensorSpec, rules: ImageRules) -> np.n
     if size.width * size.height > rules.max_pixels:
         raise RequestError(f"image of {size.width}x{size.height} pixels: more than the {rules.max_pixels} allowed")
     try:
-        pixels = _pixels(np.frombuffer(encoded, np.uint8), frame.channels)
+        pixels = _pixels(np.frombuffer(encoded, np.uint8), frame.channels, rules.color)
     except cv2.error as err:
         raise RequestError(f"image of {len(encoded)} bytes cannot be decoded ({err.err})") from err
     if pixels is None:
@@ -96,10 +96,12 @@ def tensor_of_image(encoded: bytes, spec: TensorSpec, rules: ImageRules) -> np.n
     return _fit(pixels, frame, spec, rules)
 
 
-def _pixels(encoded: np.ndarray, channels: int) -> Any:
-    """Gives the pixels, uint8, or None where OpenCV finds the data corrupt."""
-    if channels != 4:
-        return cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR)
+def _pixels(encoded: np.ndarray, channels: int, color: str) -> Any:
+    """Gives the pixels, uint8, or None where OpenCV finds the data corrupt; of 4 channels always in BGRA order."""
+    if channels == 1:
+        return cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
+    if channels == 3:
+        return cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB if color == "rgb" else cv2.IMREAD_COLOR)
     # Only this keeps alpha; it also keeps 16 bits, and pays no heed to the orientation.
     pixels: Any = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
     if pixels is None:
@@ -113,8 +115,8 @@ def _fit(pixels: Any, frame: _Frame, spec: TensorSpec, rules: ImageRules) -> np.
     height, width = frame.height or pixels.shape[0], frame.width or pixels.shape[1]
     if pixels.shape[:2] != (height, width) or rules.resize == "crop":
         pixels = resized(pixels, height, width, rules.resize, rules.resize_to)
-    if frame.channels > 1 and rules.color == "rgb":
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if frame.channels == 3 else cv2.COLOR_BGRA2RGBA)
+    if frame.channels == 4 and rules.color == "rgb":
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA)
     if frame.channels_first and len(spec.shape) == 3:
         return _planes(pixels, frame.channels, spec.dtype, rules)
     if not rules.plain:
@@ -126,11 +128,11 @@ def _fit(pixels: Any, frame: _Frame, spec: TensorSpec, rules: ImageRules) -> np.
 
 def _planes(pixels: Any, channels: int, dtype: np.dtype, rules: ImageRules) -> np.ndarray:
     """Gives channels first. Copying plane by plane takes half the time of a transposed copy (40 against 80 us)."""
-    planes = np.empty((channels, *pixels.shape[:2]), dtype)
-    means, scales = np.broadcast_to(rules.mean, channels), np.broadcast_to(rules.scale, channels)
+    planes = np.empty((channels, *pixels.shape[:2]), dtype if rules.plain else np.float32)
     for index, plane in enumerate(cv2.split(pixels)):
-        if rules.plain:
-            planes[index] = plane
-        else:
-            planes[index] = (plane - np.float32(means[index])) * np.float32(scales[index])
-    return planes
+        planes[index] = plane
+    if rules.plain:
+        return planes
+    planes -= np.reshape(np.asarray(rules.mean, np.float32), (-1, 1, 1))
+    planes *= np.reshape(np.asarray(rules.scale, np.float32), (-1, 1, 1))
+    return planes.astype(dtype, copy=False)

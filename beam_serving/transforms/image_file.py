@@ -70,7 +70,7 @@ def _jpeg(encoded: bytes) -> ImageSize:
             size = ImageSize(_int(encoded, at + 7, length=2), _int(encoded, at + 5, length=2))
         if marker == _START_OF_SCAN:
             # Inside a scan a 0xFF of the data is followed by 0, so this pair can only be the end.
-            if size is None or encoded.find(_END_OF_IMAGE, at + length) < 0:
+            if size is None or encoded.rfind(_END_OF_IMAGE, at + length) < 0:
                 break
             return size
         at += 2 + length
