@@ -83,7 +83,9 @@ class _Engine:
         try:
             if self._request is None:
                 self._request = self._compiled(self._model)
-            for position, array in enumerate(arrays):
+            # The request does not keep what it reads in place: without `held`, a copy of read-only input would be gone.
+            held = [array.astype(str) if array.dtype == STRING else readable(array) for array in arrays]
+            for position, array in enumerate(held):
                 self._request.set_input_tensor(position, _tensor(array))
             # Not infer(): on a stream of one thread it swallows what the plugin throws (2026.4) and leaves the outputs
             # of the batch before, someone else's. This is faster, too.
@@ -101,9 +103,8 @@ class _Engine:
 
 
 def _tensor(array: np.ndarray) -> openvino.Tensor:
-    if array.dtype == STRING:
-        return openvino.Tensor(array.astype(str))
-    return openvino.Tensor(readable(array), shared_memory=True)
+    # Text is always copied.
+    return openvino.Tensor(array) if array.dtype.kind == "U" else openvino.Tensor(array, shared_memory=True)
 
 
 def _owned(tensor: openvino.Tensor) -> np.ndarray:
