@@ -67,8 +67,8 @@ class _Engine:
     """A compiled model that is compiled anew after a failure, and a second one for full batches.
 
     After an input whose free sizes do not fit, the CPU plugin (2026.4) goes on to fail for inputs that do. Models
-    without such sizes do not get there, so theirs is not kept in memory beside the compiled one; and only they have a
-    form for batches of `full_batch` rows, which saves about a tenth of the time and costs a second copy of the weights.
+    without such sizes do not get there, so theirs is not kept beside the compiled one; and only they have a form for
+    batches of `full_batch` rows, which saves about a tenth of the time and costs a second copy of the weights.
     """
 
     def __init__(
@@ -91,10 +91,12 @@ class _Engine:
                 self._request = self._compiled(self._model)
             is_full = self._full_request is not None and len(arrays[0]) == self._full_batch
             request: Any = self._full_request if is_full else self._request
-            for position, array in enumerate(arrays):
+            # The request does not keep what it reads in place: without `held`, a copy of read-only input would be gone.
+            held = [array.astype(str) if array.dtype == STRING else readable(array) for array in arrays]
+            for position, array in enumerate(held):
                 request.set_input_tensor(position, _tensor(array))
-            # Not infer(): on a stream of one thread it swallows what the plugin throws (2026.4) and leaves the outputs
-            # of the batch before, someone else's. This is faster, too.
+            # Not infer(): on one thread it swallows what the plugin throws (2026.4) and leaves the outputs of the
+            # batch before, someone else's. This is faster, too.
             request.start_async(share_inputs=True)
             request.wait()
             return [_owned(request.get_output_tensor(position)) for position in self._outputs]
@@ -109,9 +111,8 @@ class _Engine:
 
 
 def _tensor(array: np.ndarray) -> openvino.Tensor:
-    if array.dtype == STRING:
-        return openvino.Tensor(array.astype(str))
-    return openvino.Tensor(readable(array), shared_memory=True)
+    # Text is always copied.
+    return openvino.Tensor(array) if array.dtype.kind == "U" else openvino.Tensor(array, shared_memory=True)
 
 
 def _owned(tensor: openvino.Tensor) -> np.ndarray:
@@ -142,7 +143,6 @@ def compile_model(model: openvino.Model, options: ModelOptions, source: Path) ->
         ModelLoadError: the options do not fit the model, or OpenVINO cannot compile it.
     """
     properties = _properties(options)
-    device = options.device.upper()
     try:
         model = _with_outputs(model, options.output_names, source)
         _set_input_shape(model, options, source)
@@ -158,7 +158,9 @@ def compile_model(model: openvino.Model, options: ModelOptions, source: Path) ->
         if options.precision == "int8":
             compress_weights(model, source)
         full_batch = options.full_batch if batch is None else None
-        return OpenVinoModel(_Engine(model, device, properties, full_batch).infer, inputs, outputs, batch)
+        return OpenVinoModel(
+            _Engine(model, options.device.upper(), properties, full_batch).infer, inputs, outputs, batch
+        )
     except OPENVINO_ERRORS as err:
         raise ModelLoadError(f"{source}: OpenVINO cannot compile it: {first_reason(err)}") from err
 

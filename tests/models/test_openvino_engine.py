@@ -8,6 +8,8 @@ from openvino import opset13 as ops
 
 from beam_serving.errors import ModelError, ModelLoadError
 from beam_serving.models.base import LoadedModel, ModelOptions, TensorSpec
+from beam_serving.models.detect import find_model
+from beam_serving.models.loading import load
 from beam_serving.models.openvino_engine import compile_model, read_model
 
 FLOAT32 = np.dtype(np.float32)
@@ -36,6 +38,17 @@ def mixing(batch: int) -> openvino.Model:
     x = ops.parameter([batch, 4], np.float32, "x")
     mean = ops.reduce_mean(x, np.array([0]), keep_dims=True)
     return openvino.Model([ops.subtract(x, mean)], [x])
+
+
+def test_read_only_input_is_read_before_its_copy_is_gone(digits: Path, golden: dict[str, np.ndarray]) -> None:
+    """What comes off the wire is read-only; the engine's copy of it was freed, and another request's data read."""
+    served = load(find_model(digits / "openvino"))
+    wanted = served.predict({"x": golden["input_nchw"]})["output"]
+
+    for turn in range(200):
+        row = turn % 16
+        array = np.frombuffer(golden["input_nchw"][row].tobytes(), np.float32).reshape(1, 3, 32, 32)
+        np.testing.assert_allclose(served.predict({"x": array})["output"], wanted[row : row + 1], atol=1e-5)
 
 
 def test_a_fixed_batch_is_freed(digits: Path, golden: dict[str, np.ndarray]) -> None:
