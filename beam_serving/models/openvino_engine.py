@@ -142,7 +142,6 @@ def compile_model(model: openvino.Model, options: ModelOptions, source: Path) ->
     Raises:
         ModelLoadError: the options do not fit the model, or OpenVINO cannot compile it.
     """
-    properties = _properties(options)
     try:
         model = _with_outputs(model, options.output_names, source)
         _set_input_shape(model, options, source)
@@ -158,9 +157,8 @@ def compile_model(model: openvino.Model, options: ModelOptions, source: Path) ->
         if options.precision == "int8":
             compress_weights(model, source)
         full_batch = options.full_batch if batch is None else None
-        return OpenVinoModel(
-            _Engine(model, options.device.upper(), properties, full_batch).infer, inputs, outputs, batch
-        )
+        engine = _Engine(model, options.device.upper(), _properties(options), full_batch)
+        return OpenVinoModel(engine.infer, inputs, outputs, batch)
     except OPENVINO_ERRORS as err:
         raise ModelLoadError(f"{source}: OpenVINO cannot compile it: {first_reason(err)}") from err
 
