@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 from beam_serving import __version__
 from beam_serving.arguments import Parser
 from beam_serving.errors import BeamServingError, ConfigError
+
+_log = logging.getLogger(__name__)
 
 COMMANDS = {
     "quickstart": "push some images through a demo model and print its answers",
@@ -69,6 +72,8 @@ def serve(arguments: Sequence[str]) -> int:
     if own.runner not in LOCAL_RUNNERS:
         raise ConfigError(f"--runner={own.runner} is not served yet; wanted is one of {', '.join(LOCAL_RUNNERS)}")
     settings = load_settings(own.config)
+    if settings.spark is not None:
+        _log.info("the section 'spark' of %s is checked; --runner=%s does not use it", own.config, own.runner)
     workers = own.workers or settings.params.workers
     count = available_cores() if workers == "auto" else int(workers)
     return Supervisor(settings, count, for_beam, own.drain, own.log_level).run()

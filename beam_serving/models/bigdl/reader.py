@@ -71,7 +71,7 @@ def _parameters(root: Module, given: InputShapes | None) -> list[ov.op.Parameter
     names = _input_names(root)
     shapes = _stored_shapes(root) or _given_shapes(given, len(names))
     if shapes is None:
-        raise ModelLoadError("the file does not say its input shape: set data: shape, without the batch, as in 3,224,224")
+        raise ModelLoadError("the file does not say its input shape; set data: shape, as in 3,224,224")
     if len(shapes) != len(names):
         names = [f"input{index}" for index in range(len(shapes))]
     parameters = []

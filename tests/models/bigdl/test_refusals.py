@@ -81,7 +81,7 @@ def test_another_file_is_no_weights_file(tmp_path: Path) -> None:
 
 def test_an_unknown_input_shape_is_asked_for() -> None:
     message = refusal(LENET / "lenet5.model", None, None)
-    assert message.endswith("the file does not say its input shape: set it (without the batch), as in 3x224x224")
+    assert message.endswith("the file does not say its input shape; set data: shape, as in 3,224,224")
 
 
 def test_an_input_that_does_not_fit_names_the_layer() -> None:
