@@ -216,7 +216,7 @@ async def _announced(inbox: Inbox, deadline: float) -> list[bytes]:
     """
     try:
         heard = [await asyncio.wait_for(inbox.get(), deadline - asyncio.get_running_loop().time())]
-    except asyncio.TimeoutError:
+    except TimeoutError:
         return []
     while not inbox.empty():
         heard.append(inbox.get_nowait())
