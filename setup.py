@@ -46,6 +46,7 @@ setup(
         "pydantic>=2.7",
         "PyYAML>=6",
         "redis>=5.2",
+        "simplejpeg>=1.8",
         "tqdm>=4.66",
     ],
     extras_require=EXTRAS,

@@ -62,9 +62,9 @@ class _Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_boolean(cls, value: Any) -> Any:
+    def _no_boolean(cls, value: Any, info: ValidationInfo) -> Any:
         # YAML reads yes, no, on and off as booleans, and pydantic would take these for 1 and 0.
-        if isinstance(value, bool):
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
             raise ValueError("cannot be true or false")
         return value
 
@@ -94,6 +94,7 @@ class Data(_Section):
     resize_to: int | None = Field(default=None, gt=0)
     mean: Floats = (0.0,)
     scale: Floats = (1.0,)
+    strict_images: bool = False
     max_pixels: int = Field(default=50_000_000, gt=0)
     max_payload_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
     result_ttl_s: float = Field(default=86_400, ge=0)

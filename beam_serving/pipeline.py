@@ -57,7 +57,16 @@ def steps(settings: Settings, consumers: Iterable[str], drain: bool = False) -> 
     )
     shared_model = SharedModel(model.path, options, None if params.batch_size == "auto" else params.batch_size)
     batch_size = shared_model.batch_size()
-    rules = ImageRules(data.color, data.layout, data.mean, data.scale, data.max_pixels, data.resize, data.resize_to)
+    rules = ImageRules(
+        data.color,
+        data.layout,
+        data.mean,
+        data.scale,
+        data.max_pixels,
+        data.resize,
+        data.resize_to,
+        data.strict_images,
+    )
     reading = Reading(at, data.streams, data.group, batch_size, params.poll_s, params.reclaim_idle_s)
     return Serving(
         model=shared_model,

@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
+import simplejpeg
 
 from beam_serving.errors import RequestError
 from beam_serving.models.base import TensorSpec
-from beam_serving.transforms.image_file import image_size
+from beam_serving.transforms.image_file import JPEG, image_size
 from beam_serving.transforms.resize import resized
 
 _CHANNELS = (1, 3, 4)
@@ -25,6 +26,8 @@ class ImageRules:
 
     `resize` is how an image gets its size: `stretch` to it, whatever the sides' ratio was; `fit` into it, with black
     beside it; `crop`: the shorter side becomes `resize_to` (or just long enough), then the middle is taken.
+
+    With `strict` a JPEG whose data is corrupt is refused. OpenCV decodes what it can of it and tells nobody.
     """
 
     color: Literal["bgr", "rgb"] = "bgr"
@@ -34,6 +37,7 @@ class ImageRules:
     max_pixels: int = 50_000_000
     resize: Literal["stretch", "fit", "crop"] = "stretch"
     resize_to: int | None = None
+    strict: bool = False
 
     @property
     def plain(self) -> bool:
@@ -87,6 +91,8 @@ def tensor_of_image(encoded: bytes, spec: TensorSpec, rules: ImageRules) -> np.n
     size = image_size(encoded)
     if size.width * size.height > rules.max_pixels:
         raise RequestError(f"image of {size.width}x{size.height} pixels: more than the {rules.max_pixels} allowed")
+    if rules.strict and encoded.startswith(JPEG):
+        _refuse_corrupt(encoded)
     try:
         pixels = _pixels(np.frombuffer(encoded, np.uint8), frame.channels, rules.color)
     except cv2.error as err:
@@ -94,6 +100,13 @@ def tensor_of_image(encoded: bytes, spec: TensorSpec, rules: ImageRules) -> np.n
     if pixels is None:
         raise RequestError(f"image of {len(encoded)} bytes cannot be decoded: its data is corrupt")
     return _fit(pixels, frame, spec, rules)
+
+
+def _refuse_corrupt(encoded: bytes) -> None:
+    try:
+        simplejpeg.decode_jpeg(encoded, "GRAY", fastdct=True, min_height=8, min_width=8, min_factor=8, strict=True)
+    except ValueError as err:
+        raise RequestError(f"corrupt JPEG of {len(encoded)} bytes: {err}") from err
 
 
 def _pixels(encoded: np.ndarray, channels: int, color: str) -> Any:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from beam_serving.errors import RequestError
 
+JPEG = b"\xff\xd8\xff"
+"""How a JPEG file begins."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SIZES_AT = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 """JPEG markers SOF0..SOF15 without DHT, JPG and DAC: the segments that hold the frame's size."""
@@ -32,7 +34,7 @@ def image_size(encoded: bytes) -> ImageSize:
     Raises:
         RequestError: it is no JPEG, PNG, BMP or WebP file, its header is broken, or its end is missing.
     """
-    if encoded.startswith(b"\xff\xd8\xff"):
+    if encoded.startswith(JPEG):
         return _jpeg(encoded)
     if encoded.startswith(_PNG):
         return _png(encoded)

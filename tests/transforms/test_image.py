@@ -234,3 +234,27 @@ def test_a_jpeg_file_of_printing_colours_becomes_screen_colours(channels: int, r
     encoded = (Path(__file__).parent / "fixtures" / "cmyk_red.jpg").read_bytes()
     tensor = tensor_of_image(encoded, spec(8, 8, channels), PLAIN)
     np.testing.assert_allclose(tensor, np.broadcast_to(np.array(red, np.float32), (8, 8, channels)), atol=2)
+
+
+def damaged_jpeg() -> bytes:
+    """A JPEG with scrambled data in its middle; OpenCV decodes it without a word."""
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    encoded = bytearray(cv2.imencode(".jpg", noise)[1].tobytes())
+    for position in range(1200, 1260):
+        encoded[position] ^= 0x55
+    return bytes(encoded)
+
+
+def test_corrupt_jpeg_data_is_refused_in_strict_mode_only() -> None:
+    spec = TensorSpec("image", (3, 64, 64), np.dtype(np.float32))
+    assert tensor_of_image(damaged_jpeg(), spec, ImageRules()).shape == (3, 64, 64)
+    with pytest.raises(RequestError, match=r"^corrupt JPEG of \d+ bytes: "):
+        tensor_of_image(damaged_jpeg(), spec, ImageRules(strict=True))
+
+
+def test_a_sound_jpeg_passes_in_strict_mode() -> None:
+    spec = TensorSpec("image", (3, 64, 64), np.dtype(np.float32))
+    sound = cv2.imencode(".jpg", np.full((64, 64, 3), 99, np.uint8))[1].tobytes()
+    assert np.array_equal(
+        tensor_of_image(sound, spec, ImageRules(strict=True)), tensor_of_image(sound, spec, ImageRules())
+    )
