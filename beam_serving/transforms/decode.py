@@ -34,6 +34,8 @@ def tensors_for(payload: Payload, inputs: tuple[TensorSpec, ...], rules: ImageRu
         RequestError: an input is missing or unknown, or a value does not fit; the message begins with the uri.
     """
     try:
+        if not inputs:
+            return _as_they_came(payload)
         return {
             spec.name: _tensor(_text(value, spec, payload), spec, rules) for spec, value in _matched(payload, inputs)
         }
@@ -41,12 +43,15 @@ def tensors_for(payload: Payload, inputs: tuple[TensorSpec, ...], rules: ImageRu
         raise RequestError(f"request {payload.uri.decode(errors='backslashreplace')[:64]!r}: {err}") from err
 
 
+def _as_they_came(payload: Payload) -> dict[str, np.ndarray]:
+    tensors = {name: value for name, value in payload.inputs.items() if not isinstance(value, Image)}
+    if len(tensors) < len(payload.inputs):
+        raise RequestError("the model does not say what it takes, so it takes no images; set data: shape")
+    return tensors
+
+
 def _matched(payload: Payload, inputs: tuple[TensorSpec, ...]) -> Iterable[tuple[TensorSpec, Image | np.ndarray]]:
     given = payload.inputs
-    if not inputs:
-        if any(isinstance(value, Image) for value in given.values()):
-            raise RequestError("the model does not say what it takes, so it takes no images; set data: shape")
-        return [(TensorSpec(name, value.shape, value.dtype), value) for name, value in given.items()]  # type: ignore[union-attr]
     if len(inputs) == len(given):
         if all(spec.name in given for spec in inputs):
             return [(spec, given[spec.name]) for spec in inputs]
