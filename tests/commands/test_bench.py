@@ -147,4 +147,4 @@ def test_a_plot_without_matplotlib_is_refused_with_the_command_that_installs_it(
 def test_the_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["bench", "--help"])
-    assert "example:\n  python -m beam_serving bench --rounds 7" in capsys.readouterr().out
+    assert "examples:\n  python -m beam_serving bench --rounds 7" in capsys.readouterr().out

@@ -1,13 +1,19 @@
 """`beam-serving bench`: this service against plain loops, in one run and by turns. benchmarks/README.md says how.
 
+mobilenet   the network that is served
+writers     write it in every model format
 workloads   what is served: the model, the requests
+frameworks  runs a model of each format as its own framework does
 handwritten what anyone would write without this package: decode, infer, rank
 plain_loop  contestants `loop` and `loops`: these steps in a process, without a queue
 redis_loop  contestant `redis_loop`: these steps behind a Redis stream
+engine_loop contestants `auto` and `native`: an engine of this package alone
 contestants starts each of them, and the service, and makes them work
 load        the load generator: fills queues, waits for results
 rounds      who is measured when
-summary     medians, ratios, table, JSON, plot
+summary     medians, ratios, table
+formats     the workload that compares every model format
+plot        the same as a picture
 """
 
 from collections.abc import Sequence

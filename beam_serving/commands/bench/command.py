@@ -6,6 +6,8 @@ import argparse
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,14 @@ from tqdm import tqdm
 from beam_serving.arguments import Parser
 from beam_serving.commands.bench import workloads
 from beam_serving.commands.bench.contestants import Shape, contestants
+from beam_serving.commands.bench.formats import CONTESTANTS as FORMAT_CONTESTANTS
+from beam_serving.commands.bench.formats import formats_table, measure_format
 from beam_serving.commands.bench.machine import machine_facts
+from beam_serving.commands.bench.plot import plot, require_matplotlib
 from beam_serving.commands.bench.processes import require_proc
 from beam_serving.commands.bench.rounds import Plan, measure
-from beam_serving.commands.bench.summary import plot, require_matplotlib, summarise, table
+from beam_serving.commands.bench.summary import summarise, table
+from beam_serving.commands.bench.writers import WRITERS
 from beam_serving.cores import available_cores
 from beam_serving.embedded import embedded_redis
 from beam_serving.errors import ConfigError
@@ -25,6 +31,8 @@ from beam_serving.errors import ConfigError
 _CONTESTANTS = 4
 _FULL = Plan(rounds=5, seconds=3.0)
 _QUICK = Plan(rounds=1, seconds=0.3)
+_ALL = ("real", "noop", "formats")
+_FORMAT_BATCH = 8
 _EXAMPLES = """\
 The contestants, each with the same number of threads at work:
   loop         one process without a queue, as many engine threads as workers; every ratio is to it
@@ -32,8 +40,14 @@ The contestants, each with the same number of threads at work:
   redis_loop   a hand-written consumer of a Redis stream, as many processes as workers
   service      this service
 
-example:
+With --workload formats the loops run the framework of the format, each ratio is to the faster of the two, and two more
+contestants infer without decoding, on one thread:
+  auto         the engine that the service takes
+  native       its engine that is the format's own framework
+
+examples:
   python -m beam_serving bench --rounds 7 --json bench.json --plot bench.png
+  python -m beam_serving bench --workload formats --formats onnx,caffe
 """
 
 
@@ -47,16 +61,25 @@ def run(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     _require(options)
     default = _QUICK if options.quick else _FULL
-    plan = Plan(options.rounds or default.rounds, default.seconds)
+    plan = replace(default, rounds=options.rounds or default.rounds, seconds=options.seconds or default.seconds)
     report: dict[str, Any] = {"machine": machine_facts(), "rounds": plan.rounds, "seconds": plan.seconds}
     print("\n".join(f"{name + ':':24}{value}" for name, value in report["machine"].items()), flush=True)
-    names = ["real", "noop"] if options.workload == "all" else [options.workload]
+    names = _ALL if options.workload == "all" else (options.workload,)
+    formats = options.formats if "formats" in names else ()
+    for_formats = replace(plan, in_flight=(), warm_up_rounds=1)
+    steps = plan.steps(_CONTESTANTS) * len({*names} - {"formats"})
+    steps += for_formats.steps(FORMAT_CONTESTANTS) * len(formats)
     tqdm.monitor_interval = 0  # no thread of its own beside what is measured
-    with tqdm(total=plan.steps(_CONTESTANTS) * len(names), unit="step") as progress:
-        report["workloads"] = {name: _measured(name, options, plan, progress) for name in names}
+    with tqdm(total=steps, unit="step") as progress:
+        report["workloads"] = {name: _measured(name, options, plan, progress) for name in names if name != "formats"}
+        if formats:
+            report["formats"] = _measured_formats(options, for_formats, progress)
     for about in report["workloads"].values():
         print(f"\n{about['title']}\nbatches of {about['batch_size']}, {about['workers']} workers; ratios to the loop\n")
         print(table(about["contestants"]), flush=True)
+    if about := report.get("formats"):
+        print(f"\n{about['title']}\nbatches of {about['batch_size']}, {about['workers']} workers; records/s\n")
+        print(formats_table(about), flush=True)
     _write(report, options)
     return 0
 
@@ -73,24 +96,44 @@ def _require(options: argparse.Namespace) -> None:
 
 def _measured(name: str, options: argparse.Namespace, plan: Plan, progress: Any) -> dict[str, Any]:
     """Measures one workload; the progress bar moves with every figure taken."""
-
-    def on_step(what: str) -> None:
-        progress.set_description(f"{name}: {what}")
-        progress.update()
-
     progress.set_description(f"{name}: starting")
     with tempfile.TemporaryDirectory(prefix="beam-serving-bench-") as path, embedded_redis() as port:
         folder = Path(path)
         workload = workloads.real(folder) if name == "real" else workloads.noop()
         shape = Shape(options.workers or available_cores(), options.batch_size or workload.batch_size)
         with contestants(workload, shape, port, folder) as all_contestants:
-            figures = measure(all_contestants, plan, on_step)
+            figures = measure(all_contestants, plan, partial(_on_step, progress, name))
     return {
         "title": workload.title,
         "batch_size": shape.batch_size,
         "workers": shape.workers,
         "contestants": summarise(figures),
     }
+
+
+def _measured_formats(options: argparse.Namespace, plan: Plan, progress: Any) -> dict[str, Any]:
+    """Measures one format after the other; those that are not installed are listed with what installs them."""
+    shape = Shape(options.workers or available_cores(), options.batch_size or _FORMAT_BATCH)
+    measured: dict[str, dict[str, Any]] = {}
+    for form in options.formats:
+        end = progress.n + plan.steps(FORMAT_CONTESTANTS)
+        if WRITERS[form].installed:
+            progress.set_description(f"{form}: writing and starting")
+            measured[form] = measure_format(form, shape, plan, partial(_on_step, progress, form))
+        # A format may have fewer contestants.
+        progress.update(end - progress.n)
+    return {
+        "title": "; ".join(sorted({about.pop("title") for about in measured.values()})) or "no format is installed",
+        "batch_size": shape.batch_size,
+        "workers": shape.workers,
+        "measured": measured,
+        "not_installed": {form: WRITERS[form].remedy for form in options.formats if form not in measured},
+    }
+
+
+def _on_step(progress: Any, name: str, what: str) -> None:
+    progress.set_description(f"{name}: {what}")
+    progress.update()
 
 
 def _write(report: Mapping[str, Any], options: argparse.Namespace) -> None:
@@ -108,10 +151,14 @@ def _parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--workload", choices=("real", "noop", "all"), default="all", help="(%(default)s)")
+    parser.add_argument("--workload", choices=(*_ALL, "all"), default="all", help="(%(default)s)")
+    parser.add_argument(
+        "--formats", type=_formats, default=tuple(WRITERS), metavar="A,B", help=f"({','.join(WRITERS)})"
+    )
     parser.add_argument("--rounds", type=_count, help=f"rounds of all contestants ({_FULL.rounds})")
+    parser.add_argument("--seconds", type=_count, help=f"seconds of each measurement ({_FULL.seconds:g})")
     parser.add_argument("--quick", action="store_true", help="one short round, to see that it works")
-    parser.add_argument("--batch-size", type=_count, help="records in a batch (real: 8, noop: 64)")
+    parser.add_argument("--batch-size", type=_count, help="records in a batch (real, formats: 8, noop: 64)")
     parser.add_argument("--workers", type=_count, help="worker processes (one per core)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures of all rounds there")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the medians there")
@@ -122,3 +169,10 @@ def _count(text: str) -> int:
     if text.isdecimal() and int(text) >= 1:
         return int(text)
     raise argparse.ArgumentTypeError(f"wants a whole number from 1, got {text!r}")
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(text.split(",")))
+    if unknown := [name for name in names if name not in WRITERS]:
+        raise argparse.ArgumentTypeError(f"has no format {unknown[0]!r}, wanted are some of {', '.join(WRITERS)}")
+    return names

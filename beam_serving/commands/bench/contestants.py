@@ -23,6 +23,9 @@ from beam_serving.errors import BeamServingError
 
 _FIRST_BACKLOG = 256
 
+Job = tuple[str, dict[str, Any]]
+"""A program: its module, and what it has to know, as its only argument."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -85,17 +88,24 @@ class PlainLoop:
     def _ask(self, orders: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         asked = list(zip(self._processes, orders, strict=False))
         for process, order in asked:
-            assert process.stdin is not None  # noqa: S101 - asked for in _program
+            assert process.stdin is not None  # noqa: S101 - asked for in programs
             process.stdin.write(json.dumps(order).encode() + b"\n")
             process.stdin.flush()
         return [_answer(process) for process, _ in asked]
 
 
 class Queued:
-    """Worker processes behind a Redis stream. `others` are processes that belong to them and do not serve."""
+    """Worker processes behind a Redis stream, which serve batches of `batch_size`.
 
-    def __init__(self, name: str, load: Load, workers: Sequence[int], others: Sequence[int] = ()) -> None:
+    `others` are processes that belong to them and do not serve.
+    """
+
+    def __init__(
+        self, name: str, load: Load, batch_size: int, workers: Sequence[int], others: Sequence[int] = ()
+    ) -> None:
         self.name = name
+        # The plain loops serve whole batches only: with less for one worker at the end, queues would look slower.
+        self._whole = batch_size * len(workers)
         self._load = load
         self._workers = list(workers)
         self._all = [*workers, *others]
@@ -103,7 +113,7 @@ class Queued:
 
     def burst(self, seconds: float) -> Burst:
         """Queues what takes about this long at the rate of the last time and sees it drained; see `Contestant`."""
-        records = max(_FIRST_BACKLOG, int(self._rate * seconds))
+        records = -(-max(_FIRST_BACKLOG, int(self._rate * seconds)) // self._whole) * self._whole
         last = self._load.fill(records)
         started = time.perf_counter()
         cpu_before_s, redis_before_s = cpu_s(self._all), self._load.redis_cpu_s()
@@ -126,20 +136,29 @@ def contestants(workload: Workload, shape: Shape, port: int, folder: Path) -> It
     Raises:
         BeamServingError: one ended before it was ready.
     """
+    job = job_of(workload, shape, folder)
+    with ExitStack() as stack:
+        loops = stack.enter_context(programs(loop_jobs(job, shape)))
+        yield [
+            PlainLoop("loop", loops[:1]),
+            PlainLoop("loops", loops[1:]),
+            stack.enter_context(_redis_loop(workload, shape, port, job)),
+            stack.enter_context(service(workload, shape, port, folder)),
+        ]
+
+
+def job_of(workload: Workload, shape: Shape, folder: Path) -> dict[str, Any]:
+    """Writes the payloads into the folder; gives what a program has to know but for its threads."""
     payloads = folder / "payloads"
     payloads.mkdir()
     for index, payload in enumerate(workload.payloads):
         (payloads / f"{index:03}").write_bytes(payload)
-    job = {"model": workload.model, "top_n": workload.top_n, "batch_size": shape.batch_size, "payloads": str(payloads)}
-    with ExitStack() as stack:
-        loop = stack.enter_context(_programs(plain_loop.__name__, [job | {"threads": shape.workers}]))
-        loops = stack.enter_context(_programs(plain_loop.__name__, [job | {"threads": 1}] * shape.workers))
-        yield [
-            PlainLoop("loop", loop),
-            PlainLoop("loops", loops),
-            stack.enter_context(_redis_loop(workload, shape, port, job)),
-            stack.enter_context(_service(workload, shape, port, folder)),
-        ]
+    return {"model": workload.model, "top_n": workload.top_n, "batch_size": shape.batch_size, "payloads": str(payloads)}
+
+
+def loop_jobs(job: dict[str, Any], shape: Shape) -> list[Job]:
+    """Gives the program of `loop`, then those of `loops`."""
+    return [(plain_loop.__name__, job | {"threads": threads}) for threads in (shape.workers, *[1] * shape.workers)]
 
 
 @contextmanager
@@ -147,14 +166,20 @@ def _redis_loop(workload: Workload, shape: Shape, port: int, job: dict[str, Any]
     stream = f"redis_loop-{workload.name}"
     load = Load(Target(port, stream, redis_loop.GROUP, workload.requests, announces=False))
     load.make_group()
-    jobs = [job | {"threads": 1, "port": port, "stream": stream, "consumer": f"c{n}"} for n in range(shape.workers)]
-    with _programs(redis_loop.__name__, jobs) as processes:
-        yield Queued("redis_loop", load, [process.pid for process in processes])
+    more = {"threads": 1, "port": port, "stream": stream}
+    jobs = [(redis_loop.__name__, job | more | {"consumer": f"c{n}"}) for n in range(shape.workers)]
+    with programs(jobs) as processes:
+        yield Queued("redis_loop", load, shape.batch_size, [process.pid for process in processes])
     load.close()
 
 
 @contextmanager
-def _service(workload: Workload, shape: Shape, port: int, folder: Path) -> Iterator[Queued]:
+def service(workload: Workload, shape: Shape, port: int, folder: Path) -> Iterator[Queued]:
+    """Runs the service until the body ends; gives it when it is ready.
+
+    Raises:
+        BeamServingError: it ended before it was ready.
+    """
     stream = f"service-{workload.name}"
     config = {
         "name": f"bench-{uuid.uuid4().hex[:8]}",
@@ -164,16 +189,20 @@ def _service(workload: Workload, shape: Shape, port: int, folder: Path) -> Itera
     }
     load = Load(Target(port, stream, "serving", workload.requests, announces=True))
     with running_service(config, folder, RedisAt("127.0.0.1", port), ["--log-level", "warning"]) as supervisor:
-        yield Queued("service", load, children(supervisor.pid), [supervisor.pid])
+        yield Queued("service", load, shape.batch_size, children(supervisor.pid), [supervisor.pid])
     load.close()
 
 
 @contextmanager
-def _programs(module: str, jobs: Sequence[dict[str, Any]]) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Runs one process per job until the body ends; each says with a line of JSON that it is ready."""
+def programs(jobs: Sequence[Job]) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Runs one process per job until the body ends; each says with a line of JSON that it is ready.
+
+    Raises:
+        BeamServingError: one ended before that.
+    """
     processes = [
         subprocess.Popen([sys.executable, "-m", module, json.dumps(job)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        for job in jobs
+        for module, job in jobs
     ]
     try:
         for process in processes:
@@ -186,7 +215,7 @@ def _programs(module: str, jobs: Sequence[dict[str, Any]]) -> Iterator[list[subp
 
 
 def _answer(process: subprocess.Popen[bytes]) -> dict[str, Any]:
-    assert process.stdout is not None  # noqa: S101 - asked for in _programs
+    assert process.stdout is not None  # noqa: S101 - asked for in programs
     line = process.stdout.readline()
     if not line:
         raise BeamServingError(f"a loop to compare with ended with exit code {process.wait()}; its message is above")

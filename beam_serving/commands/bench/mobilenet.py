@@ -1,16 +1,13 @@
-"""A network of MobileNetV2's shape (Sandler et al. 2018, table 2) with random weights, built without any framework.
+"""A network of MobileNetV2's shape (Sandler et al. 2018, table 2) with random weights, as plain arrays.
 
 What a network computes does not matter for how fast it computes; weights of a published one would have to be
-downloaded.
+downloaded. `writers` writes it in each model format.
 """
 
-import math
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
-import openvino
-from openvino import opset13 as ops
 
 INPUT_SIZE = 224
 CLASSES = 1000
@@ -18,57 +15,93 @@ _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3
 """Expansion, output channels, blocks and stride of the first block, as in the paper."""
 
 
-def save_mobilenet(folder: Path) -> int:
-    """Writes `model.xml` and `model.bin` (float32, input `input` of shape [?, 3, 224, 224]); gives the parameters."""
-    builder = _Builder()
-    image = ops.parameter([-1, 3, INPUT_SIZE, INPUT_SIZE], np.float32, name="input")
-    image.output(0).set_names({"input"})
-    node, channels = _clipped(builder.convolve(image, 3, 32, kernel=3, stride=2)), 32
-    for expansion, width, blocks, first_stride in _STAGES:
-        for block in range(blocks):
-            node = builder.bottleneck(node, channels, width, expansion, first_stride if block == 0 else 1)
-            channels = width
-    node = _clipped(builder.convolve(node, channels, 1280))
-    pooled = ops.reduce_mean(node, np.array([2, 3]), keep_dims=False)
-    logits = builder.biased(ops.matmul(pooled, builder.weights(1280, 1280, CLASSES), False, False), (1, CLASSES))
-    scores = ops.softmax(logits, 1)
-    scores.output(0).set_names({"scores"})
-    openvino.save_model(openvino.Model([scores], [image], "mobilenet"), folder / "model.xml", compress_to_fp16=False)
-    return builder.parameters
+@dataclass(frozen=True)
+class Convolution:
+    """`filters` is (out, in per group, kernel, kernel), padded by half the kernel on every side; `clipped` to 0..6.
+
+    Batch normalisation is folded in, as any converter does.
+    """
+
+    filters: np.ndarray
+    bias: np.ndarray
+    stride: int = 1
+    groups: int = 1
+    clipped: bool = True
+
+    @property
+    def kernel(self) -> int:
+        """The kernel's height and width."""
+        return int(self.filters.shape[2])
+
+    @property
+    def padding(self) -> int:
+        """Zeros on every side."""
+        return self.kernel // 2
 
 
-class _Builder:
-    """Adds layers and counts their parameters; batch normalisation is folded in, as any converter does."""
+@dataclass(frozen=True)
+class Block:
+    """Convolutions one after the other; with `residual` their input is added to what they give."""
 
-    def __init__(self) -> None:
-        self._random = np.random.default_rng(0)
-        self.parameters = 0
-
-    def weights(self, fan_in: int, *shape: int) -> np.ndarray:
-        """Gives weights that keep the scale of what they are applied to (He et al. 2015)."""
-        return self._normal(shape, np.sqrt(2 / fan_in))
-
-    def biased(self, node: Any, shape: tuple[int, ...]) -> Any:
-        return ops.add(node, self._normal(shape, 0.1))
-
-    def convolve(self, node: Any, given: int, wanted: int, kernel: int = 1, stride: int = 1) -> Any:
-        filters = self.weights(given * kernel * kernel, wanted, given, kernel, kernel)
-        pad = [kernel // 2] * 2
-        return self.biased(ops.convolution(node, filters, [stride] * 2, pad, pad, [1, 1]), (1, wanted, 1, 1))
-
-    def bottleneck(self, node: Any, given: int, wanted: int, expansion: int, stride: int) -> Any:
-        inner = given * expansion
-        hidden = _clipped(self.convolve(node, given, inner)) if expansion > 1 else node
-        filters = self.weights(9, inner, 1, 1, 3, 3)
-        hidden = ops.group_convolution(hidden, filters, [stride] * 2, [1, 1], [1, 1], [1, 1])
-        hidden = self.convolve(_clipped(self.biased(hidden, (1, inner, 1, 1))), inner, wanted)
-        return ops.add(node, hidden) if stride == 1 and given == wanted else hidden
-
-    def _normal(self, shape: tuple[int, ...], scale: float) -> np.ndarray:
-        self.parameters += math.prod(shape)
-        values: np.ndarray = self._random.standard_normal(shape) * scale
-        return values.astype(np.float32)
+    convolutions: tuple[Convolution, ...]
+    residual: bool = False
 
 
-def _clipped(node: Any) -> Any:
-    return ops.clamp(node, 0.0, 6.0)
+@dataclass(frozen=True)
+class Network:
+    """Blocks, then the mean over height and width, `weights` of (in, classes), `bias` and a softmax.
+
+    The input `input` is float32[?, 3, 224, 224], or [?, 224, 224, 3] where the format wants the channels last.
+    """
+
+    blocks: tuple[Block, ...]
+    weights: np.ndarray
+    bias: np.ndarray
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers it has learnt, had it learnt anything."""
+        arrays = [array for block in self.blocks for one in block.convolutions for array in (one.filters, one.bias)]
+        return sum(array.size for array in (*arrays, self.weights, self.bias))
+
+
+def mobilenet() -> Network:
+    """Makes the network, the same each time."""
+    random = np.random.default_rng(0)
+    blocks = tuple(_blocks(random))
+    return Network(blocks, _normal(random, (1280, CLASSES), np.sqrt(2 / 1280)), _normal(random, (CLASSES,), 0.1))
+
+
+def _blocks(random: np.random.Generator) -> Iterator[Block]:
+    yield Block((_convolution(random, 3, 32, kernel=3, stride=2),))
+    given = 32
+    for expansion, width, count, first_stride in _STAGES:
+        for number in range(count):
+            stride = first_stride if number == 0 else 1
+            inner = given * expansion
+            widened = [_convolution(random, given, inner)] if expansion > 1 else []
+            depthwise = _convolution(random, inner, inner, kernel=3, stride=stride, groups=inner)
+            narrowed = _convolution(random, inner, width, clipped=False)
+            yield Block((*widened, depthwise, narrowed), residual=stride == 1 and given == width)
+            given = width
+    yield Block((_convolution(random, given, 1280),))
+
+
+def _convolution(
+    random: np.random.Generator,
+    given: int,
+    wanted: int,
+    kernel: int = 1,
+    stride: int = 1,
+    groups: int = 1,
+    clipped: bool = True,
+) -> Convolution:
+    fan_in = given // groups * kernel * kernel
+    # He et al. 2015: these keep the scale of what they are applied to.
+    filters = _normal(random, (wanted, given // groups, kernel, kernel), np.sqrt(2 / fan_in))
+    return Convolution(filters, _normal(random, (wanted,), 0.1), stride, groups, clipped)
+
+
+def _normal(random: np.random.Generator, shape: tuple[int, ...], scale: float) -> np.ndarray:
+    values: np.ndarray = random.standard_normal(shape) * scale
+    return values.astype(np.float32)

@@ -10,30 +10,32 @@ import numpy as np
 
 from beam_serving.commands.bench.contestants import Burst, Contestant
 
-IN_FLIGHT = (1, 64)
-_WARM_UP_ROUNDS = 2
-
 Figures = dict[str, list[float]]
 """The figures of one contestant by name, one value per round; a name ends in its unit."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`rounds` rounds in which every contestant works about `seconds` for each kind of figure."""
+    """`rounds` rounds in which every contestant works about `seconds` for each kind of figure.
+
+    Latencies are measured with each of these numbers of records `in_flight`. Rounds of warm-up do not count.
+    """
 
     rounds: int
     seconds: float
+    in_flight: tuple[int, ...] = (1, 64)
+    warm_up_rounds: int = 2
 
     def steps(self, contestants: int) -> int:
         """Gives the number of measurements, warm-up included."""
-        return (self.rounds + _WARM_UP_ROUNDS) * contestants * (1 + len(IN_FLIGHT))
+        return (self.rounds + self.warm_up_rounds) * contestants * (1 + len(self.in_flight))
 
 
 def measure(contestants: Sequence[Contestant], plan: Plan, on_step: Callable[[str], object]) -> dict[str, Figures]:
     """Measures all contestants by turns and gives their figures by name; `on_step` hears what comes next."""
     figures: dict[str, Figures] = {contestant.name: defaultdict(list) for contestant in contestants}
-    for number in range(-_WARM_UP_ROUNDS, plan.rounds):
-        measured = _round(contestants, plan.seconds, on_step)
+    for number in range(-plan.warm_up_rounds, plan.rounds):
+        measured = _round(contestants, plan, on_step)
         if number < 0:
             continue
         for name, own in measured.items():
@@ -43,16 +45,16 @@ def measure(contestants: Sequence[Contestant], plan: Plan, on_step: Callable[[st
 
 
 def _round(
-    contestants: Sequence[Contestant], seconds: float, on_step: Callable[[str], object]
+    contestants: Sequence[Contestant], plan: Plan, on_step: Callable[[str], object]
 ) -> dict[str, dict[str, float]]:
     figures: dict[str, dict[str, float]] = {}
     for contestant in contestants:
         on_step(f"{contestant.name}, full load")
-        figures[contestant.name] = _of_burst(contestant.burst(seconds))
-    for in_flight in IN_FLIGHT:
+        figures[contestant.name] = _of_burst(contestant.burst(plan.seconds))
+    for in_flight in plan.in_flight:
         for contestant in contestants:
             on_step(f"{contestant.name}, {in_flight} in flight")
-            latencies_ms = np.array(contestant.closed_loop(in_flight, seconds)) * 1000
+            latencies_ms = np.array(contestant.closed_loop(in_flight, plan.seconds)) * 1000
             for share in (50, 99):
                 figure = f"latency_{in_flight}_in_flight_p{share}_ms"
                 figures[contestant.name][figure] = float(np.percentile(latencies_ms, share))

@@ -1,17 +1,15 @@
-"""Medians over the rounds, and ratios to the plain loop, as a table, as JSON and as a picture."""
+"""Medians over the rounds, and ratios to the plain loop, as a table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
 from beam_serving.commands.bench.rounds import Figures
-from beam_serving.errors import ConfigError
 
 BASELINE = "loop"
-_TITLES = {
+TITLES = {
     "records_per_s": "records/s",
     "latency_1_in_flight_p50_ms": "p50, 1 in flight, ms",
     "latency_1_in_flight_p99_ms": "p99, 1 in flight, ms",
@@ -23,18 +21,18 @@ _TITLES = {
 }
 
 
-def summarise(figures: Mapping[str, Figures]) -> dict[str, dict[str, Any]]:
-    """Gives, by contestant and figure, the median, the ratio and all rounds.
+def summarise(figures: Mapping[str, Figures], baseline: str = BASELINE) -> dict[str, dict[str, Any]]:
+    """Gives, by contestant and figure, the median, the ratio to `baseline` and all rounds.
 
-    The ratio is the median of the ratios within each round: contestant and plain loop were disturbed alike there.
+    The ratio is the median of the ratios within each round: contestant and baseline were disturbed alike there.
     """
     summary: dict[str, dict[str, Any]] = {}
     for name, own in figures.items():
         summary[name] = {}
         for figure, values in own.items():
             about: dict[str, Any] = {"median": median(values), "rounds": values}
-            if figure in figures[BASELINE]:
-                pairs = zip(values, figures[BASELINE][figure], strict=True)
+            if figure in figures[baseline]:
+                pairs = zip(values, figures[baseline][figure], strict=True)
                 about["ratio"] = median(value / base for value, base in pairs)
             summary[name][figure] = about
     return summary
@@ -43,8 +41,13 @@ def summarise(figures: Mapping[str, Figures]) -> dict[str, dict[str, Any]]:
 def table(summary: Mapping[str, Mapping[str, Any]]) -> str:
     """Gives one row per figure and one column per contestant: the median and, in brackets, the ratio."""
     rows = [["", *summary]]
-    for figure, title in _TITLES.items():
+    for figure, title in TITLES.items():
         rows.append([title, *(_cell(own.get(figure)) for own in summary.values())])
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Lays rows out in columns: the first to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
     return "\n".join(lines)
@@ -53,41 +56,10 @@ def table(summary: Mapping[str, Mapping[str, Any]]) -> str:
 def _cell(about: Mapping[str, Any] | None) -> str:
     if about is None:
         return "-"
-    shown = _shown(about["median"])
-    return f"{shown} ({about['ratio']:.2f})" if "ratio" in about else f"{shown}       "
+    figure = shown(about["median"])
+    return f"{figure} ({about['ratio']:.2f})" if "ratio" in about else f"{figure}       "
 
 
-def _shown(value: float) -> str:
+def shown(value: float) -> str:
+    """Writes a figure with three digits or, from a thousand on, as a whole number."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-
-
-def require_matplotlib() -> None:
-    """Raises ConfigError where matplotlib, which draws the plot, is not installed."""
-    try:
-        import matplotlib  # noqa: F401 - only whether it is there
-    except ImportError as err:
-        raise ConfigError("--plot needs matplotlib; pip install 'beam-serving[bench]' brings it") from err
-
-
-def plot(report: Mapping[str, Any], path: Path) -> None:
-    """Draws a row of bar charts for each workload."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    workloads = report["workloads"]
-    size = (2.6 * len(_TITLES), 3 * len(workloads))
-    figure, rows = pyplot.subplots(len(workloads), len(_TITLES), figsize=size, squeeze=False)
-    for axes, (name, about) in zip(rows, workloads.items(), strict=True):
-        colours = {who: f"C{index}" for index, who in enumerate(about["contestants"])}
-        for axis, (key, title) in zip(axes, _TITLES.items(), strict=True):
-            own = {who: values[key]["median"] for who, values in about["contestants"].items() if key in values}
-            bars = axis.bar(list(own), list(own.values()), color=[colours[who] for who in own])
-            axis.bar_label(bars, labels=[_shown(value) for value in own.values()], fontsize=8)
-            axis.set_title(f"{name}: {title}", fontsize=8)
-            axis.margins(y=0.12)
-            axis.tick_params(axis="x", labelrotation=30, labelsize=8)
-    figure.tight_layout()
-    figure.savefig(path)
-    pyplot.close(figure)

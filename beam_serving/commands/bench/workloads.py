@@ -8,14 +8,16 @@ from typing import Any
 import cv2
 import numpy as np
 
-from beam_serving.commands.bench.mobilenet import save_mobilenet
+from beam_serving.commands.bench.mobilenet import INPUT_SIZE, mobilenet
+from beam_serving.commands.bench.writers import write
 from beam_serving.models.formats import NOOP
 from beam_serving.records import Image
 from beam_serving.wire.native import encode_request
 
 IMAGES = 16
-_WIDTH, _HEIGHT, _QUALITY = 500, 375, 90
+_SIZE, _QUALITY = (500, 375), 90
 _TENSOR_VALUES = 64
+_RULES: Mapping[str, Any] = {"color": "rgb", "mean": 127.5, "scale": 1 / 127.5}
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,22 @@ def real(folder: Path) -> Workload:
     """Makes the network of MobileNetV2's shape on JPEGs; its files go into `folder`."""
     model = folder / "model"
     model.mkdir()
-    parameters = save_mobilenet(model)
+    network = mobilenet()
+    write(network, "openvino", model)
     payloads = tuple(photograph(seed) for seed in range(IMAGES))
     size_kb = round(sum(map(len, payloads)) / len(payloads) / 1000)
-    title = (
-        f"network of MobileNetV2's shape ({parameters / 1e6:.1f} M parameters), JPEG {_WIDTH}x{_HEIGHT} of {size_kb} kB"
-    )
-    rules = {"color": "rgb", "mean": 127.5, "scale": 1 / 127.5}
-    return Workload("real", title, str(model), payloads, rules, top_n=5, batch_size=8)
+    image = f"JPEG {_SIZE[0]}x{_SIZE[1]} of {size_kb} kB"
+    title = f"network of MobileNetV2's shape ({network.parameters / 1e6:.1f} M parameters), {image}"
+    return Workload("real", title, str(model), payloads, _RULES, top_n=5, batch_size=8)
+
+
+def one_format(form: str, folder: Path) -> Workload:
+    """Makes a workload of the network in a format, which is in the folder, on JPEGs of the network's own size."""
+    payloads = tuple(photograph(seed, (INPUT_SIZE, INPUT_SIZE)) for seed in range(IMAGES))
+    size_kb = round(sum(map(len, payloads)) / len(payloads) / 1000)
+    title = f"network of MobileNetV2's shape in each format, JPEG {INPUT_SIZE}x{INPUT_SIZE} of {size_kb} kB"
+    shape = {"shape": [3, INPUT_SIZE, INPUT_SIZE]} if form == "bigdl" else {}
+    return Workload(form, title, str(folder), payloads, {**_RULES, **shape}, top_n=5, batch_size=8)
 
 
 def noop() -> Workload:
@@ -62,14 +72,15 @@ def noop() -> Workload:
     return Workload("noop", title, NOOP, payloads, {}, top_n=1, batch_size=64)
 
 
-def photograph(seed: int) -> bytes:
-    """Makes a JPEG that costs as much to decode as a photograph: smooth colours, some edges, fine grain."""
+def photograph(seed: int, size: tuple[int, int] = _SIZE) -> bytes:
+    """Makes a JPEG, `size` wide and high, that costs as much to decode as a photograph: colours, edges, fine grain."""
+    width, height = size
     random = np.random.default_rng(seed)
     colours = random.integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    pixels = cv2.resize(colours, (_WIDTH, _HEIGHT), interpolation=cv2.INTER_CUBIC)
+    pixels = cv2.resize(colours, size, interpolation=cv2.INTER_CUBIC)
     for _ in range(12):
         colour = [int(value) for value in random.integers(0, 256, 3)]
-        start, end = ([int(random.integers(_WIDTH)), int(random.integers(_HEIGHT))] for _ in range(2))
+        start, end = ([int(random.integers(width)), int(random.integers(height))] for _ in range(2))
         cv2.circle(pixels, start, int(random.integers(10, 70)), colour, -1, cv2.LINE_AA)
         cv2.line(pixels, start, end, colour, int(random.integers(1, 5)), cv2.LINE_AA)
     grain = cv2.GaussianBlur(random.normal(0, 18, pixels.shape).astype(np.float32), (0, 0), 1.0)
