@@ -45,7 +45,7 @@ def test_the_form_of_the_older_servers_is_read(tmp_path: Path) -> None:
 ## Cluster Serving
 model:
   # model path must be set
-  path: /opt/work/model
+  path: /opt/serving/model
 data:
   # default, localhost:6379
   src:
@@ -65,7 +65,7 @@ spark:
   total_executor_cores:
 """
     settings = settings_of(text, tmp_path)
-    assert settings.model.path == "/opt/work/model"
+    assert settings.model.path == "/opt/serving/model"
     assert settings.data == Data(shape=(3, 224, 224))
     assert (settings.params.batch_size, settings.params.top_n) == (8, 5)
     assert settings.spark == Spark(master="local[2]", driver_memory="2g", executor_cores=4)
