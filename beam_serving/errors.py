@@ -3,7 +3,8 @@
     BeamServingError
     |-- ConfigError            the operator, before anything starts: exit code 2, one line
     |   `-- ModelLoadError     the model directory cannot be served; says why and what to do
-    |-- ConnectError           Redis refuses us or cannot be reached: exit code 1, one line
+    |-- ConnectError           Redis refuses us: exit code 1, one line
+    |   `-- UnreachableError   it does not answer, which may heal
     |-- RequestError           the client that sent this request: an error result
     |-- ModelError             the clients whose requests made the model fail: error results
     `-- ClientError            raised in the client's own process
@@ -30,6 +31,10 @@ class ModelLoadError(ConfigError):
 
 class ConnectError(BeamServingError):
     """Redis cannot be reached or refuses us for good (wrong password, missing permission, wrong key type)."""
+
+
+class UnreachableError(ConnectError):
+    """Redis does not answer; unlike a refusal this may heal by itself."""
 
 
 class RequestError(BeamServingError):

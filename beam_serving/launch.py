@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from beam_serving.config import Settings
 from beam_serving.connection import RedisAt, backoff, check, fatal
-from beam_serving.errors import ConfigError, ConnectError
+from beam_serving.errors import ConfigError, ConnectError, UnreachableError
 from beam_serving.io.group import Group
 from beam_serving.models.detect import ModelFiles, find_model
 from beam_serving.models.labels import check_labels, read_labels
@@ -43,7 +43,7 @@ def preflight(settings: Settings) -> ModelFiles:
                 _ensure_group(at, client, stream, settings.data.group)
         except RedisError as err:
             if time.monotonic() + wait_s >= give_up_at:
-                raise ConnectError(
+                raise UnreachableError(
                     f"Redis at {at} cannot be reached ({err}); start one there, or set data: src to where it is"
                 ) from err
             if attempt == 0:

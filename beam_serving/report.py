@@ -40,7 +40,7 @@ def worker_key(name: str, worker: str) -> str:
 
 @dataclass
 class Report:
-    """The numbers of one worker, or the sum of several."""
+    """The numbers of one worker, or the sum of several; `pid` is the process of one, 0 in a sum."""
 
     states: list[str] = field(default_factory=list)
     engine: str = ""
@@ -48,6 +48,7 @@ class Report:
     stages: dict[str, Histogram] = field(default_factory=lambda: {stage: Histogram() for stage in STAGES})
     memory_bytes: int = 0
     batch_size: int = 0
+    pid: int = 0
 
     def __add__(self, other: Report) -> Report:
         return Report(
@@ -83,7 +84,9 @@ def decode_report(text: bytes) -> Report:
         for stage in STAGES
     }
     counts = Counter(body["counts"])
-    return Report([body["state"]], body["engine"], counts, stages, body["memory_bytes"], body["batch_size"])
+    return Report(
+        [body["state"]], body["engine"], counts, stages, body["memory_bytes"], body["batch_size"], body["pid"]
+    )
 
 
 def memory_bytes() -> int:

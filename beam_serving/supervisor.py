@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from beam_serving.config import Settings
 from beam_serving.connection import RedisAt
-from beam_serving.errors import ConfigError, ConnectError
+from beam_serving.errors import ConfigError, ConnectError, UnreachableError
 from beam_serving.launch import preflight
 from beam_serving.models.detect import ModelFiles
 from beam_serving.report import Report, announce, read_reports, retract
@@ -154,9 +154,7 @@ class Supervisor:
             preflight(
                 self._settings.model_copy(update={"redis": self._settings.redis.model_copy(update={"wait_s": 0.0})})
             )
-        except ConnectError as err:
-            if "cannot be reached" not in str(err):
-                raise
+        except UnreachableError as err:
             _log.warning("%s", err)
 
     def _reports(self) -> list[Report]:
@@ -168,8 +166,10 @@ class Supervisor:
 
     def _say_whether_ready(self) -> None:
         reports = self._reports()
-        serving = [report for report in reports if report.states == ["serving"]]
-        ready = len(serving) == len(self._slots) and all(slot.process for slot in self._slots)
+        # The report of a worker that died is there until it expires: only those of living processes count.
+        living = {slot.process.pid for slot in self._slots if slot.process}
+        serving = [report for report in reports if report.states == ["serving"] and report.pid in living]
+        ready = len(serving) == len(self._slots)
         if ready and not self._ready:
             _log.info("ready: %s", self._describe(serving[0]))
         elif self._ready and not ready:

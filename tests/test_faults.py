@@ -51,6 +51,17 @@ def test_a_killed_worker_is_replaced_and_loses_nothing(at: RedisAt, client: redi
         running.await_ready()
 
 
+def test_a_service_is_ready_again_only_when_the_successor_of_a_killed_worker_serves(
+    at: RedisAt, client: redis.Redis, tmp_path: Path
+) -> None:
+    with service(at, tmp_path, {"params": {"workers": 1}}) as running:
+        (killed,) = running.worker_pids()
+        os.kill(killed, signal.SIGKILL)
+        await_true(lambda: running.log.count("] ready: ") == 2, "ready again")
+        (successor,) = running.worker_pids()
+        assert successor != killed
+
+
 def test_the_entries_of_a_killed_service_are_taken_over_by_another(
     at: RedisAt, client: redis.Redis, tmp_path: Path
 ) -> None:
