@@ -17,9 +17,12 @@ GROWTH_LIMIT_BYTES = 5_000_000
 
 
 def memory_bytes(pid: int) -> int:
-    """Reads the private memory of a process: what it shares with others is not its growth."""
+    """Reads the anonymous memory of a process, swapped out or not.
+
+    Pages of files are left out: the kernel drops them as it likes, and that would hide as much growth.
+    """
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("Private_Clean", "Private_Dirty")))
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("Anonymous:", "Swap:")))
 
 
 def feed(client: redis.Redis, seconds: float) -> int:
