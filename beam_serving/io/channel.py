@@ -34,20 +34,40 @@ class Channel:
         Raises:
             RedisError: the server cannot be reached or refuses the command.
         """
+        self.send(*command)
+        return self.receive()
+
+    def send(self, *command: Argument) -> None:
+        """Sends one command, whose reply must be received before the next one is sent.
+
+        Raises:
+            RedisError: the server cannot be reached.
+        """
         connection = self._connection
+        now = time.monotonic()
         try:
-            if time.monotonic() - self._used_at > _CHECK_AFTER_IDLE_S:
+            if now - self._used_at > _CHECK_AFTER_IDLE_S:
                 _reopen_if_closed(connection)
             connection.send_packed_command([hiredis.pack_command(command)])  # type: ignore[arg-type]
-            reply = connection.read_response()
+        except BaseException:
+            connection.disconnect()
+            raise
+        self._used_at = now
+
+    def receive(self) -> Any:
+        """Gives the reply to the command that was sent, and waits for it where it is not there yet.
+
+        Raises:
+            RedisError: the connection broke or the server refuses the command.
+        """
+        try:
+            return self._connection.read_response()
         except redis.ResponseError:
             raise
         except BaseException:
             # What is still to come on this connection would be taken for the next command's reply.
-            connection.disconnect()
+            self._connection.disconnect()
             raise
-        self._used_at = time.monotonic()
-        return reply
 
     def close(self) -> None:
         """Closes the connection."""

@@ -50,9 +50,11 @@ class StreamConsumer:
         self._client = reading.at.client(wait_s=reading.poll_s)
         self._groups = [Group(self._client, stream.encode(), reading.group, self.name) for stream in reading.streams]
         self._channel = Channel(self._client)
-        self._read_command: list[Argument] = ["XREADGROUP", "GROUP", reading.group, name, "COUNT", reading.count]
-        self._read_command += ["BLOCK", int(reading.poll_s * 1000), "STREAMS", *reading.streams]
-        self._read_command += [">"] * len(reading.streams)
+        read: list[Argument] = ["XREADGROUP", "GROUP", reading.group, name, "COUNT", reading.count]
+        new_entries = ["STREAMS", *reading.streams, *[">"] * len(reading.streams)]
+        self._read_now = [*read, *new_entries]
+        self._read_waiting = [*read, "BLOCK", int(reading.poll_s * 1000), *new_entries]
+        self.reading_ahead = False
         self._orphaned = True
         self._ahead_s = 0.0
         self._next_reclaim = self._next_reap = 0.0
@@ -63,19 +65,24 @@ class StreamConsumer:
         self._channel.close()
         self._client.close()
 
-    def poll(self) -> list[Entry]:
+    def poll(self, read_ahead: bool = False) -> list[Entry]:
         """Waits up to `poll_s` for entries and gives at most `count` of each stream; empty when none came.
 
         Entries that were delivered before come one to a call, so that one which crashes its worker takes no
         neighbour along. While Redis is away it waits and tries again, until it answers or `stop` is set.
 
+        With `read_ahead` a full poll asks for the next one before it returns: Redis answers while these are served.
+        `reading_ahead` then says so, and the next poll, which must come, gives that answer even after a stop.
+
         Raises:
             ConnectError: Redis refuses us for good.
         """
         waits = backoff()
-        while not self._stop.is_set():
+        while self.reading_ahead or not self._stop.is_set():
             try:
                 entries = self._read()
+                if read_ahead and len(entries) >= self._reading.count:
+                    self._ask_ahead()
             except RedisError as err:
                 self._survive(err)
                 self._stop.wait(next(waits))
@@ -96,6 +103,7 @@ class StreamConsumer:
         if reason := fatal(err):
             raise ConnectError(f"Redis at {self._reading.at}: {reason}") from err
         # Whatever a lost reply delivered is pending under our own name, and nobody works on it.
+        self.reading_ahead = False
         self._orphaned = True
         if isinstance(err, ResponseError) and any(word in str(err) for word in _GROUP_IS_GONE):
             _log.warning("a stream or its group is gone (%s); what was queued in it is lost; making it again", err)
@@ -104,12 +112,22 @@ class StreamConsumer:
             _log.warning("Redis at %s does not serve us (%s); trying again until it does", self._reading.at, err)
             self._stats.state = "waiting for Redis"
 
+    def _ask_ahead(self) -> None:
+        """Asks for the next entries, but where the next poll has to look for abandoned ones first."""
+        if time.monotonic() < self._next_reclaim and not self._stop.is_set():
+            self._channel.send(*self._read_now)
+            self.reading_ahead = True
+
     def _read(self) -> list[Entry]:
-        if entry := self._claim():
+        if self.reading_ahead:
+            reply = self._channel.receive()
+            self.reading_ahead = False
+        elif entry := self._claim():
             _log.warning("took over %s of %r: delivered before and not served", entry.entry_id, entry.stream)
             self._stats.counts["reclaimed"] += 1
             return [entry]
-        reply = self._channel.call(*self._read_command)
+        else:
+            reply = self._channel.call(*self._read_waiting)
         entries = [
             Entry(stream, entry_id, dict(zip(flat[::2], flat[1::2], strict=True)), self.name)
             for stream, rows in reply or ()

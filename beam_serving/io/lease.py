@@ -44,11 +44,8 @@ class Lease:
 
     def _run(self) -> None:
         while not self._stop.wait(self._every_s):
-            held = self._held
-            for stream in {entry.stream for entry in held}:
-                # The entries of a poll come in the order of their ids.
-                ids = [entry.entry_id for entry in held if entry.stream == stream]
+            for stream in {entry.stream for entry in self._held}:
                 try:
-                    self._client.eval(KEEP_LEASE, 1, stream, self._group, self._consumer, ids[0], ids[-1])
+                    self._client.eval(KEEP_LEASE, 1, stream, self._group, self._consumer)
                 except RedisError as err:
-                    _log.debug("cannot renew the lease of %d entries: %s", len(ids), err)
+                    _log.debug("cannot renew the lease of entries of %r: %s", stream, err)

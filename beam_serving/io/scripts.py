@@ -22,9 +22,9 @@ return 0
 """
 
 KEEP_LEASE = """
--- KEYS: stream.  ARGV: group, consumer, first id, last id.  Resets the idle time of what the consumer still owns.
+-- KEYS: stream.  ARGV: group, consumer.  Resets the idle time of all that the consumer still owns.
 local ids = {}
-for _, row in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[4], 7000, ARGV[2])) do
+for _, row in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 7000, ARGV[2])) do
   ids[#ids + 1] = row[1]
 end
 if #ids == 0 then return 0 end

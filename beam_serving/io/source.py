@@ -2,6 +2,7 @@
 
 It loops inside one `process` call and yields the entries of each poll, then a `Flush`. In a fused chain every yield
 runs to the end before the next poll, so entries are served the moment they arrive, without waiting for a bundle's end.
+While there is a backlog, the next poll is under way already: what it delivered is served before anything ends.
 Ending the bundle after every poll, the textbook way, was measured at 7.6 ms per request against 0.66 ms, and Beam's
 local runner keeps 40 KB for each bundle for ever. Only after `checkpoint_interval_s` does it hand the rest back.
 
@@ -126,12 +127,12 @@ class _ReadFn(beam.DoFn):
         consumer = StreamConsumer(self._reading, name, STOP)
         lease = Lease(self._reading.at, self._reading.group, consumer.name, self._reading.reclaim_idle_s)
         try:
-            while tracker.try_claim(position):
-                entries = consumer.poll()
+            while consumer.reading_ahead or tracker.try_claim(position):
+                entries = consumer.poll(read_ahead=time.monotonic() < checkpoint_at)
                 yield from _served(entries, lease)
                 if self._drain and not entries and consumer.drained():
                     STOP.set()
-                if time.monotonic() >= checkpoint_at:
+                if time.monotonic() >= checkpoint_at and not consumer.reading_ahead:
                     tracker.defer_remainder()
                     return
                 position += 1

@@ -1,6 +1,9 @@
 """A consumer against a real server, and against what happens to servers."""
 
+import socket
+import struct
 import threading
+import time
 
 import pytest
 import redis
@@ -9,6 +12,7 @@ from beam_serving.connection import RedisAt
 from beam_serving.embedded import embedded_redis, free_port
 from beam_serving.errors import ConnectError
 from beam_serving.io.consumer import Reading, StreamConsumer
+from beam_serving.records import Entry
 from beam_serving.stats import stats_of_process
 
 
@@ -135,3 +139,68 @@ def test_the_wait_in_the_queue_is_measured_with_the_clock_of_redis(
     client.xadd("first", {"uri": "a"}, id=f"{(seconds - 60) * 1000}-0")
     StreamConsumer(reading(at), "me", stop).poll()
     assert stats_of_process().stages["wait"].quantile(0.5) == pytest.approx(60, rel=0.1)
+
+
+def test_a_full_poll_asks_for_the_next_one_which_is_given_even_after_a_stop(
+    at: RedisAt, client: redis.Redis, stop: threading.Event
+) -> None:
+    for number in range(6):
+        client.xadd("first", {"uri": f"{number}"})
+    consumer = StreamConsumer(reading(at), "me", stop)
+    assert len(consumer.poll(read_ahead=True)) == 4
+    assert consumer.reading_ahead
+    while client.xpending("first", "serving")["pending"] < 6:
+        pass
+    stop.set()
+    assert [entry.fields[b"uri"] for entry in consumer.poll(read_ahead=True)] == [b"4", b"5"]
+    assert not consumer.reading_ahead
+    assert consumer.poll(read_ahead=True) == []
+
+
+def test_nothing_is_read_ahead_after_a_poll_that_was_not_full(
+    at: RedisAt, client: redis.Redis, stop: threading.Event
+) -> None:
+    client.xadd("first", {"uri": "a"})
+    consumer = StreamConsumer(reading(at), "me", stop)
+    assert len(consumer.poll(read_ahead=True)) == 1
+    assert not consumer.reading_ahead
+
+
+def test_abandoned_entries_are_taken_over_in_the_midst_of_a_backlog(
+    at: RedisAt, client: redis.Redis, stop: threading.Event
+) -> None:
+    client.xadd("first", {"uri": "abandoned"})
+    StreamConsumer(reading(at), "silent", stop).poll()
+    for number in range(40):
+        client.xadd("first", {"uri": f"{number}"})
+    consumer = StreamConsumer(reading(at, reclaim_idle_s=0.02), "eager", stop)
+    polled: list[Entry] = []
+    while len(polled) < 41:
+        entries = consumer.poll(read_ahead=True)
+        client.xack("first", "serving", *[entry.entry_id for entry in entries])
+        polled += entries
+        if len(polled) == 8:
+            time.sleep(0.02)
+    assert [entry.fields[b"uri"] for entry in polled if entry.deliveries == 2] == [b"abandoned"]
+    assert polled[-1].fields[b"uri"] == b"39"
+
+
+def test_what_was_read_ahead_on_a_connection_that_broke_is_taken_up_again(
+    at: RedisAt, client: redis.Redis, stop: threading.Event
+) -> None:
+    for number in range(6):
+        client.xadd("first", {"uri": f"{number}"})
+    consumer = StreamConsumer(reading(at, streams=("first",)), "me", stop)
+    served = consumer.poll(read_ahead=True)
+    while client.xpending("first", "serving")["pending"] < 6:
+        pass
+    # A reset and not an orderly end, which would let the reply be read.
+    sock = consumer._channel._connection._sock
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+    client.xack("first", "serving", *[entry.entry_id for entry in served])
+    for uri in (b"4", b"5"):
+        (entry,) = consumer.poll(read_ahead=True)
+        assert (entry.fields[b"uri"], entry.deliveries) == (uri, 2)
+        client.xack("first", "serving", entry.entry_id)
+    assert consumer.poll() == []
