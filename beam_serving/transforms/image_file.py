@@ -18,14 +18,20 @@ _STAND_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _BMP_PLAIN = (0, 3)
 """BI_RGB and BI_BITFIELDS: rows of pixels that are not compressed."""
 _START_OF_SCAN = 0xDA
+_APP1 = 0xE1
+"""The segment that EXIF (and XMP) stands in."""
 _END_OF_IMAGE = b"\xff\xd9"
 
 
 class ImageSize(NamedTuple):
-    """Width and height in pixels, as the header announces them."""
+    """Width and height in pixels, as the header announces them.
+
+    A `plain_jpeg` is grey or of three colours and has no EXIF part, which could ask for another orientation.
+    """
 
     width: int
     height: int
+    plain_jpeg: bool = False
 
 
 def image_size(encoded: bytes) -> ImageSize:
@@ -52,7 +58,7 @@ def _int(encoded: bytes, start: int, order: str = "big", *, signed: bool = False
 
 
 def _jpeg(encoded: bytes) -> ImageSize:
-    at, size = 2, None
+    at, size, exif = 2, None, False
     while at + 4 <= len(encoded):
         if encoded[at] != 0xFF:
             raise RequestError(f"corrupt JPEG: no marker at byte {at} of {len(encoded)}")
@@ -69,12 +75,14 @@ def _jpeg(encoded: bytes) -> ImageSize:
         if marker in _SIZES_AT:
             if length < 8 or at + 9 > len(encoded):
                 break
-            size = ImageSize(_int(encoded, at + 7, length=2), _int(encoded, at + 5, length=2))
+            plain = encoded[at + 9 : at + 10] in (b"\x01", b"\x03")
+            size = ImageSize(_int(encoded, at + 7, length=2), _int(encoded, at + 5, length=2), plain)
+        exif = exif or marker == _APP1
         if marker == _START_OF_SCAN:
             # Inside a scan a 0xFF of the data is followed by 0, so this pair can only be the end.
             if size is None or encoded.rfind(_END_OF_IMAGE, at + length) < 0:
                 break
-            return size
+            return size._replace(plain_jpeg=size.plain_jpeg and not exif)
         at += 2 + length
     raise RequestError(f"truncated JPEG: {len(encoded)} bytes without an end-of-image marker")
 

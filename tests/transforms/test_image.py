@@ -1,12 +1,15 @@
 """From an image file to a tensor: every kind of file, every rule, every refusal."""
 
+import io
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
+from PIL import Image as PilImage
 
 from beam_serving.errors import RequestError
 from beam_serving.models.base import TensorSpec
@@ -41,10 +44,31 @@ def test_lossless_files_give_the_same_pixels(suffix: str) -> None:
     np.testing.assert_array_equal(tensor, COLOR)
 
 
-def test_a_jpeg_file_gives_what_opencv_reads() -> None:
-    encoded = encode(COLOR, ".jpg")
-    tensor = tensor_of_image(encoded, spec(6, 5, 3), PLAIN)
-    np.testing.assert_array_equal(tensor, cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR))
+@pytest.mark.parametrize("color", ["bgr", "rgb"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("RGB", {"subsampling": 0}),
+        ("RGB", {"subsampling": 1, "quality": 30}),
+        ("RGB", {"subsampling": 2}),
+        ("RGB", {"progressive": True}),
+        ("RGB", {"keep_rgb": True}),
+        ("RGB", {"restart_marker_blocks": 1}),
+        ("L", {}),
+        ("CMYK", {}),
+    ],
+)
+def test_a_jpeg_file_gives_what_opencv_reads(mode: str, options: dict[str, Any], channels: int, color: str) -> None:
+    smooth = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (37, 53, 3), np.uint8), (5, 5), 2)
+    file = io.BytesIO()
+    PilImage.fromarray(smooth).convert(mode).save(file, "JPEG", **options)
+    encoded = file.getvalue()
+    flag = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR_RGB if color == "rgb" else cv2.IMREAD_COLOR}[channels]
+    rules = ImageRules(color=color)  # type: ignore[arg-type]
+    tensor = tensor_of_image(encoded, spec(37, 53, channels, dtype="uint8"), rules)
+    wanted = cv2.imdecode(np.frombuffer(encoded, np.uint8), flag)
+    np.testing.assert_array_equal(tensor, wanted.reshape(37, 53, channels))
 
 
 def test_a_grey_file_becomes_three_equal_channels() -> None:
@@ -243,6 +267,11 @@ def damaged_jpeg() -> bytes:
     for position in range(1200, 1260):
         encoded[position] ^= 0x55
     return bytes(encoded)
+
+
+def test_a_damaged_jpeg_file_gives_what_opencv_makes_of_it() -> None:
+    wanted = cv2.imdecode(np.frombuffer(damaged_jpeg(), np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(tensor_of_image(damaged_jpeg(), spec(64, 64, 3, dtype="uint8"), PLAIN), wanted)
 
 
 def test_corrupt_jpeg_data_is_refused_in_strict_mode_only() -> None:

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from beam_serving.errors import RequestError
-from beam_serving.transforms.image_file import ImageSize, image_size
+from beam_serving.transforms.image_file import image_size
 from tests.transforms.images import encode, noise, png, rotated
 
 COLOR, GREY, ALPHA = noise(13, 17, 3), noise(13, 17), noise(13, 17, 4)
-SIZE = ImageSize(width=17, height=13)
+SIZE = (17, 13)
 
 FILES = {
     "jpeg": encode(COLOR, ".jpg"),
@@ -40,9 +40,9 @@ def refusal(encoded: bytes) -> str:
     return str(caught.value)
 
 
-def size_or_refusal(encoded: bytes) -> ImageSize | None:
+def size_or_refusal(encoded: bytes) -> tuple[int, int] | None:
     try:
-        return image_size(encoded)
+        return image_size(encoded)[:2]
     except RequestError:
         return None
 
@@ -57,7 +57,7 @@ def os2_bmp(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("kind", FILES)
 def test_the_size_is_read_from_the_header(kind: str) -> None:
-    assert image_size(FILES[kind]) == SIZE
+    assert image_size(FILES[kind])[:2] == SIZE
 
 
 @pytest.mark.parametrize("kind", FILES)
@@ -85,7 +85,7 @@ def test_a_file_is_refused_or_whole(
 
 @pytest.mark.parametrize("kind", FILES)
 def test_what_follows_the_end_of_a_file_does_not_count(kind: str) -> None:
-    assert image_size(FILES[kind] + b"\0\xff\xd9 more") == SIZE
+    assert image_size(FILES[kind] + b"\0\xff\xd9 more")[:2] == SIZE
 
 
 @given(some.binary(max_size=400))
@@ -113,7 +113,7 @@ def test_a_damaged_header_never_announces_less_than_is_decoded(kind: str, at: in
     except cv2.error:
         return
     if decoded is not None:
-        assert decoded.shape[0] * decoded.shape[1] <= size.width * size.height
+        assert decoded.shape[0] * decoded.shape[1] <= size[0] * size[1]
 
 
 @pytest.mark.parametrize(
@@ -145,12 +145,12 @@ def test_a_refusal_says_what_came(encoded: bytes, said: str) -> None:
 
 
 def test_a_small_file_may_announce_billions_of_pixels() -> None:
-    assert image_size(png(100_000, 100_000)) == (100_000, 100_000)
+    assert image_size(png(100_000, 100_000))[:2] == (100_000, 100_000)
 
 
 def test_the_short_header_of_a_bmp_file_is_read() -> None:
     encoded = os2_bmp(5, 3)
-    assert image_size(encoded) == (5, 3)
+    assert image_size(encoded)[:2] == (5, 3)
     assert cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR).shape == (3, 5, 3)
     assert refusal(encoded[:-1]) == f"truncated BMP: {len(encoded) - 1} bytes, its header says {len(encoded)}"
 
@@ -158,4 +158,4 @@ def test_the_short_header_of_a_bmp_file_is_read() -> None:
 def test_a_bmp_file_stored_from_the_top_has_a_negative_height() -> None:
     encoded = bytearray(FILES["bmp"])
     encoded[22:26] = struct.pack("<i", -13)
-    assert image_size(bytes(encoded)) == SIZE
+    assert image_size(bytes(encoded))[:2] == SIZE
