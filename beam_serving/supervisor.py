@@ -22,7 +22,7 @@ from beam_serving.launch import preflight
 from beam_serving.models.detect import ModelFiles
 from beam_serving.report import Report, announce, read_reports, retract
 from beam_serving.statistics_line import StatisticsLine
-from beam_serving.worker import EXIT_CONFIG, EXIT_FAILED, Job
+from beam_serving.worker import EXIT_CONFIG, EXIT_FAILED, Job, worker_environment
 
 _log = logging.getLogger(__name__)
 _TICK_S = 0.1
@@ -110,6 +110,7 @@ class Supervisor:
             [sys.executable, "-m", "beam_serving.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            env=worker_environment(),
             start_new_session=True,
         )
         slot.started_at = time.monotonic()
