@@ -71,7 +71,9 @@ def steps(settings: Settings, consumers: Iterable[str], drain: bool = False) -> 
     return Serving(
         model=shared_model,
         read=ReadFromRedisStream(reading, consumers, params.checkpoint_interval_s, drain),
-        decode=Decode(shared_model, rules, Limits(max_payload_bytes=data.max_payload_bytes), params.max_deliveries),
+        decode=Decode(
+            shared_model, rules, Limits(max_payload_bytes=data.max_payload_bytes), params.max_deliveries, batch_size
+        ),
         batch=Batch(batch_size),
         infer=Infer(shared_model, params.inference_timeout_s),
         top_n=TopN(params.top_n, read_labels(model.labels)),

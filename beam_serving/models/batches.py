@@ -86,10 +86,31 @@ def _stack(spec: TensorSpec, arrays: Sequence[np.ndarray]) -> np.ndarray:
             raise ModelError(f"input {spec.name!r} has the shapes {shapes} in one batch, a batch needs one")
     if len(arrays) == 1:
         return np.ascontiguousarray(first[np.newaxis])
+    if (stacked := _stacked_already(arrays)) is not None:
+        return stacked
     batch = np.empty((len(arrays), *first.shape), spec.dtype)
     for row, array in enumerate(arrays):
         batch[row, ...] = array
     return batch
+
+
+def _stacked_already(arrays: Sequence[np.ndarray]) -> np.ndarray | None:
+    """Gives the part of an array whose rows these are, one after the other; None where they are not."""
+    first, base = arrays[0], arrays[0].base
+    if not isinstance(base, np.ndarray) or base.dtype != first.dtype or base.shape[1:] != first.shape:
+        return None
+    start, row_bytes = _address(first), first.nbytes
+    if not row_bytes or not base.flags.c_contiguous:
+        return None
+    for index, array in enumerate(arrays):
+        if array.base is not base or _address(array) != start + index * row_bytes or not array.flags.c_contiguous:
+            return None
+    row = (start - _address(base)) // row_bytes
+    return base[row : row + len(arrays)]
+
+
+def _address(array: np.ndarray) -> int:
+    return int(array.__array_interface__["data"][0])
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:

@@ -3,7 +3,7 @@
 import base64
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeAlias
 
 import apache_beam as beam
@@ -16,19 +16,23 @@ from beam_serving.models.shared import SharedModel
 from beam_serving.records import Entry, Example, Failure, Flush, Generation, Image, Origin, Payload, Result
 from beam_serving.stats import stats_of_process
 from beam_serving.transforms.image import ImageRules, tensor_of_image
+from beam_serving.transforms.rows import Rows
 from beam_serving.wire import Limits, decode_request, identify
 
 _log = logging.getLogger(__name__)
 REFUSED = "refused"
+_NO_ROWS: Mapping[str, Rows] = {}
 _Refused: TypeAlias = pvalue.TaggedOutput[Literal["refused"], list[Result]]
 
 
-def tensors_for(payload: Payload, inputs: tuple[TensorSpec, ...], rules: ImageRules) -> dict[str, np.ndarray]:
+def tensors_for(
+    payload: Payload, inputs: tuple[TensorSpec, ...], rules: ImageRules, rows: Mapping[str, Rows] = _NO_ROWS
+) -> dict[str, np.ndarray]:
     """Gives a request's tensors by the model's input names, in the model's shapes and types.
 
     Values go to the input of their name. Old clients name their columns freely, so where the names differ but the
     number is right theirs go by position; an unnamed value goes to the only input. A model that describes no inputs
-    gets the tensors as they came.
+    gets the tensors as they came. Images are decoded into the `rows` of their input, where it has some.
 
     Raises:
         RequestError: an input is missing or unknown, or a value does not fit; the message begins with the uri.
@@ -37,7 +41,8 @@ def tensors_for(payload: Payload, inputs: tuple[TensorSpec, ...], rules: ImageRu
         if not inputs:
             return _as_they_came(payload)
         return {
-            spec.name: _tensor(_text(value, spec, payload), spec, rules) for spec, value in _matched(payload, inputs)
+            spec.name: _tensor(_text(value, spec, payload), spec, rules, rows.get(spec.name))
+            for spec, value in _matched(payload, inputs)
         }
     except RequestError as err:
         raise RequestError(f"request {payload.uri.decode(errors='backslashreplace')[:64]!r}: {err}") from err
@@ -75,9 +80,9 @@ def _text(value: Image | np.ndarray, spec: TensorSpec, payload: Payload) -> Imag
     return array
 
 
-def _tensor(value: Image | np.ndarray, spec: TensorSpec, rules: ImageRules) -> np.ndarray:
+def _tensor(value: Image | np.ndarray, spec: TensorSpec, rules: ImageRules, rows: Rows | None) -> np.ndarray:
     if isinstance(value, Image):
-        return tensor_of_image(value.encoded, spec, rules)
+        return tensor_of_image(value.encoded, spec, rules, rows)
     already_batched = value.ndim == len(spec.shape) + 1 and value.shape[0] == 1
     tensor: np.ndarray = value.reshape(value.shape[1:]) if already_batched else value
     if tensor.shape != spec.shape and not _fits(tensor.shape, spec.shape):
@@ -106,6 +111,12 @@ def _cast(tensor: np.ndarray, spec: TensorSpec) -> np.ndarray:
     return cast
 
 
+def _rows_of(inputs: Iterable[TensorSpec], batch_size: int) -> dict[str, Rows]:
+    """Gives rows to the inputs that may take images of one size."""
+    sizes = {spec: tuple(size for size in spec.shape if size is not None) for spec in inputs if len(spec.shape) == 3}
+    return {spec.name: Rows(shape, spec.dtype, batch_size) for spec, shape in sizes.items() if len(shape) == 3}
+
+
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
     return len(shape) == len(wanted) and all(
         want is None or size == want for size, want in zip(shape, wanted, strict=True)
@@ -116,18 +127,24 @@ class Decode(beam.PTransform[Any, Any]):
     """Turns each `Entry` into an `Example`; gives these as `examples` and, as `refused`, lists of error results.
 
     An entry that was delivered more than `max_deliveries` times is given up: its error result is also a dead letter.
+    Images of one poll are decoded side by side into arrays of `batch_size` rows, so that they need not be stacked.
     """
 
-    def __init__(self, model: SharedModel, rules: ImageRules, limits: Limits, max_deliveries: int) -> None:
+    def __init__(
+        self, model: SharedModel, rules: ImageRules, limits: Limits, max_deliveries: int, batch_size: int
+    ) -> None:
         super().__init__()
-        self._step = _DecodeFn(model, rules, limits, max_deliveries)
+        self._step = _DecodeFn(model, rules, limits, max_deliveries, batch_size)
 
     def expand(self, entries: beam.PCollection[Entry | Flush]) -> Any:  # two collections, which Beam has no type for
         return entries | "Decode" >> beam.ParDo(self._step).with_outputs(REFUSED, main="examples")
 
 
 class _DecodeFn(beam.DoFn):
-    def __init__(self, model: SharedModel, rules: ImageRules, limits: Limits, max_deliveries: int) -> None:
+    def __init__(
+        self, model: SharedModel, rules: ImageRules, limits: Limits, max_deliveries: int, batch_size: int
+    ) -> None:
+        self._batch_size = batch_size
         self._model = model
         self._rules = rules
         self._limits = limits
@@ -135,17 +152,20 @@ class _DecodeFn(beam.DoFn):
 
     def setup(self) -> None:
         self._inputs = self._model.acquire().model.inputs
+        self._rows = _rows_of(self._inputs, self._batch_size)
         self._stats = stats_of_process()
 
     def process(self, entry: Entry | Flush) -> Iterable[Example | Flush | _Refused]:
         if isinstance(entry, Flush):
+            for rows in self._rows.values():
+                rows.end_batch()
             return (entry,)
         started = time.perf_counter()
         if entry.deliveries > self._max_deliveries:
             return self._give_up(entry)
         try:
             payload = decode_request(entry.fields, self._limits)
-            tensors = tensors_for(payload, self._inputs, self._rules)
+            tensors = tensors_for(payload, self._inputs, self._rules, self._rows)
         except RequestError as err:
             return self._refuse(entry, str(err))
         origin = Origin(

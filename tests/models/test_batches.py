@@ -119,3 +119,34 @@ def test_noop_takes_any_number_of_inputs_and_empty_ones() -> None:
     examples = [{"a": np.zeros((0, 2), np.float32), "b": floats(1)}]
 
     assert predict_batch(NoopModel(), examples)["output"].tolist() == [[0]]
+
+
+class KeepingModel(SumModel):
+    """Keeps the batches that it is given."""
+
+    def __init__(self, *inputs: TensorSpec) -> None:
+        super().__init__(*inputs)
+        self.seen: list[np.ndarray] = []
+
+    def predict(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        self.seen += batch.values()
+        return super().predict(batch)
+
+
+@pytest.mark.parametrize(
+    ("rows", "shared"), [([0, 1, 2, 3], True), ([1, 2], True), ([0, 2], False), ([1, 0], False), ([1, 1], False)]
+)
+def test_rows_that_lie_one_after_the_other_are_not_copied(rows: list[int], shared: bool) -> None:
+    model = KeepingModel(TensorSpec("x", (2, 3), FLOAT32))
+    whole = np.arange(24, dtype=np.float32).reshape(4, 2, 3).copy()
+    predict_batch(model, [{"x": whole[row]} for row in rows])
+    np.testing.assert_array_equal(model.seen[0], whole[rows])
+    assert np.shares_memory(model.seen[0], whole) == shared
+
+
+def test_rows_of_an_array_of_another_type_are_copied() -> None:
+    model = KeepingModel(TensorSpec("x", (3,), FLOAT32))
+    whole = np.arange(6, dtype=np.int32).reshape(2, 3).copy()
+    predict_batch(model, [{"x": row.view(np.float32)} for row in whole])
+    assert model.seen[0].dtype == FLOAT32
+    np.testing.assert_array_equal(model.seen[0], whole.view(np.float32))

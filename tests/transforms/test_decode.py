@@ -190,7 +190,7 @@ def shown(element: Example | Flush) -> Any:
 def decode(entries: list[Entry | Flush], wanted_examples: list[Any], wanted_refusals: list[tuple[Any, ...]]) -> None:
     """Runs Decode for the no-op model of one input of two values, and checks both of its outputs."""
     model = SharedModel("noop", ModelOptions(input_shape=(2,)), 1)
-    step = Decode(model, ImageRules(), Limits(max_payload_bytes=1000), max_deliveries=3)
+    step = Decode(model, ImageRules(), Limits(max_payload_bytes=1000), max_deliveries=3, batch_size=2)
     with beam.Pipeline(FnApiRunner()) as pipeline:
         examples, refused = pipeline | beam.Create([0]) | beam.FlatMap(lambda _: entries) | step
         assert_that(examples | "Show" >> beam.Map(shown), equal_to(wanted_examples), label="examples")
