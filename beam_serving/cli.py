@@ -8,10 +8,14 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from beam_serving import __version__
 from beam_serving.arguments import Parser
 from beam_serving.errors import BeamServingError, ConfigError
+
+if TYPE_CHECKING:
+    from beam_serving.config import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -62,21 +66,40 @@ def serve(arguments: Sequence[str]) -> int:
         raise ConfigError(f"unknown command {for_beam[0]!r}; commands: {', '.join(COMMANDS)}; see --help")
     from beam_serving.config import load_settings
     from beam_serving.cores import available_cores
-    from beam_serving.launch import LOCAL_RUNNERS, check_beam_arguments
+    from beam_serving.flink.options import FLAGS, require_embedded
+    from beam_serving.launch import FLINK_RUNNER, LOCAL_RUNNERS, check_beam_arguments
     from beam_serving.logs import configure_logging
-    from beam_serving.supervisor import Supervisor
 
     configure_logging(own.log_level, "service")
     flags = [flag for action in parser._actions for flag in action.option_strings]
-    check_beam_arguments(for_beam, flags)
-    if own.runner not in LOCAL_RUNNERS:
-        raise ConfigError(f"--runner={own.runner} is not served yet; wanted is one of {', '.join(LOCAL_RUNNERS)}")
+    on_flink = own.runner == FLINK_RUNNER
+    check_beam_arguments(for_beam, flags, FLAGS if on_flink else ())
+    if not on_flink and own.runner not in LOCAL_RUNNERS:
+        served = ", ".join((*LOCAL_RUNNERS, FLINK_RUNNER))
+        raise ConfigError(f"--runner={own.runner} is not served yet; wanted is one of {served}")
+    if on_flink:
+        require_embedded(for_beam)
     settings = load_settings(own.config)
     if settings.spark is not None:
         _log.info("the section 'spark' of %s is checked; --runner=%s does not use it", own.config, own.runner)
     workers = own.workers or settings.params.workers
     count = available_cores() if workers == "auto" else int(workers)
+    if on_flink:
+        return _on_flink(settings, count, for_beam, own)
+    from beam_serving.supervisor import Supervisor
+
     return Supervisor(settings, count, for_beam, own.drain, own.log_level).run()
+
+
+def _on_flink(settings: Settings, workers: int, for_beam: list[str], own: argparse.Namespace) -> int:
+    from beam_serving.flink.jar import find_or_build, require_java
+    from beam_serving.flink.options import jar_of, launcher_of, parallelism_of
+    from beam_serving.supervisor import Supervisor
+
+    require_java(launcher_of(for_beam))
+    count = parallelism_of(for_beam, settings.flink, workers)
+    find_or_build(jar_of(for_beam, settings.flink))
+    return Supervisor(settings, count, for_beam, own.drain, own.log_level, "beam_serving.flink.driver").run()
 
 
 def _workers(text: str) -> int | str:

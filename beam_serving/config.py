@@ -168,6 +168,15 @@ class Spark(_Section):
     total_executor_cores: int = Field(default=1, ge=1)
 
 
+class Flink(_Section):
+    """The embedded Flink of the Flink runner: where its job server is, and how it runs."""
+
+    job_server_jar: str | None = None
+    parallelism: Annotated[int | None, Field(ge=1, le=256)] = None
+    java_options: str = Field(default="-Xmx1g", pattern=r"^-\S+$")
+    start_s: Seconds = 60.0
+
+
 class Settings(_Section):
     """The whole of config.yaml."""
 
@@ -176,6 +185,7 @@ class Settings(_Section):
     data: Data = Data()
     params: Params = Params()
     redis: Redis = Redis()
+    flink: Flink = Flink()
     spark: Spark | None = None
 
 
@@ -220,6 +230,7 @@ def load_settings(path: Path) -> Settings:
         update={
             "model": settings.model.model_copy(update=_paths(base, settings.model, ("path", "labels"))),
             "redis": settings.redis.model_copy(update=_paths(base, settings.redis, ("password_file", "ca_file"))),
+            "flink": settings.flink.model_copy(update=_paths(base, settings.flink, ("job_server_jar",))),
         }
     )
 

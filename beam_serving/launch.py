@@ -4,7 +4,8 @@ import argparse
 import difflib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import redis
 from redis.exceptions import RedisError
@@ -18,6 +19,7 @@ from beam_serving.models.labels import check_labels, read_labels
 
 _log = logging.getLogger(__name__)
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
+FLINK_RUNNER = "FlinkRunner"
 _FN_API_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 
@@ -76,8 +78,10 @@ def _warn_of_eviction(at: RedisAt, client: redis.Redis) -> None:
         _log.warning("set its maxmemory-policy to noeviction: then producers are told instead")
 
 
-def check_beam_arguments(arguments: Sequence[str], own_flags: Sequence[str]) -> None:
+def check_beam_arguments(arguments: Sequence[str], own_flags: Sequence[str], runner_flags: Sequence[str] = ()) -> None:
     """Refuses flags that neither we nor Beam know, which Beam itself would drop with a warning.
+
+    `runner_flags` are those that only the runner's own side knows; each takes a value.
 
     Raises:
         ConfigError: a flag is unknown, or would lose records.
@@ -91,6 +95,8 @@ def check_beam_arguments(arguments: Sequence[str], own_flags: Sequence[str]) -> 
         add = getattr(options, "_add_argparse_args", None)
         if add is not None:
             _add_once(parser, add)
+    for flag in set(runner_flags) - set(parser._option_string_actions):
+        parser.add_argument(flag)
     known = set(parser._option_string_actions)
     flags = [argument.split("=", 1)[0] for argument in arguments if argument.startswith("-")]
     for flag in flags:
@@ -119,23 +125,34 @@ def _add_once(parser: argparse.ArgumentParser, add: object) -> None:
             parser._add_action(action)
 
 
-def run_pipeline(settings: Settings, consumers: Sequence[str], arguments: Sequence[str], drain: bool) -> str:
-    """Runs the pipeline in this process until it ends, and gives its last state ("DONE").
-
-    The model is loaded first, so that its errors arrive as what they are and not wrapped by Beam.
+def checked_steps(
+    settings: Settings, consumers: Iterable[str], drain: bool = False, names_are_shared: bool = False
+) -> Any:  # a Serving, whose module imports Beam
+    """Makes the steps and loads their model, so that its errors arrive as what they are and not wrapped by Beam.
 
     Raises:
         ModelLoadError: the model cannot be loaded.
         ConfigError: the labels are not as many as its classes.
     """
+    from beam_serving.pipeline import steps
+
+    serving = steps(settings, consumers, drain, names_are_shared)
+    check_labels(settings.model.labels, serving.model.acquire().model)
+    return serving
+
+
+def run_pipeline(settings: Settings, consumers: Sequence[str], arguments: Sequence[str], drain: bool) -> str:
+    """Runs the pipeline in this process until it ends, and gives its last state ("DONE").
+
+    Raises:
+        ConfigError: see `checked_steps`.
+    """
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    from beam_serving.pipeline import build, steps
+    from beam_serving.pipeline import build
 
-    serving = steps(settings, consumers, drain)
-    model = serving.model.acquire().model
-    check_labels(settings.model.labels, model)
+    serving = checked_steps(settings, consumers, drain)
     # Beam's "DirectRunner" would first try to download another runner; this is the local one by name.
     options = PipelineOptions([*arguments, f"--runner={_FN_API_RUNNER}"])
     pipeline = beam.Pipeline(options=options)

@@ -45,8 +45,9 @@ def build(pipeline: beam.Pipeline, serving: Serving) -> None:
         _ = written | f"Write {label}" >> serving.write
 
 
-def steps(settings: Settings, consumers: Iterable[str], drain: bool = False) -> Serving:
-    """Makes the steps that the configuration asks for; `consumers` are the names to read under.
+def steps(settings: Settings, consumers: Iterable[str], drain: bool = False, names_are_shared: bool = False) -> Serving:
+    """Makes the steps that the configuration asks for; `consumers` are the names to read under (see
+    `ReadFromRedisStream` for `names_are_shared`).
 
     With `batch_size: auto` the model is loaded and measured here.
     """
@@ -70,7 +71,7 @@ def steps(settings: Settings, consumers: Iterable[str], drain: bool = False) -> 
     reading = Reading(at, data.streams, data.group, batch_size, params.poll_s, params.reclaim_idle_s)
     return Serving(
         model=shared_model,
-        read=ReadFromRedisStream(reading, consumers, params.checkpoint_interval_s, drain),
+        read=ReadFromRedisStream(reading, consumers, params.checkpoint_interval_s, drain, names_are_shared),
         decode=Decode(
             shared_model, rules, Limits(max_payload_bytes=data.max_payload_bytes), params.max_deliveries, batch_size
         ),

@@ -40,7 +40,7 @@ def worker_key(name: str, worker: str) -> str:
 
 @dataclass
 class Report:
-    """The numbers of one worker, or the sum of several; `pid` is the process of one, 0 in a sum."""
+    """The numbers of one worker, or the sum of several; `ancestry` are the pids of one and its parent, none in a sum."""
 
     states: list[str] = field(default_factory=list)
     engine: str = ""
@@ -48,7 +48,7 @@ class Report:
     stages: dict[str, Histogram] = field(default_factory=lambda: {stage: Histogram() for stage in STAGES})
     memory_bytes: int = 0
     batch_size: int = 0
-    pid: int = 0
+    ancestry: frozenset[int] = frozenset()
 
     def __add__(self, other: Report) -> Report:
         return Report(
@@ -66,6 +66,7 @@ def encode_report(stats: WorkerStats) -> str:
     stages = {stage: dict(histogram.counts) for stage, histogram in stats.stages.items()}
     body = {
         "pid": os.getpid(),
+        "parent_pid": os.getppid(),
         "state": stats.state,
         "engine": stats.engine,
         "batch_size": stats.batch_size,
@@ -84,8 +85,9 @@ def decode_report(text: bytes) -> Report:
         for stage in STAGES
     }
     counts = Counter(body["counts"])
+    ancestry = frozenset((body["pid"], body["parent_pid"]))
     return Report(
-        [body["state"]], body["engine"], counts, stages, body["memory_bytes"], body["batch_size"], body["pid"]
+        [body["state"]], body["engine"], counts, stages, body["memory_bytes"], body["batch_size"], ancestry
     )
 
 

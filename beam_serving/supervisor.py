@@ -32,10 +32,13 @@ _STABLE_AFTER_S = 30.0
 
 
 class _Slot:
-    """One worker's place: its name in the group outlives the processes that fill it, one after the other."""
+    """A process's place: its names in the group outlive the processes that fill it, one after the other.
 
-    def __init__(self, consumer: str) -> None:
-        self.consumer = consumer
+    A worker of the local runner has one name, a driver one for each of the workers that it looks after.
+    """
+
+    def __init__(self, consumers: tuple[str, ...]) -> None:
+        self.consumers = consumers
         self.process: subprocess.Popen[bytes] | None = None
         self.started_at = 0.0
         self.restart_at = 0.0
@@ -47,16 +50,27 @@ class Supervisor:
     """Runs `workers` processes in one consumer group until it is told to stop or, with `drain`, until all is served.
 
     Each has a consumer name of its own, which it keeps when it is started again after it died: so what it had not
-    finished is served by its successor at once, and no other process ever carries that name.
+    finished is served by its successor at once, and no other process ever carries that name. With a `driver`, the
+    name of a module, there is one process of it instead, which starts the workers itself and ends when one dies.
     """
 
-    def __init__(self, settings: Settings, workers: int, arguments: Sequence[str], drain: bool, log_level: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        workers: int,
+        arguments: Sequence[str],
+        drain: bool,
+        log_level: str,
+        driver: str | None = None,
+    ) -> None:
         self._settings = settings
         self._arguments = tuple(arguments)
         self._drain = drain
         self._log_level = log_level
         service = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-        self._slots = [_Slot(f"{service}-{index}") for index in range(workers)]
+        self._driver = driver
+        self._names = tuple(f"{service}-{index}" for index in range(workers))
+        self._slots = [_Slot(names) for names in ([self._names] if driver else [(name,) for name in self._names])]
         self._client: redis.Redis = RedisAt.of(settings).client()
         self._statistics = StatisticsLine(settings.data.streams, settings.data.group)
         self._stopping = False
@@ -104,10 +118,10 @@ class Supervisor:
                 self._log_statistics()
 
     def _start(self, slot: _Slot) -> None:
-        job = Job(self._settings.model_dump_json(), slot.consumer, self._arguments, self._drain, self._log_level)
+        job = Job(self._settings.model_dump_json(), slot.consumers, self._arguments, self._drain, self._log_level)
         # A session of its own: Ctrl-C reaches the workers through us, once.
         slot.process = subprocess.Popen(
-            [sys.executable, "-m", "beam_serving.worker"],
+            [sys.executable, "-m", self._driver or "beam_serving.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=worker_environment(),
@@ -119,7 +133,7 @@ class Supervisor:
             slot.process.stdin.write(job.encode())
             slot.process.stdin.close()
         except BrokenPipeError:
-            _log.warning("worker %s ended before it took its job", slot.consumer)
+            _log.warning("worker %s ended before it took its job", slot.consumers[0])
 
     def _look_after(self, slot: _Slot) -> None:
         now = time.monotonic()
@@ -149,7 +163,8 @@ class Supervisor:
             slot.restart_wait_s = _FIRST_RESTART_S
         slot.restart_at = now + slot.restart_wait_s
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        _log.error("worker %s died (%s): starting it again in %g s", slot.consumer, how, slot.restart_wait_s)
+        what = "the driver" if self._driver else f"worker {slot.consumers[0]}"
+        _log.error("%s died (%s): starting it again in %g s", what, how, slot.restart_wait_s)
         slot.restart_wait_s = min(slot.restart_wait_s * 2, _LAST_RESTART_S)
         try:
             preflight(
@@ -160,7 +175,7 @@ class Supervisor:
 
     def _reports(self) -> list[Report]:
         try:
-            return read_reports(self._client, self._settings.name, [slot.consumer for slot in self._slots])
+            return read_reports(self._client, self._settings.name, self._names)
         except RedisError as err:
             _log.debug("cannot read the workers' numbers: %s", err)
             return []
@@ -169,12 +184,12 @@ class Supervisor:
         reports = self._reports()
         # The report of a worker that died is there until it expires: only those of living processes count.
         living = {slot.process.pid for slot in self._slots if slot.process}
-        serving = [report for report in reports if report.states == ["serving"] and report.pid in living]
-        ready = len(serving) == len(self._slots)
+        serving = [report for report in reports if report.states == ["serving"] and report.ancestry & living]
+        ready = len(serving) == len(self._names)
         if ready and not self._ready:
             _log.info("ready: %s", self._describe(serving[0]))
         elif self._ready and not ready:
-            _log.warning("not ready: %d of %d workers serve", len(serving), len(self._slots))
+            _log.warning("not ready: %d of %d workers serve", len(serving), len(self._names))
         self._ready = ready
         if not ready:
             self._retract()
@@ -184,7 +199,7 @@ class Supervisor:
             "engine": serving[0].engine,
             "streams": self._settings.data.streams,
             "batch_size": serving[0].batch_size,
-            "workers": len(self._slots),
+            "workers": len(self._names),
         }
         try:
             announce(self._client, self._settings.name, about)
@@ -197,7 +212,7 @@ class Supervisor:
         return (
             f"serving {files.model} ({files.format}, engine {worker.engine}) from Redis at {RedisAt.of(settings)}, "
             f"streams {', '.join(settings.data.streams)}, batch size {worker.batch_size}, "
-            f"{len(self._slots)} worker{'s' if len(self._slots) > 1 else ''}"
+            f"{len(self._names)} worker{'s' if len(self._names) > 1 else ''}"
         )
 
     def _retract(self) -> None:

@@ -10,6 +10,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from types import FrameType
 
@@ -43,10 +45,10 @@ def worker_environment() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is told: the settings, the name it reads under, Beam's own arguments."""
+    """What a process is told: the settings, the names it reads and reports under, Beam's own arguments."""
 
     settings: str
-    consumer: str
+    consumers: tuple[str, ...]
     arguments: tuple[str, ...]
     drain: bool
     log_level: str
@@ -59,15 +61,15 @@ class Job:
     def decode(cls, line: str) -> Job:
         """Reads what `encode` wrote."""
         body = json.loads(line)
-        return cls(**{**body, "arguments": tuple(body["arguments"])})
+        return cls(**{**body, "consumers": tuple(body["consumers"]), "arguments": tuple(body["arguments"])})
 
 
-def main() -> int:
-    """Serves one job; what ended it for good is the only thing written to standard output."""
-    job = Job.decode(sys.stdin.readline())
-    configure_logging(job.log_level, f"worker {job.consumer.rsplit('-', 1)[-1]}")
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, _stop)
+@contextmanager
+def serving_process(job: Job) -> Iterator[Settings]:
+    """Makes this process the worker that carries the job's name: its log, signals, threads, and published numbers."""
+    (name,) = job.consumers
+    configure_logging(job.log_level, f"worker {name.rsplit('-', 1)[-1]}")
+    stop_on_signals()
     # Set before the engines load: one thread per worker, unless the operator said otherwise.
     settings = Settings.model_validate_json(job.settings)
     os.environ.setdefault("OMP_NUM_THREADS", str(settings.model.threads or 1))
@@ -75,16 +77,35 @@ def main() -> int:
 
     cv2.setNumThreads(1)
     stats = stats_of_process()
-    reporter = Reporter(RedisAt.of(settings), settings.name, job.consumer, stats, STOP.set)
+    reporter = Reporter(RedisAt.of(settings), settings.name, name, stats, STOP.set)
     try:
-        state = run_pipeline(settings, [job.consumer], job.arguments, job.drain)
-        logging.getLogger(__name__).info("pipeline state %s", state)
-    except BeamServingError as err:
-        print(err, flush=True)
-        return EXIT_CONFIG if isinstance(err, ConfigError) else EXIT_FAILED
+        yield settings
     finally:
         stats.state = "stopped"
         reporter.close()
+
+
+def stop_on_signals() -> None:
+    """Makes SIGTERM and SIGINT end reading in this process."""
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, _stop)
+
+
+def exit_code(err: BeamServingError) -> int:
+    """Writes what ended this process for good to standard output, for the supervisor, and gives the exit code."""
+    print(err, flush=True)
+    return EXIT_CONFIG if isinstance(err, ConfigError) else EXIT_FAILED
+
+
+def main() -> int:
+    """Serves one job; what ended it for good is the only thing written to standard output."""
+    job = Job.decode(sys.stdin.readline())
+    with serving_process(job) as settings:
+        try:
+            state = run_pipeline(settings, job.consumers, job.arguments, job.drain)
+            logging.getLogger(__name__).info("pipeline state %s", state)
+        except BeamServingError as err:
+            return exit_code(err)
     return 0
 
 

@@ -18,7 +18,7 @@ from beam_serving.connection import RedisAt
 from beam_serving.report import ready_key
 
 DIGITS = Path(__file__).parents[1] / "beam_serving" / "demo"
-START_S = 60.0
+START_S = 120.0
 
 
 def await_true(condition: Callable[[], object], what: str, within_s: float = 60.0) -> None:

@@ -68,7 +68,7 @@ def error(arguments: list[str], code: int, capsys: Captured) -> str:
         (["serve"], "unknown command 'serve'; commands: quickstart, model, bench; see --help"),
         (
             ["--runner=SparkRunner"],
-            "--runner=SparkRunner is not served yet; wanted is one of DirectRunner, FnApiRunner",
+            "--runner=SparkRunner is not served yet; wanted is one of DirectRunner, FnApiRunner, FlinkRunner",
         ),
     ],
 )

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from beam_serving.config import Data, Params, Settings, Spark, load_settings
 from beam_serving.errors import ConfigError
 
+FLINK_KEYS = "config.yaml:2: flink.rest: unknown key; valid here: job_server_jar, parallelism, java_options, start_s"
 REPOSITORY = Path(__file__).parents[1]
 
 
@@ -101,11 +102,12 @@ def test_workers_are_a_number_or_auto(text: str, workers: object, tmp_path: Path
 
 def test_paths_are_taken_from_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    text = "model: {path: ../m}\nredis: {password_file: ~/secret, ca_file: /etc/ca.pem}\n"
+    text = "model: {path: ../m}\nredis: {password_file: ~/secret, ca_file: /etc/ca.pem}\nflink: {job_server_jar: a.jar}"
     settings = settings_of(text, tmp_path)
     assert settings.model.path == str(tmp_path / "../m")
     assert settings.redis.password_file == str(tmp_path / "home/secret")
     assert settings.redis.ca_file == "/etc/ca.pem"
+    assert settings.flink.job_server_jar == str(tmp_path / "a.jar")
 
 
 def test_the_model_that_computes_nothing_is_no_path(tmp_path: Path) -> None:
@@ -238,6 +240,15 @@ def test_labels_lie_beside_the_configuration(tmp_path: Path) -> None:
             "model: {path: m}\nredis: {timeout_s: 0}",
             "config.yaml:2: redis.timeout_s: Input should be greater than 0 (got 0)",
         ),
+        (
+            "model: {path: m}\nflink: {java_options: -Xmx1g -Da=b}",
+            r"config.yaml:2: flink.java_options: String should match pattern '^-\S+$' (got '-Xmx1g -Da=b')",
+        ),
+        (
+            "model: {path: m}\nflink: {parallelism: 0}",
+            "config.yaml:2: flink.parallelism: Input should be greater than or equal to 1 (got 0)",
+        ),
+        ("model: {path: m}\nflink: {rest: x}", FLINK_KEYS),
         ("", "config.yaml: is empty or no mapping; it wants at least 'model:' with 'path:' below it"),
         ("- a", "config.yaml: is empty or no mapping; it wants at least 'model:' with 'path:' below it"),
         ("a: [", "config.yaml:1: not valid YAML: expected the node content, but found '<stream end>'"),

@@ -31,6 +31,7 @@ ORDER = (
     "pipeline",
     "launch",
     "worker",
+    "flink",
     "supervisor",
     "commands",
     "cli",

@@ -12,6 +12,7 @@ the worker dies before, the entry stays pending and another consumer, or the nex
 
 import dataclasses
 import time
+import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -87,21 +88,28 @@ class ReadFromRedisStream(beam.PTransform[Any, Any]):
     """Reads the streams of `reading` as members of a consumer group and gives `Entry` and `Flush` records.
 
     `consumers` are the names to read under, one reader each. With `drain` a reader ends when nothing is queued or
-    pending any more, else it never does. See the module for the delivery guarantee.
+    pending any more, else it never does. A runner that starts failed work again by itself could have two readers of
+    one name alive at a time: with `names_are_shared` each appends something of its own to the name, for each bundle.
+    See the module for the delivery guarantee.
     """
 
     def __init__(
-        self, reading: Reading, consumers: Iterable[str], checkpoint_interval_s: float, drain: bool = False
+        self,
+        reading: Reading,
+        consumers: Iterable[str],
+        checkpoint_interval_s: float,
+        drain: bool = False,
+        names_are_shared: bool = False,
     ) -> None:
         super().__init__()
-        self._reading = reading
         self._consumers = list(consumers)
-        self._checkpoint_interval_s = checkpoint_interval_s
-        self._drain = drain
+        self._reading = reading
+        self._reader = _ReadFn(reading, checkpoint_interval_s, drain, names_are_shared)
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection[Entry | Flush]:
-        reader = _ReadFn(self._reading, self._checkpoint_interval_s, self._drain)
-        return pbegin | "Consumers" >> beam.Create(self._consumers, reshuffle=False) | "Poll" >> beam.ParDo(reader)
+        return (
+            pbegin | "Consumers" >> beam.Create(self._consumers, reshuffle=False) | "Poll" >> beam.ParDo(self._reader)
+        )
 
     def display_data(self) -> dict[str, Any]:
         return {
@@ -115,16 +123,18 @@ _TRACKER = beam.DoFn.RestrictionParam(_PollProvider())
 
 
 class _ReadFn(beam.DoFn):
-    def __init__(self, reading: Reading, checkpoint_interval_s: float, drain: bool) -> None:
+    def __init__(self, reading: Reading, checkpoint_interval_s: float, drain: bool, names_are_shared: bool) -> None:
         self._reading = dataclasses.replace(reading, poll_s=min(reading.poll_s, _DRAIN_POLL_S)) if drain else reading
         self._checkpoint_interval_s = checkpoint_interval_s
         self._drain = drain
+        self._names_are_shared = names_are_shared
 
     @beam.DoFn.unbounded_per_element()
     def process(self, name: str, tracker: Any = _TRACKER) -> Iterable[Entry | Flush]:
         checkpoint_at = time.monotonic() + self._checkpoint_interval_s
         position = tracker.current_restriction().start
-        consumer = StreamConsumer(self._reading, name, STOP)
+        own_name = f"{name}-{uuid.uuid4().hex[:8]}" if self._names_are_shared else name
+        consumer = StreamConsumer(self._reading, own_name, STOP)
         lease = Lease(self._reading.at, self._reading.group, consumer.name, self._reading.reclaim_idle_s)
         try:
             while consumer.reading_ahead or tracker.try_claim(position):

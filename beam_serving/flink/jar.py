@@ -1,0 +1,105 @@
+"""The jar of Beam's Flink job server: named by the configuration, found in the cache, or built with Maven once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from beam_serving.errors import ConfigError
+
+_log = logging.getLogger(__name__)
+POM = Path(__file__).parents[2] / "runners" / "flink" / "pom.xml"
+OLDEST_JAVA = 11
+_VERSION = re.compile(r'version "(?:1\.)?(\d+)')
+_SAY_EVERY_S = 10.0
+
+
+def require_java(launcher: str = "java") -> None:
+    """Checks that there is a Java that Flink runs on.
+
+    Raises:
+        ConfigError: there is none, or it is too old; says what to install.
+    """
+    remedy = "install Java 17, for example Debian's package openjdk-17-jre-headless"
+    try:
+        ended = subprocess.run([launcher, "-version"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as err:
+        raise ConfigError(f"--runner=FlinkRunner needs Java, and {launcher!r} cannot be run; {remedy}") from err
+    found = _VERSION.search(ended.stderr + ended.stdout)
+    if found and int(found[1]) < OLDEST_JAVA:
+        raise ConfigError(f"--runner=FlinkRunner needs Java {OLDEST_JAVA} or newer, this is Java {found[1]}; {remedy}")
+
+
+def cache_folder() -> Path:
+    """Gives the folder that keeps the jar between runs."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "beam_serving"
+
+
+def find_or_build(configured: str | None, pom: Path = POM) -> Path:
+    """Gives the jar: the one that was named, else the one in the cache, which Maven fills the first time.
+
+    Raises:
+        ConfigError: the one named is not there, or none can be built.
+    """
+    if configured:
+        if not Path(configured).is_file():
+            raise ConfigError(f"flink: job_server_jar: no such file: {configured}")
+        return Path(configured)
+    version = _version_of(pom)
+    cached = cache_folder() / f"flink-job-server-{version}.jar"
+    if not cached.is_file():
+        _build(pom, cached)
+    return cached
+
+
+def _version_of(pom: Path) -> str:
+    try:
+        text = pom.read_text(encoding="utf-8")
+    except OSError as err:
+        raise ConfigError(
+            f"{pom}, which builds Flink's job server, is not there; set flink: job_server_jar to a built one"
+        ) from err
+    found = re.search(r"<beam\.version>([\w.-]+)</beam\.version>", text)
+    return found[1] if found else "unknown"
+
+
+def _build(pom: Path, cached: Path) -> None:
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise ConfigError(
+            "Flink's job server is built with Maven the first time, and 'mvn' is not there; install Maven, for "
+            "example Debian's package maven, or set flink: job_server_jar to a built one"
+        )
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    _log.info("building Flink's job server with Maven, once; it goes to %s", cached)
+    # On the same file system as the cache: the jar is moved into it whole or not at all.
+    with tempfile.TemporaryDirectory(prefix="build-", dir=cached.parent) as folder:
+        shutil.copy(pom, folder)
+        _run_maven([maven, "--batch-mode", "--file", str(Path(folder, pom.name)), "package"])
+        Path(folder, "target", "job-server.jar").replace(cached)
+
+
+def _run_maven(command: list[str]) -> None:
+    started = said_at = time.monotonic()
+    artifacts = 0
+    last_words = "nothing"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as maven:
+        assert maven.stdout is not None  # noqa: S101 - asked for one line above
+        for line in maven.stdout:
+            artifacts += "Downloaded from" in line
+            if "[ERROR]" in line and last_words == "nothing":
+                last_words = line.split("[ERROR]", 1)[1].strip()
+            if line.startswith("[INFO] --- "):
+                _log.info("Maven: %s", line.removeprefix("[INFO] --- ").split(" (")[0])
+            elif time.monotonic() - said_at > _SAY_EVERY_S:
+                said_at = time.monotonic()
+                _log.info("Maven: %d files downloaded, %.0f s", artifacts, said_at - started)
+    if maven.returncode != 0:
+        raise ConfigError(f"Maven cannot build Flink's job server: {last_words}")
+    _log.info("Maven: done in %.0f s", time.monotonic() - started)

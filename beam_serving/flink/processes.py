@@ -1,0 +1,57 @@
+"""The worker processes of an embedded Flink: started before it asks for them, and ended with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+
+from beam_serving.worker import Job
+
+_log = logging.getLogger(__name__)
+_STOP_S = 10.0
+
+
+@contextmanager
+def started_workers(job: Job) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Starts a process for each name of the job, which loads Beam and waits to be told where its work comes from."""
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for name in job.consumers:
+            command = [sys.executable, "-m", "beam_serving.flink.sdk_worker"]
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+            processes.append(process)
+            assert process.stdin is not None  # noqa: S101 - asked for two lines above
+            process.stdin.write(dataclasses.replace(job, consumers=(name,)).encode())
+            process.stdin.flush()
+        yield processes
+    finally:
+        _end(processes)
+
+
+def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Ends all workers, the hard way where they do not end by themselves."""
+    for process in processes:
+        process.terminate()
+        if process.stdin is not None:
+            process.stdin.close()
+    for process in processes:
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            _log.error("worker process %d does not end: killing it", process.pid)
+            process.kill()
+            process.wait()
+
+
+def tell_of_thread(died: threading.ExceptHookArgs) -> None:
+    """Logs what ended a thread. Beam's threads end with an error of gRPC when the runner hangs up, as it does."""
+    level = logging.DEBUG if isinstance(died.exc_value, grpc.RpcError) else logging.ERROR
+    name = died.thread.name if died.thread else "?"
+    _log.log(level, "thread %s ended", name, exc_info=died.exc_value)

@@ -1,0 +1,32 @@
+"""What the driver makes of a job's end."""
+
+import pytest
+
+from beam_serving.errors import ConfigError, ConnectError
+from beam_serving.flink.driver import _raise_cause
+
+SAID = """\
+Pipeline BeamApp failed in state FAILED: java.lang.RuntimeException: Error received from worker: \
+Traceback (most recent call last):
+  File "beam_serving/io/consumer.py", line 87, in _survive
+    raise ConnectError(f"Redis at {self._reading.at}: {reason}") from err
+{error} [while running 'Read requests/Poll-ptransform-22']
+\tat org.apache.beam.runners.fnexecution.control.FnApiControlClient.onNext(FnApiControlClient.java:180)
+"""
+
+
+@pytest.mark.parametrize(
+    ("raised", "error"),
+    [
+        ("beam_serving.errors.ConnectError: Redis at r:1: it refuses our user", ConnectError),
+        ("beam_serving.errors.ConfigError: the labels are too few", ConfigError),
+    ],
+)
+def test_what_the_operator_must_mend_is_told_without_java(raised: str, error: type[Exception]) -> None:
+    with pytest.raises(error) as caught:
+        _raise_cause(SAID.replace("{error}", raised))
+    assert str(caught.value) == raised.split(": ", 1)[1]
+
+
+def test_what_a_new_start_may_heal_is_not_raised() -> None:
+    _raise_cause(SAID.replace("{error}", "redis.exceptions.ConnectionError: connection reset"))
