@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
+FLINK_READY := $(VENV)/.flink-ready
 TEST_READY := $(VENV)/.test-ready
 
-.PHONY: run test test-long lint types format bench clean
+.PHONY: run test test-long lint types format bench flink-cluster clean
 
 run: $(RUN_READY)
 	$(BIN)/python -m beam_serving quickstart
@@ -27,6 +28,9 @@ format: $(TEST_READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+flink-cluster: $(FLINK_READY)
+	$(BIN)/python runners/flink/cluster.py --task-managers 2
+
 bench: $(TEST_READY)
 	$(BIN)/python -m beam_serving bench
 
@@ -43,7 +47,12 @@ $(RUN_READY): setup.py pyproject.toml constraints.txt | $(BIN)/uv
 	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[embedded]'
 	touch $@
 
+$(FLINK_READY): setup.py pyproject.toml constraints.txt | $(BIN)/uv
+	@echo "setting up $(VENV) for a Flink cluster (once)"
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[embedded,flink]'
+	touch $@ $(RUN_READY)
+
 $(TEST_READY): setup.py pyproject.toml constraints.txt | $(BIN)/uv
 	@echo "setting up $(VENV) for the tests (once; torch and TensorFlow are large)"
-	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[embedded,torch,tensorflow,onnx,bench,dev]'
-	touch $@ $(RUN_READY)
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[embedded,torch,tensorflow,onnx,flink,bench,dev]'
+	touch $@ $(RUN_READY) $(FLINK_READY)

@@ -50,5 +50,10 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["beam-serving=beam_serving.cli:main"]},
+    entry_points={
+        "console_scripts": [
+            "beam-serving=beam_serving.cli:main",
+            "beam-serving-flink-worker=beam_serving.flink.sdk_worker:main",
+        ]
+    },
 )

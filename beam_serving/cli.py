@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from beam_serving import __version__
@@ -20,11 +22,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 COMMANDS = {
+    "status": "show what a service does: workers, queue, its job on a cluster",
+    "stop": "end a service, on this machine or on a cluster; what is queued stays",
+    "worker-pool": "start workers beside a Flink task manager when it asks for them",
     "quickstart": "push some images through a demo model and print its answers",
     "model": "look at a model: its format, engine, inputs, outputs, size and speed",
     "bench": "measure this service against plain loops on this machine",
 }
-"""Sub-commands: each is a module `beam_serving.commands.<name>` with a `main(arguments)`."""
+"""Sub-commands: each is a module of `beam_serving.commands` with a `main(arguments)`."""
 
 _EXAMPLES = """\
 examples:
@@ -41,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if arguments and arguments[0] in COMMANDS:
-            command = importlib.import_module(f"beam_serving.commands.{arguments[0]}")
+            command = importlib.import_module(f"beam_serving.commands.{arguments[0].replace('-', '_')}")
+            signal.signal(signal.SIGTERM, _end_command)
             return int(command.main(arguments[1:]))
         return serve(arguments)
     except ConfigError as err:
@@ -52,6 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _end_command(signum: int, frame: FrameType | None) -> None:
+    """Ends a command as Ctrl-C does, so that it takes down what it has started."""
+    del signum, frame
+    raise KeyboardInterrupt
 
 
 def serve(arguments: Sequence[str]) -> int:
@@ -66,7 +78,7 @@ def serve(arguments: Sequence[str]) -> int:
         raise ConfigError(f"unknown command {for_beam[0]!r}; commands: {', '.join(COMMANDS)}; see --help")
     from beam_serving.config import load_settings
     from beam_serving.cores import available_cores
-    from beam_serving.flink.options import FLAGS, require_embedded
+    from beam_serving.flink.options import FLAGS
     from beam_serving.launch import FLINK_RUNNER, LOCAL_RUNNERS, check_beam_arguments
     from beam_serving.logs import configure_logging
 
@@ -77,8 +89,6 @@ def serve(arguments: Sequence[str]) -> int:
     if not on_flink and own.runner not in LOCAL_RUNNERS:
         served = ", ".join((*LOCAL_RUNNERS, FLINK_RUNNER))
         raise ConfigError(f"--runner={own.runner} is not served yet; wanted is one of {served}")
-    if on_flink:
-        require_embedded(for_beam)
     settings = load_settings(own.config)
     if settings.spark is not None:
         _log.info("the section 'spark' of %s is checked; --runner=%s does not use it", own.config, own.runner)
@@ -93,12 +103,19 @@ def serve(arguments: Sequence[str]) -> int:
 
 def _on_flink(settings: Settings, workers: int, for_beam: list[str], own: argparse.Namespace) -> int:
     from beam_serving.flink.jar import find_or_build, require_java
-    from beam_serving.flink.options import jar_of, launcher_of, parallelism_of
+    from beam_serving.flink.options import cluster_of, jar_of, launcher_of, parallelism_of, submits_uber_jar
+
+    count = parallelism_of(for_beam, settings.flink, workers)
+    cluster = cluster_of(for_beam, settings.flink)
+    if cluster is None or not submits_uber_jar(for_beam, settings.flink):
+        require_java(launcher_of(for_beam))
+    find_or_build(jar_of(for_beam, settings.flink))
+    if cluster is not None:
+        from beam_serving.flink.remote import ClusterService
+
+        return ClusterService(settings, cluster, count, for_beam, own.drain, own.log_level).run()
     from beam_serving.supervisor import Supervisor
 
-    require_java(launcher_of(for_beam))
-    count = parallelism_of(for_beam, settings.flink, workers)
-    find_or_build(jar_of(for_beam, settings.flink))
     return Supervisor(settings, count, for_beam, own.drain, own.log_level, "beam_serving.flink.driver").run()
 
 

@@ -169,12 +169,16 @@ class Spark(_Section):
 
 
 class Flink(_Section):
-    """The embedded Flink of the Flink runner: where its job server is, and how it runs."""
+    """Where Flink is, an embedded one where `rest` is unset, and how the pipeline runs on it."""
 
-    job_server_jar: str | None = None
+    rest: str | None = None
     parallelism: Annotated[int | None, Field(ge=1, le=256)] = None
+    worker_pool: str | None = None
+    worker_command: str | None = None
+    uber_jar: bool = False
+    job_server_jar: str | None = None
     java_options: str = Field(default="-Xmx1g", pattern=r"^-\S+$")
-    start_s: Seconds = 60.0
+    start_s: Seconds = 30.0
 
 
 class Settings(_Section):
@@ -187,6 +191,10 @@ class Settings(_Section):
     redis: Redis = Redis()
     flink: Flink = Flink()
     spark: Spark | None = None
+
+    def about(self, workers: int) -> dict[str, Any]:
+        """Gives what a service says of itself while it is ready."""
+        return {"model": self.model.path, "streams": self.data.streams, "workers": workers}
 
 
 def load_settings(path: Path) -> Settings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,7 +23,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from beam_serving.config import Settings
-from beam_serving.errors import ConfigError, ConnectError
+from beam_serving.errors import ConfigError, ConnectError, UnreachableError
 
 PASSWORD_VARIABLE = "BEAM_SERVING_REDIS_PASSWORD"  # noqa: S105 - the variable's name, no secret
 _NO_PERMISSION_IN_SCRIPT = ("ACL failure in script", "The user executing the script can't")
@@ -92,6 +93,24 @@ class RedisAt:
             client_name="beam-serving",
             **options,  # type: ignore[arg-type]
         )
+
+    @contextmanager
+    def reachable(self) -> Iterator[redis.Redis]:
+        """Opens a client for a command of an operator, which tells an error at once instead of waiting it out.
+
+        Raises:
+            ConnectError: the server refuses us, or cannot be reached (`UnreachableError`).
+        """
+        client = self.client()
+        try:
+            check(self, client)
+            yield client
+        except RedisError as err:
+            raise UnreachableError(
+                f"Redis at {self} cannot be reached ({err}); start one there, or set data: src to where it is"
+            ) from err
+        finally:
+            client.close()
 
 
 def backoff(first_s: float = 0.05, most_s: float = 5.0) -> Iterator[float]:

@@ -1,9 +1,13 @@
 """What a service says of itself in Redis: each worker's numbers, and whether the whole is ready.
 
-    beam-serving:<name>:ready          JSON, there only while every worker serves; written by the supervisor
+    beam-serving:<name>:ready          JSON, there only while every worker serves; written by the supervisor, and on a
+                                       cluster, where none needs to live, by one of the workers
+    beam-serving:<name>:workers        the ids of the workers, a set
     beam-serving:<name>:worker:<id>    JSON of one worker's counters and histograms; written by the worker
+    beam-serving:<name>:stop:<run>     there when the workers of one run shall end; written by the command `stop`
 
-Both expire some seconds after their writer is gone, so neither outlives it.
+What a process says of itself expires some seconds after it is gone, so it does not outlive it. A run is what was begun
+at one stroke: the workers of one supervisor, or of one job on a cluster.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,7 +30,9 @@ from beam_serving.stats import STAGES, Histogram, WorkerStats
 
 _log = logging.getLogger(__name__)
 EVERY_S = 1.0
-_LIFETIME_S = 15
+LIFETIME_S = 15
+FRESH_S = 5
+_STOP_LIFETIME_S = 3600
 
 
 def ready_key(name: str) -> str:
@@ -38,9 +45,20 @@ def worker_key(name: str, worker: str) -> str:
     return f"beam-serving:{name}:worker:{worker}"
 
 
+def _workers_key(name: str) -> str:
+    return f"beam-serving:{name}:workers"
+
+
+def _stop_key(name: str, run: str) -> str:
+    return f"beam-serving:{name}:stop:{run}"
+
+
 @dataclass
 class Report:
-    """The numbers of one worker, or the sum of several; `ancestry` are the pids of one and its parent, none in a sum."""
+    """The numbers of one worker, or the sum of several.
+
+    Of one, `worker` is its id, `run` what it was started with, and the pids are those of itself and its parent.
+    """
 
     states: list[str] = field(default_factory=list)
     engine: str = ""
@@ -48,7 +66,11 @@ class Report:
     stages: dict[str, Histogram] = field(default_factory=lambda: {stage: Histogram() for stage in STAGES})
     memory_bytes: int = 0
     batch_size: int = 0
-    ancestry: frozenset[int] = frozenset()
+    worker: str = ""
+    run: str = ""
+    host: str = ""
+    pid: int = 0
+    parent_pid: int = 0
 
     def __add__(self, other: Report) -> Report:
         return Report(
@@ -61,10 +83,12 @@ class Report:
         )
 
 
-def encode_report(stats: WorkerStats) -> str:
-    """Gives a worker's numbers as JSON; histograms as counts by bucket."""
+def encode_report(stats: WorkerStats, run: str = "") -> str:
+    """Gives the numbers of this process as JSON; histograms as counts by bucket."""
     stages = {stage: dict(histogram.counts) for stage, histogram in stats.stages.items()}
     body = {
+        "run": run,
+        "host": socket.gethostname(),
         "pid": os.getpid(),
         "parent_pid": os.getppid(),
         "state": stats.state,
@@ -77,17 +101,25 @@ def encode_report(stats: WorkerStats) -> str:
     return json.dumps(body)
 
 
-def decode_report(text: bytes) -> Report:
+def decode_report(text: bytes, worker: str = "") -> Report:
     """Reads what `encode_report` wrote."""
     body: dict[str, Any] = json.loads(text)
     stages = {
         stage: Histogram({int(bucket): count for bucket, count in body["stages"].get(stage, {}).items()})
         for stage in STAGES
     }
-    counts = Counter(body["counts"])
-    ancestry = frozenset((body["pid"], body["parent_pid"]))
     return Report(
-        [body["state"]], body["engine"], counts, stages, body["memory_bytes"], body["batch_size"], ancestry
+        states=[body["state"]],
+        engine=body["engine"],
+        counts=Counter(body["counts"]),
+        stages=stages,
+        memory_bytes=body["memory_bytes"],
+        batch_size=body["batch_size"],
+        worker=worker,
+        run=body["run"],
+        host=body["host"],
+        pid=body["pid"],
+        parent_pid=body["parent_pid"],
     )
 
 
@@ -100,25 +132,68 @@ def memory_bytes() -> int:
         return 0
 
 
-def read_reports(client: redis.Redis, name: str, workers: Sequence[str]) -> list[Report]:
-    """Reads the numbers of those workers that live."""
-    texts: Any = client.mget([worker_key(name, worker) for worker in workers])
-    return [decode_report(text) for text in texts if text]
+def read_reports(client: redis.Redis, name: str, run: str | None = None, within_s: float = FRESH_S) -> list[Report]:
+    """Reads the numbers of the workers that reported lately, of one run or all, in the order of their ids.
+
+    Who has not done so within some seconds is dead, or stopped.
+    """
+    members: Any = client.smembers(_workers_key(name))
+    workers = sorted(member.decode() for member in members)
+    if not workers:
+        return []
+    pipeline = client.pipeline(transaction=False)
+    pipeline.mget([worker_key(name, worker) for worker in workers])
+    for worker in workers:
+        pipeline.pttl(worker_key(name, worker))
+    texts, *lifetimes_ms = pipeline.execute()
+    if gone := [worker for worker, text in zip(workers, texts, strict=True) if text is None]:
+        client.srem(_workers_key(name), *gone)
+    oldest_ms = 1000 * (LIFETIME_S - within_s)
+    found = [
+        decode_report(text, worker)
+        for worker, text, lifetime_ms in zip(workers, texts, lifetimes_ms, strict=True)
+        if text is not None and lifetime_ms > oldest_ms
+    ]
+    return [report for report in found if run in (None, report.run)]
+
+
+def ask_to_stop(client: redis.Redis, name: str, run: str) -> None:
+    """Asks the workers of a run, wherever they are, to finish what is in flight and to read no more."""
+    client.set(_stop_key(name, run), "", ex=_STOP_LIFETIME_S)
+
+
+def asked_to_stop(client: redis.Redis, name: str, run: str) -> bool:
+    """Whether somebody has asked for it."""
+    return bool(client.exists(_stop_key(name, run)))
 
 
 class Reporter:
-    """Publishes a worker's numbers once a second from a thread of its own, and looks whether its parent lives."""
+    """Publishes a worker's numbers once a second from a thread of its own.
+
+    `on_stop` is called when reading shall end: when the parent is gone, or somebody has asked for it. Where no
+    supervisor needs to live, `announcing` is what one of the workers says of the service while all of them serve.
+    """
 
     def __init__(
-        self, at: RedisAt, name: str, worker: str, stats: WorkerStats, on_orphaned: Callable[[], None]
+        self,
+        at: RedisAt,
+        name: str,
+        worker: str,
+        run: str,
+        stats: WorkerStats,
+        on_stop: Callable[[], None],
+        announcing: dict[str, Any] | None = None,
     ) -> None:
         self._client = at.client()
-        self._key = worker_key(name, worker)
+        self._name = name
+        self._worker = worker
+        self._run = run
         self._stats = stats
-        self._on_orphaned = on_orphaned
+        self._on_stop = on_stop
+        self._announcing = announcing
         self._parent = os.getppid()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="report", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="report", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -128,7 +203,7 @@ class Reporter:
         self._publish()
         self._client.close()
 
-    def _run(self) -> None:
+    def _work(self) -> None:
         state = ""
         wait_s = 0.05
         while not self._stop.wait(wait_s):
@@ -138,20 +213,40 @@ class Reporter:
                 self._publish()
             state = self._stats.state
             if os.getppid() != self._parent:
-                _log.warning("the supervisor is gone: stopping")
-                self._on_orphaned()
+                _log.warning("the process that started this worker is gone: stopping")
+                self._on_stop()
                 return
 
     def _publish(self) -> None:
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.set(worker_key(self._name, self._worker), encode_report(self._stats, self._run), ex=LIFETIME_S)
+        pipeline.sadd(_workers_key(self._name), self._worker)
+        pipeline.exists(_stop_key(self._name, self._run))
         try:
-            self._client.set(self._key, encode_report(self._stats), ex=_LIFETIME_S)
+            *_, stop = pipeline.execute()
+            if self._announcing is not None and self._stats.state == "serving":
+                self._announce_for_all(self._announcing)
         except RedisError as err:
             _log.debug("cannot publish the numbers of this worker: %s", err)
+            return
+        if stop:
+            self._on_stop()
+
+    def _announce_for_all(self, about: dict[str, Any]) -> None:
+        """Says that the service is ready, where this worker is the first of as many as are wanted."""
+        serving = [one for one in read_reports(self._client, self._name, self._run) if one.states == ["serving"]]
+        if len(serving) >= about["workers"] and serving[0].worker == self._worker:
+            announce(self._client, self._name, about | described(serving))
+
+
+def described(serving: Sequence[Report]) -> dict[str, Any]:
+    """Gives what the workers found out: what runs the model, and the size of the batches."""
+    return {"engine": serving[0].engine, "batch_size": serving[0].batch_size}
 
 
 def announce(client: redis.Redis, name: str, about: dict[str, Any]) -> None:
     """Says, for the next seconds, that the service is ready and what it serves."""
-    client.set(ready_key(name), json.dumps(about), ex=_LIFETIME_S)
+    client.set(ready_key(name), json.dumps(about), ex=LIFETIME_S)
 
 
 def retract(client: redis.Redis, name: str) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import signal
-import socket
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Sequence
 from types import FrameType
 
@@ -20,9 +18,9 @@ from beam_serving.connection import RedisAt
 from beam_serving.errors import ConfigError, ConnectError, UnreachableError
 from beam_serving.launch import preflight
 from beam_serving.models.detect import ModelFiles
-from beam_serving.report import Report, announce, read_reports, retract
+from beam_serving.report import FRESH_S, LIFETIME_S, Report, announce, asked_to_stop, described, read_reports, retract
 from beam_serving.statistics_line import StatisticsLine
-from beam_serving.worker import EXIT_CONFIG, EXIT_FAILED, Job, worker_environment
+from beam_serving.worker import EXIT_CONFIG, EXIT_FAILED, Job, new_run, worker_environment
 
 _log = logging.getLogger(__name__)
 _TICK_S = 0.1
@@ -67,9 +65,9 @@ class Supervisor:
         self._arguments = tuple(arguments)
         self._drain = drain
         self._log_level = log_level
-        service = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+        self._run = new_run()
         self._driver = driver
-        self._names = tuple(f"{service}-{index}" for index in range(workers))
+        self._names = tuple(f"{self._run}-{index}" for index in range(workers))
         self._slots = [_Slot(names) for names in ([self._names] if driver else [(name,) for name in self._names])]
         self._client: redis.Redis = RedisAt.of(settings).client()
         self._statistics = StatisticsLine(settings.data.streams, settings.data.group)
@@ -94,7 +92,7 @@ class Supervisor:
             self._retract()
             for signum, handler in handlers.items():
                 signal.signal(signum, handler)
-        _log.info("state DONE: %s", self._statistics.total(self._reports()))
+        _log.info("state DONE: %s", self._statistics.total(self._reports(LIFETIME_S)))
         return 0 if graceful else EXIT_FAILED
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
@@ -118,7 +116,8 @@ class Supervisor:
                 self._log_statistics()
 
     def _start(self, slot: _Slot) -> None:
-        job = Job(self._settings.model_dump_json(), slot.consumers, self._arguments, self._drain, self._log_level)
+        settings = self._settings.model_dump_json()
+        job = Job(settings, self._run, slot.consumers, self._arguments, self._drain, self._log_level)
         # A session of its own: Ctrl-C reaches the workers through us, once.
         slot.process = subprocess.Popen(
             [sys.executable, "-m", self._driver or "beam_serving.worker"],
@@ -146,7 +145,7 @@ class Supervisor:
             return
         said = slot.process.stdout.read().decode(errors="replace").strip() if slot.process.stdout else ""
         slot.process = None
-        if code == 0 and self._drain:
+        if code == 0 and (self._drain or self._asked_to_stop()):
             slot.finished = True
             return
         if code == EXIT_CONFIG and said:
@@ -173,9 +172,16 @@ class Supervisor:
         except UnreachableError as err:
             _log.warning("%s", err)
 
-    def _reports(self) -> list[Report]:
+    def _asked_to_stop(self) -> bool:
         try:
-            return read_reports(self._client, self._settings.name, self._names)
+            return asked_to_stop(self._client, self._settings.name, self._run)
+        except RedisError as err:
+            _log.debug("cannot ask whether we shall stop: %s", err)
+            return False
+
+    def _reports(self, within_s: float = FRESH_S) -> list[Report]:
+        try:
+            return read_reports(self._client, self._settings.name, self._run, within_s)
         except RedisError as err:
             _log.debug("cannot read the workers' numbers: %s", err)
             return []
@@ -184,7 +190,8 @@ class Supervisor:
         reports = self._reports()
         # The report of a worker that died is there until it expires: only those of living processes count.
         living = {slot.process.pid for slot in self._slots if slot.process}
-        serving = [report for report in reports if report.states == ["serving"] and report.ancestry & living]
+        ours = [report for report in reports if report.pid in living or report.parent_pid in living]
+        serving = [report for report in ours if report.states == ["serving"]]
         ready = len(serving) == len(self._names)
         if ready and not self._ready:
             _log.info("ready: %s", self._describe(serving[0]))
@@ -194,13 +201,7 @@ class Supervisor:
         if not ready:
             self._retract()
             return
-        about = {
-            "model": self._settings.model.path,
-            "engine": serving[0].engine,
-            "streams": self._settings.data.streams,
-            "batch_size": serving[0].batch_size,
-            "workers": len(self._names),
-        }
+        about = self._settings.about(len(self._names)) | described(serving)
         try:
             announce(self._client, self._settings.name, about)
         except RedisError as err:

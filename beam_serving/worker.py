@@ -9,7 +9,9 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -26,7 +28,7 @@ from beam_serving.stats import stats_of_process
 
 EXIT_CONFIG = 2
 EXIT_FAILED = 1
-_ALLOCATOR = {
+ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 1024 * 1024),
     "MALLOC_TRIM_THRESHOLD_": str(256 * 1024 * 1024),
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
@@ -40,18 +42,29 @@ for a photograph of 500x375 pixels. Without them a worker serves 7 % more of the
 
 def worker_environment() -> dict[str, str]:
     """Gives the environment to start a worker with; what the operator set in ours stays as it is."""
-    return {**_ALLOCATOR, **os.environ}
+    return {**ALLOCATOR, **os.environ}
+
+
+def new_run() -> str:
+    """Gives a name for what is started now, which nothing else has or will have."""
+    return f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a process is told: the settings, the names it reads and reports under, Beam's own arguments."""
+    """What a process is told: the settings, the names it reads and reports under, Beam's own arguments.
+
+    `run` names what was started at one stroke. Where no supervisor needs to live, `announcing` tells the workers how
+    many they are.
+    """
 
     settings: str
+    run: str
     consumers: tuple[str, ...]
     arguments: tuple[str, ...]
     drain: bool
     log_level: str
+    announcing: int = 0
 
     def encode(self) -> bytes:
         """Gives the job as one line of JSON. No secret is in it: workers read theirs where they connect."""
@@ -77,7 +90,8 @@ def serving_process(job: Job) -> Iterator[Settings]:
 
     cv2.setNumThreads(1)
     stats = stats_of_process()
-    reporter = Reporter(RedisAt.of(settings), settings.name, name, stats, STOP.set)
+    about = settings.about(job.announcing) if job.announcing else None
+    reporter = Reporter(RedisAt.of(settings), settings.name, name, job.run, stats, STOP.set, about)
     try:
         yield settings
     finally:

@@ -65,7 +65,7 @@ def error(arguments: list[str], code: int, capsys: Captured) -> str:
             ["--direct_num_workers=4"],
             "--direct_num_workers would lose records of an endless source; use --workers N",
         ),
-        (["serve"], "unknown command 'serve'; commands: quickstart, model, bench; see --help"),
+        (["serve"], f"unknown command 'serve'; commands: {', '.join(cli.COMMANDS)}; see --help"),
         (
             ["--runner=SparkRunner"],
             "--runner=SparkRunner is not served yet; wanted is one of DirectRunner, FnApiRunner, FlinkRunner",

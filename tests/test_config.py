@@ -11,7 +11,10 @@ from pydantic import BaseModel
 from beam_serving.config import Data, Params, Settings, Spark, load_settings
 from beam_serving.errors import ConfigError
 
-FLINK_KEYS = "config.yaml:2: flink.rest: unknown key; valid here: job_server_jar, parallelism, java_options, start_s"
+FLINK_KEYS = (
+    "config.yaml:2: flink.master: unknown key; valid here: rest, parallelism, worker_pool, worker_command, uber_jar, "
+    "job_server_jar, java_options, start_s"
+)
 REPOSITORY = Path(__file__).parents[1]
 
 
@@ -248,7 +251,7 @@ def test_labels_lie_beside_the_configuration(tmp_path: Path) -> None:
             "model: {path: m}\nflink: {parallelism: 0}",
             "config.yaml:2: flink.parallelism: Input should be greater than or equal to 1 (got 0)",
         ),
-        ("model: {path: m}\nflink: {rest: x}", FLINK_KEYS),
+        ("model: {path: m}\nflink: {master: x}", FLINK_KEYS),
         ("", "config.yaml: is empty or no mapping; it wants at least 'model:' with 'path:' below it"),
         ("- a", "config.yaml: is empty or no mapping; it wants at least 'model:' with 'path:' below it"),
         ("a: [", "config.yaml:1: not valid YAML: expected the node content, but found '<stream end>'"),

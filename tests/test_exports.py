@@ -10,6 +10,8 @@ import pytest
 
 import beam_serving
 from beam_serving import cli
+from beam_serving.flink import sdk_worker
+from beam_serving.flink.options import WORKER_PROGRAM
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGES = ("beam_serving.client", "beam_serving.models", "beam_serving.transforms", "beam_serving.wire")
@@ -49,17 +51,15 @@ def test_a_name_that_is_not_exported_is_an_attribute_error() -> None:
         _ = importlib.import_module("beam_serving.models").zzz
 
 
-def test_the_console_script_is_the_command_line(setup_arguments: dict[str, Any]) -> None:
-    (script,) = setup_arguments["entry_points"]["console_scripts"]
-    name, target = script.split("=")
-    module, function = target.split(":")
-    assert name == "beam-serving"
-    assert getattr(importlib.import_module(module), function) is cli.main
+def test_the_console_scripts_are_the_command_line_and_the_worker_of_a_cluster(setup_arguments: dict[str, Any]) -> None:
+    scripts = dict(script.split("=") for script in setup_arguments["entry_points"]["console_scripts"])
+    found = {name: getattr(importlib.import_module(at.split(":")[0]), at.split(":")[1]) for name, at in scripts.items()}
+    assert found == {"beam-serving": cli.main, WORKER_PROGRAM: sdk_worker.main}
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_every_command_is_there(command: str) -> None:
-    assert callable(importlib.import_module(f"beam_serving.commands.{command}").main)
+    assert callable(importlib.import_module(f"beam_serving.commands.{command.replace('-', '_')}").main)
 
 
 def test_the_version_is_the_same_everywhere(setup_arguments: dict[str, Any]) -> None:

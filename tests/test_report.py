@@ -15,6 +15,8 @@ from beam_serving.report import (
     Report,
     Reporter,
     announce,
+    ask_to_stop,
+    asked_to_stop,
     decode_report,
     encode_report,
     memory_bytes,
@@ -72,11 +74,49 @@ def test_reports_add_up() -> None:
     assert total.memory_bytes == pytest.approx(2 * memory_bytes(), rel=0.1)
 
 
-def test_only_living_workers_are_read(client: redis.Redis) -> None:
-    client.set(worker_key("digits", "a"), encode_report(stats(served=1)))
-    client.set(worker_key("digits", "c"), encode_report(stats(served=2)))
-    reports = read_reports(client, "digits", ["a", "b", "c"])
-    assert [report.counts["served"] for report in reports] == [1, 2]
+def test_only_workers_that_reported_lately_are_read(at: RedisAt, client: redis.Redis) -> None:
+    for worker, served in (("b", 2), ("a", 1), ("c", 3)):
+        Reporter(at, "digits", worker, "run", stats(served=served), lambda: None).close()
+    client.delete(worker_key("digits", "c"))
+    assert [(one.worker, one.counts["served"]) for one in read_reports(client, "digits")] == [("a", 1), ("b", 2)]
+    assert client.smembers("beam-serving:digits:workers") == {b"a", b"b"}
+    client.expire(worker_key("digits", "a"), 9)
+    assert [one.worker for one in read_reports(client, "digits")] == ["b"]
+    assert [one.worker for one in read_reports(client, "digits", within_s=15)] == ["a", "b"]
+
+
+def test_workers_of_another_run_are_told_apart(at: RedisAt, client: redis.Redis) -> None:
+    for worker, run in (("a", "first"), ("b", "second")):
+        Reporter(at, "digits", worker, run, stats(), lambda: None).close()
+    assert [one.worker for one in read_reports(client, "digits", "second")] == ["b"]
+
+
+def test_workers_of_a_run_that_shall_stop_are_told_so(at: RedisAt, client: redis.Redis) -> None:
+    stopped = {run: threading.Event() for run in ("this", "other")}
+    reporters = [Reporter(at, "digits", run, run, stats(), event.set) for run, event in stopped.items()]
+    try:
+        ask_to_stop(client, "digits", "this")
+        assert stopped["this"].wait(5)
+        assert asked_to_stop(client, "digits", "this")
+        assert not asked_to_stop(client, "digits", "other")
+        assert not stopped["other"].is_set()
+    finally:
+        for reporter in reporters:
+            reporter.close()
+
+
+def test_without_a_supervisor_one_worker_announces_when_all_serve(at: RedisAt, client: redis.Redis) -> None:
+    about = {"workers": 2, "model": "m"}
+    Reporter(at, "digits", "a", "run", stats(), lambda: None, about).close()
+    assert not client.exists(ready_key("digits"))
+    reporter = Reporter(at, "digits", "b", "run", stats(), lambda: None, about)
+    try:
+        await_true(lambda: len(read_reports(client, "digits")) == 2, "two reports", within_s=5)
+        Reporter(at, "digits", "a", "run", stats(), lambda: None, about).close()
+    finally:
+        reporter.close()
+    said = {"workers": 2, "model": "m", "engine": "opencv", "batch_size": 0}
+    assert json.loads(client.get(ready_key("digits"))) == said  # type: ignore[arg-type]
 
 
 def test_readiness_is_announced_for_some_seconds_and_retracted_at_once(client: redis.Redis) -> None:
@@ -89,24 +129,24 @@ def test_readiness_is_announced_for_some_seconds_and_retracted_at_once(client: r
 
 def test_a_reporter_publishes_what_changes_and_its_last_state(at: RedisAt, client: redis.Redis) -> None:
     numbers = WorkerStats()
-    reporter = Reporter(at, "digits", "a", numbers, lambda: None)
+    reporter = Reporter(at, "digits", "a", "run", numbers, lambda: None)
     try:
         await_true(lambda: client.exists(worker_key("digits", "a")), "a first report", within_s=5)
         numbers.state = "serving"
         numbers.counts["served"] = 5
-        await_true(lambda: read_reports(client, "digits", ["a"])[0].states == ["serving"], "the change", within_s=5)
+        await_true(lambda: read_reports(client, "digits")[0].states == ["serving"], "the change", within_s=5)
         assert 5 < client.ttl(worker_key("digits", "a")) <= 15  # type: ignore[operator]
         numbers.counts["served"] = 6
     finally:
         numbers.state = "stopped"
         reporter.close()
-    (report,) = read_reports(client, "digits", ["a"])
+    (report,) = read_reports(client, "digits")
     assert (report.states, report.counts["served"]) == (["stopped"], 6)
 
 
 def test_a_worker_whose_parent_is_gone_is_told_to_stop(at: RedisAt, monkeypatch: pytest.MonkeyPatch) -> None:
     orphaned = threading.Event()
-    reporter = Reporter(at, "digits", "a", WorkerStats(), orphaned.set)
+    reporter = Reporter(at, "digits", "a", "run", WorkerStats(), orphaned.set)
     try:
         monkeypatch.setattr(os, "getppid", lambda: 1)
         assert orphaned.wait(5)
@@ -115,5 +155,5 @@ def test_a_worker_whose_parent_is_gone_is_told_to_stop(at: RedisAt, monkeypatch:
 
 
 def test_a_server_that_is_down_does_not_stop_a_worker() -> None:
-    reporter = Reporter(RedisAt("127.0.0.1", free_port()), "digits", "a", stats(), lambda: None)
+    reporter = Reporter(RedisAt("127.0.0.1", free_port()), "digits", "a", "run", stats(), lambda: None)
     reporter.close()

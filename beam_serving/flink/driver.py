@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 import threading
 import time
@@ -16,10 +15,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from beam_serving.config import Settings
-from beam_serving.errors import BeamServingError, ConfigError, ConnectError
+from beam_serving.errors import BeamServingError
+from beam_serving.flink.causes import raise_cause
 from beam_serving.flink.jar import find_or_build
 from beam_serving.flink.job_server import JobServer
-from beam_serving.flink.options import jar_of, java_of, our_flags
+from beam_serving.flink.options import embedded_flags, jar_of, java_of
 from beam_serving.flink.processes import started_workers, tell_of_thread
 from beam_serving.flink.spread import names_for_tasks
 from beam_serving.io.stop import STOP
@@ -34,7 +34,6 @@ _log = logging.getLogger(__name__)
 _EXIT_JOB_FAILED = 3
 _TICK_S = 0.1
 _ENDED = ("DONE", "FAILED", "CANCELLED")
-_CAUSE = re.compile(r"^(?:\w+\.)*(?P<type>\w+(?:Error|Exception)): (?P<text>.*?)(?: \[while running .*)?$", re.M)
 
 
 def main() -> int:
@@ -69,13 +68,13 @@ def run(settings: Settings, job: Job) -> int:
         pool = WorkerPool(processes)
         with served(pool) as workers_at:
             server.await_start(flink.start_s)
-            flags = [*our_flags(parallelism, workers_at, server.endpoint), *job.arguments]
+            flags = [*embedded_flags(parallelism, workers_at, server.endpoint), *job.arguments]
             submitted = _submit(serving, flags)
             outcome = _watch(submitted, server, pool, settings.params.grace_s)
     _log.info("pipeline state %s", outcome.state)
     if outcome.state == "DONE" or (outcome.state == "CANCELLED" and STOP.is_set()):
         return 0
-    _raise_cause(outcome.said)
+    raise_cause(outcome.said)
     _log.error("the job ended: %s", outcome.said)
     return _EXIT_JOB_FAILED
 
@@ -137,14 +136,6 @@ def _forget_model() -> None:
     from apache_beam.utils.shared import Shared
 
     Shared().acquire(lambda: STOP)
-
-
-def _raise_cause(said: str) -> None:
-    """Raises the error that a worker ended with, out of what Java says of it, where it is one for the operator."""
-    for found in _CAUSE.finditer(said):
-        for error in (ConnectError, ConfigError):
-            if found["type"] == error.__name__:
-                raise error(found["text"])
 
 
 def _not_from_java(record: logging.LogRecord) -> bool:

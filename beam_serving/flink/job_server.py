@@ -1,4 +1,4 @@
-"""The job server as a process of ours: Flink runs inside it, and all that Java says goes to a file."""
+"""The job server as a process of ours: it runs a Flink or talks to a cluster, and all that Java says goes to a file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from beam_serving.embedded import free_port, listens
 from beam_serving.errors import BeamServingError
+from beam_serving.flink.causes import telling_line
 
 _log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
@@ -20,14 +21,22 @@ _STOP_S = 5.0
 
 
 class JobServer:
-    """Runs the jar, with a Flink inside it, until `stop`; it dies with this process, whatever ends that."""
+    """Runs the jar until `stop`, with a Flink inside or for a cluster; it dies with this process, however that ends."""
 
-    def __init__(self, java: Sequence[str], jar: Path) -> None:
+    def __init__(self, java: Sequence[str], jar: Path, cluster: str | None = None) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="beam-serving-flink-")
         self._log_path = Path(self._folder.name, "job-server.log")
         self._port = free_port()
         # Unknown to Flink's configuration are settings of ours: an empty folder keeps a local installation's away.
-        command = [*java, "-jar", str(jar), "--flink-master", "[local]", "--flink-conf-dir", self._flink_conf()]
+        command = [
+            *java,
+            "-jar",
+            str(jar),
+            "--flink-master",
+            cluster or "[local]",
+            "--flink-conf-dir",
+            self._flink_conf(),
+        ]
         command += ["--job-host", "127.0.0.1", "--job-port", str(self._port), "--artifact-port", "0"]
         command += ["--expansion-port", "0", "--artifacts-dir", self._folder.name]
         with self._log_path.open("wb") as log:
@@ -70,10 +79,8 @@ class JobServer:
             time.sleep(0.05)
 
     def last_words(self) -> str:
-        """Gives the last line of its log that tells something."""
-        lines = self._log_path.read_text(encoding="utf-8", errors="replace").splitlines()
-        telling = [line.strip() for line in lines if line.strip() and not line.startswith(("\t", " "))]
-        return telling[-1][:500] if telling else "nothing"
+        """Gives the line of its log that tells most of what went wrong."""
+        return telling_line(self._log_path.read_text(encoding="utf-8", errors="replace")) or "nothing"
 
     def stop(self) -> None:
         """Ends the process and removes its files."""

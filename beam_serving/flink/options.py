@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from beam_serving.config import Flink
 from beam_serving.errors import ConfigError
+from beam_serving.worker import ALLOCATOR
 
+WORKER_PROGRAM = "beam-serving-flink-worker"
 EMBEDDED = ("[local]", "[auto]")
 FLAGS = (
     "--auto_watermark_interval",
@@ -45,18 +50,24 @@ def parallelism_of(arguments: Sequence[str], flink: Flink, workers: int) -> int:
     return int(text)
 
 
-def require_embedded(arguments: Sequence[str]) -> None:
-    """Refuses what the embedded Flink does not do.
+def cluster_of(arguments: Sequence[str], flink: Flink) -> str | None:
+    """Gives the address of the cluster; None for an embedded Flink.
 
     Raises:
-        ConfigError: the flags name a cluster, or workers that are not ours.
+        ConfigError: there is none, and a flag asks for what only clusters do.
     """
-    master = _last(arguments, "--flink_master")
+    master = _last(arguments, "--flink_master") or flink.rest
     if master is not None and master not in EMBEDDED:
-        raise ConfigError(f"--flink_master={master}: clusters are not served yet; leave the flag out")
+        return master
     for flag in ("--environment_type", "--environment_config", "--job_endpoint", "--flink_submit_uber_jar"):
         if any(argument.split("=", 1)[0] == flag for argument in arguments):
-            raise ConfigError(f"{flag} is set by the embedded Flink itself; leave it out")
+            raise ConfigError(f"{flag} is set by the embedded Flink itself; leave it out, or name a cluster")
+    return None
+
+
+def submits_uber_jar(arguments: Sequence[str], flink: Flink) -> bool:
+    """Whether one jar goes to the cluster, instead of a job server of ours talking to it."""
+    return flink.uber_jar or "--flink_submit_uber_jar" in arguments
 
 
 def jar_of(arguments: Sequence[str], flink: Flink) -> str | None:
@@ -77,19 +88,37 @@ def java_of(arguments: Sequence[str], flink: Flink) -> list[str]:
     return [launcher_of(arguments), flink.java_options, *properties]
 
 
-def our_flags(parallelism: int, workers_at: str, job_server: str) -> list[str]:
-    """Gives what we set; flags of the operator come after these and win."""
+def embedded_flags(parallelism: int, workers_at: str, job_server: str) -> list[str]:
+    """Gives what we set for an embedded Flink; flags of the operator come after these and win."""
+    own = [f"--job_endpoint={job_server}", "--environment_type=EXTERNAL", f"--environment_config={workers_at}"]
+    return [*own, *_flags(parallelism, parallelism, "1.19")]
+
+
+def cluster_flags(name: str, parallelism: int, slots_each: int, version: str, flink: Flink, job: str) -> list[str]:
+    """Gives what we set for a cluster whose task managers have `slots_each`; `job` is what its workers are told."""
+    own = [f"--job_name={name}", *_flags(parallelism, min(parallelism, slots_each), version), *_workers(flink, job)]
+    # What kills a worker heals by starting it again; what no start heals is told, and ended, by whoever submits.
+    return [*own, "--number_of_execution_retries=2147483647", "--execution_retry_delay=1000"]
+
+
+def _workers(flink: Flink, job: str) -> list[str]:
+    if flink.worker_pool:
+        pool = {"url": flink.worker_pool, "params": {"job": job}}
+        return ["--environment_type=EXTERNAL", f"--environment_config={json.dumps(pool)}"]
+    command = flink.worker_command or str(Path(sys.executable).with_name(WORKER_PROGRAM))
+    process = {"command": command, "env": {**ALLOCATOR, "BEAM_SERVING_JOB": job}}
+    return ["--environment_type=PROCESS", f"--environment_config={json.dumps(process)}"]
+
+
+def _flags(parallelism: int, workers_each: int, version: str) -> list[str]:
     return [
         "--runner=FlinkRunner",
         "--streaming",
-        "--flink_version=1.19",
-        f"--job_endpoint={job_server}",
-        "--environment_type=EXTERNAL",
-        f"--environment_config={workers_at}",
+        f"--flink_version={version}",
         f"--parallelism={parallelism}",
         # Beam's state per key group leaks at each checkpoint of the source, so there are no more groups than tasks.
         f"--max_parallelism={parallelism}",
-        f"--sdk_worker_parallelism={parallelism}",
+        f"--sdk_worker_parallelism={workers_each}",
         # A bundle goes to a worker that has none; else two readers may meet in one, by the order of the start.
         "--load_balance_bundles",
         # A reader is a bundle of its own that lasts for minutes; nothing is gained by waiting for a second element.

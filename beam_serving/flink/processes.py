@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import grpc
 
-from beam_serving.worker import Job
+from beam_serving.worker import Job, worker_environment
 
 _log = logging.getLogger(__name__)
 _STOP_S = 10.0
@@ -25,7 +25,7 @@ def started_workers(job: Job) -> Iterator[list[subprocess.Popen[bytes]]]:
     try:
         for name in job.consumers:
             command = [sys.executable, "-m", "beam_serving.flink.sdk_worker"]
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, env=worker_environment(), start_new_session=True)
             processes.append(process)
             assert process.stdin is not None  # noqa: S101 - asked for two lines above
             process.stdin.write(dataclasses.replace(job, consumers=(name,)).encode())
@@ -36,18 +36,23 @@ def started_workers(job: Job) -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 def _end(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Ends all workers, the hard way where they do not end by themselves."""
     for process in processes:
         process.terminate()
         if process.stdin is not None:
             process.stdin.close()
     for process in processes:
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            _log.error("worker process %d does not end: killing it", process.pid)
-            process.kill()
-            process.wait()
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a worker, the hard way where it does not end by itself."""
+    process.terminate()
+    try:
+        process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        _log.error("worker process %d does not end: killing it", process.pid)
+        process.kill()
+        process.wait()
 
 
 def tell_of_thread(died: threading.ExceptHookArgs) -> None:

@@ -53,7 +53,7 @@ class StreamConsumer:
         read: list[Argument] = ["XREADGROUP", "GROUP", reading.group, name, "COUNT", reading.count]
         new_entries = ["STREAMS", *reading.streams, *[">"] * len(reading.streams)]
         self._read_now = [*read, *new_entries]
-        self._read_waiting = [*read, "BLOCK", int(reading.poll_s * 1000), *new_entries]
+        self._read_waiting = [*read, "BLOCK", max(1, int(reading.poll_s * 1000)), *new_entries]
         self.reading_ahead = False
         self._orphaned = True
         self._ahead_s = 0.0
@@ -61,8 +61,13 @@ class StreamConsumer:
         self._stats = stats_of_process()
 
     def close(self) -> None:
-        """Closes the connection; what is pending stays so until someone takes it over."""
+        """Leaves the group and closes the connection; what is pending stays so until someone takes it over."""
         self._channel.close()
+        try:
+            for group in self._groups:
+                group.release()
+        except RedisError as err:
+            _log.debug("cannot leave the group, others will remove the name: %s", err)
         self._client.close()
 
     def poll(self, read_ahead: bool = False) -> list[Entry]:

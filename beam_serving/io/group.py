@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 
-from beam_serving.io.scripts import ENSURE_GROUP, REAP_CONSUMERS
+from beam_serving.io.scripts import ENSURE_GROUP, REAP_CONSUMERS, RELEASE_CONSUMER
 from beam_serving.records import Entry
 
 _log = logging.getLogger(__name__)
@@ -32,6 +32,10 @@ class Group:
     def reap(self) -> int:
         """Removes the names of consumers that are gone; those that own entries stay until these are taken over."""
         return int(self._client.eval(REAP_CONSUMERS, 1, self.stream, self._name, int(_ABANDONED_AFTER_S * 1000)))
+
+    def release(self) -> None:
+        """Removes this consumer's name, which leaves; where it owns entries it stays until these are taken over."""
+        self._client.eval(RELEASE_CONSUMER, 1, self.stream, self._name, self._consumer)
 
     def backlog(self) -> tuple[int, int]:
         """Gives the number of entries in the stream and how many of these are delivered but not served yet."""

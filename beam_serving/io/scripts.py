@@ -47,6 +47,14 @@ end
 return reaped
 """
 
+RELEASE_CONSUMER = """
+-- KEYS: stream.  ARGV: group, consumer.  Removes a consumer that leaves, unless it owns entries: these would be lost.
+local own = redis.pcall('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2])
+if own.err or #own > 0 then return 0 end
+redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
+return 1
+"""
+
 COMMIT = """
 -- KEYS: stream, dead-letter stream, then one result key per record.
 -- ARGV: group, consumer, first id, last id, lifetime in ms (0: for ever), then per record: entry id, number of result

@@ -25,6 +25,7 @@ from beam_serving.io.consumer import Reading, StreamConsumer
 from beam_serving.io.lease import Lease
 from beam_serving.io.stop import STOP
 from beam_serving.records import Entry, Flush
+from beam_serving.stats import stats_of_process
 
 _DRAIN_POLL_S = 0.2
 
@@ -144,6 +145,7 @@ class _ReadFn(beam.DoFn):
                     STOP.set()
                 if time.monotonic() >= checkpoint_at and not consumer.reading_ahead:
                     tracker.defer_remainder()
+                    stats_of_process().counts["checkpoints"] += 1
                     return
                 position += 1
         finally:

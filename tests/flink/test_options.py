@@ -1,11 +1,24 @@
 """The flags of the Flink runner: ours, the operator's, and those that the embedded Flink cannot take."""
 
+import json
+import sys
+from pathlib import Path
+
 import pytest
 
 from beam_serving.config import Flink
 from beam_serving.errors import ConfigError
-from beam_serving.flink.options import FLAGS, jar_of, java_of, our_flags, parallelism_of, require_embedded
+from beam_serving.flink.options import (
+    FLAGS,
+    cluster_flags,
+    cluster_of,
+    embedded_flags,
+    jar_of,
+    java_of,
+    parallelism_of,
+)
 from beam_serving.launch import check_beam_arguments
+from beam_serving.worker import ALLOCATOR
 
 
 @pytest.mark.parametrize(
@@ -32,7 +45,7 @@ def test_a_parallelism_that_is_no_number_of_tasks_is_refused(text: str) -> None:
 def test_the_operators_flags_come_after_ours_and_win() -> None:
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    flags = our_flags(2, "127.0.0.1:1", "127.0.0.1:2")
+    flags = embedded_flags(2, "127.0.0.1:1", "127.0.0.1:2")
     options = PipelineOptions([*flags, "--max_parallelism=8", "--job_name=digits"]).get_all_options()
     assert (options["streaming"], options["parallelism"], options["max_parallelism"]) == (True, 2, 8)
     assert (options["job_endpoint"], options["environment_config"]) == ("127.0.0.1:2", "127.0.0.1:1")
@@ -44,22 +57,46 @@ def test_flags_that_only_the_job_server_knows_pass() -> None:
         check_beam_arguments(["--max_bundle_siz=10"], [], FLAGS)
 
 
+@pytest.mark.parametrize("flag", ["--environment_type=DOCKER", "--job_endpoint=x:1", "--flink_submit_uber_jar"])
+def test_what_the_embedded_flink_does_not_do_is_refused(flag: str) -> None:
+    name = flag.split("=", maxsplit=1)[0]
+    with pytest.raises(
+        ConfigError, match=f"^{name} is set by the embedded Flink itself; leave it out, or name a cluster$"
+    ):
+        cluster_of([flag], Flink())
+    assert cluster_of([flag], Flink(rest="host:8081")) == "host:8081"
+
+
+def test_the_command_line_names_the_cluster_or_the_embedded_flink() -> None:
+    assert cluster_of(["--flink_master=[local]", "--flink_master", "[auto]"], Flink(rest="host:1")) is None
+    assert cluster_of(["--flink_master=other:2"], Flink(rest="host:1")) == "other:2"
+
+
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("section", "kind", "environment"),
     [
-        (["--flink_master=host:8081"], "--flink_master=host:8081: clusters are not served yet; leave the flag out"),
-        (["--environment_type=DOCKER"], "--environment_type is set by the embedded Flink itself; leave it out"),
-        (["--job_endpoint", "x:1"], "--job_endpoint is set by the embedded Flink itself; leave it out"),
+        (
+            {},
+            "PROCESS",
+            {
+                "command": str(Path(sys.executable).with_name("beam-serving-flink-worker")),
+                "env": {**ALLOCATOR, "BEAM_SERVING_JOB": "{}"},
+            },
+        ),
+        ({"worker_command": "/w"}, "PROCESS", {"command": "/w", "env": {**ALLOCATOR, "BEAM_SERVING_JOB": "{}"}}),
+        ({"worker_pool": "h:1"}, "EXTERNAL", {"url": "h:1", "params": {"job": "{}"}}),
     ],
 )
-def test_what_the_embedded_flink_does_not_do_is_refused(arguments: list[str], said: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        require_embedded(arguments)
-    assert str(caught.value) == said
+def test_workers_of_a_cluster_are_told_their_job(
+    section: dict[str, str], kind: str, environment: dict[str, object]
+) -> None:
+    from apache_beam.options.pipeline_options import PipelineOptions
 
-
-def test_the_embedded_flink_may_be_named() -> None:
-    require_embedded(["--flink_master=[local]", "--flink_master", "[auto]"])
+    flags = cluster_flags("digits", 4, 2, "1.19", Flink.model_validate(section), "{}")
+    options = PipelineOptions(flags).get_all_options()
+    assert (options["job_name"], options["environment_type"]) == ("digits", kind)
+    assert (options["parallelism"], options["sdk_worker_parallelism"]) == (4, "2")
+    assert json.loads(options["environment_config"]) == environment
 
 
 def test_java_and_the_jar_can_be_named_by_beams_own_flags() -> None:

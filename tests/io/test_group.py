@@ -138,3 +138,23 @@ def test_the_backlog_counts_entries_and_those_in_work(client: redis.Redis, group
         client.xadd(STREAM, {"uri": uri})
     deliver(client, "other", 2)
     assert group.backlog() == (3, 2)
+
+
+def test_a_consumer_that_leaves_takes_its_name_away(client: redis.Redis, group: Group) -> None:
+    group.ensure()
+    client.xgroup_createconsumer(STREAM, "serving", "me")
+    group.release()
+    assert client.xinfo_consumers(STREAM, "serving") == []
+
+
+def test_a_consumer_that_leaves_entries_behind_leaves_its_name_too(client: redis.Redis, group: Group) -> None:
+    group.ensure()
+    client.xadd(STREAM, {"uri": "a"})
+    deliver(client, "me", 1)
+    group.release()
+    assert client.xpending(STREAM, "serving")["pending"] == 1
+
+
+def test_leaving_a_group_that_is_gone_is_no_error(client: redis.Redis, group: Group) -> None:
+    group.release()
+    assert client.exists(STREAM) == 0

@@ -15,14 +15,14 @@ from tqdm import tqdm
 
 from beam_serving.arguments import Parser
 from beam_serving.commands.bench import workloads
-from beam_serving.commands.bench.contestants import Shape, contestants
+from beam_serving.commands.bench.contestants import Shape, contestants, runners
 from beam_serving.commands.bench.formats import CONTESTANTS as FORMAT_CONTESTANTS
 from beam_serving.commands.bench.formats import formats_table, measure_format
 from beam_serving.commands.bench.machine import machine_facts
 from beam_serving.commands.bench.plot import plot, require_matplotlib
 from beam_serving.commands.bench.processes import require_proc
 from beam_serving.commands.bench.rounds import Plan, measure
-from beam_serving.commands.bench.summary import summarise, table
+from beam_serving.commands.bench.summary import BASELINE, summarise, table
 from beam_serving.commands.bench.writers import WRITERS
 from beam_serving.cores import available_cores
 from beam_serving.embedded import embedded_redis
@@ -40,6 +40,9 @@ The contestants, each with the same number of threads at work:
   redis_loop   a hand-written consumer of a Redis stream, as many processes as workers
   service      this service
 
+With --runner the contestants are this service on each of the runners named, and every ratio is to the first; the
+address of a Flink cluster is a runner too.
+
 With --workload formats the loops run the framework of the format, each ratio is to the faster of the two, and two more
 contestants infer without decoding, on one thread:
   auto         the engine that the service takes
@@ -48,6 +51,7 @@ contestants infer without decoding, on one thread:
 examples:
   python -m beam_serving bench --rounds 7 --json bench.json --plot bench.png
   python -m beam_serving bench --workload formats --formats onnx,caffe
+  python -m beam_serving bench --workload noop --runner DirectRunner,FlinkRunner
 """
 
 
@@ -64,10 +68,10 @@ def run(arguments: Sequence[str]) -> int:
     plan = replace(default, rounds=options.rounds or default.rounds, seconds=options.seconds or default.seconds)
     report: dict[str, Any] = {"machine": machine_facts(), "rounds": plan.rounds, "seconds": plan.seconds}
     print("\n".join(f"{name + ':':24}{value}" for name, value in report["machine"].items()), flush=True)
-    names = _ALL if options.workload == "all" else (options.workload,)
+    names = [name for name in _ALL if options.workload in (name, "all") and not (options.runner and name == "formats")]
     formats = options.formats if "formats" in names else ()
     for_formats = replace(plan, in_flight=(), warm_up_rounds=1)
-    steps = plan.steps(_CONTESTANTS) * len({*names} - {"formats"})
+    steps = plan.steps(len(options.runner or ()) or _CONTESTANTS) * len({*names} - {"formats"})
     steps += for_formats.steps(FORMAT_CONTESTANTS) * len(formats)
     tqdm.monitor_interval = 0  # no thread of its own beside what is measured
     with tqdm(total=steps, unit="step") as progress:
@@ -75,7 +79,8 @@ def run(arguments: Sequence[str]) -> int:
         if formats:
             report["formats"] = _measured_formats(options, for_formats, progress)
     for about in report["workloads"].values():
-        print(f"\n{about['title']}\nbatches of {about['batch_size']}, {about['workers']} workers; ratios to the loop\n")
+        shape = f"batches of {about['batch_size']}, {about['workers']} workers"
+        print(f"\n{about['title']}\n{shape}; ratios to {about['baseline']}\n")
         print(table(about["contestants"]), flush=True)
     if about := report.get("formats"):
         print(f"\n{about['title']}\nbatches of {about['batch_size']}, {about['workers']} workers; records/s\n")
@@ -101,13 +106,19 @@ def _measured(name: str, options: argparse.Namespace, plan: Plan, progress: Any)
         folder = Path(path)
         workload = workloads.real(folder) if name == "real" else workloads.noop()
         shape = Shape(options.workers or available_cores(), options.batch_size or workload.batch_size)
-        with contestants(workload, shape, port, folder) as all_contestants:
+        started = (
+            runners(options.runner, workload, shape, port, folder)
+            if options.runner
+            else contestants(workload, shape, port, folder)
+        )
+        with started as all_contestants:
             figures = measure(all_contestants, plan, partial(_on_step, progress, name))
     return {
         "title": workload.title,
         "batch_size": shape.batch_size,
         "workers": shape.workers,
-        "contestants": summarise(figures),
+        "baseline": options.runner[0] if options.runner else BASELINE,
+        "contestants": summarise(figures, options.runner[0] if options.runner else BASELINE),
     }
 
 
@@ -155,6 +166,9 @@ def _parser() -> Parser:
     parser.add_argument(
         "--formats", type=_formats, default=tuple(WRITERS), metavar="A,B", help=f"({','.join(WRITERS)})"
     )
+    parser.add_argument(
+        "--runner", type=_runners, metavar="A,B", help="this service on DirectRunner, FlinkRunner or HOST:PORT of Flink"
+    )
     parser.add_argument("--rounds", type=_count, help=f"rounds of all contestants ({_FULL.rounds})")
     parser.add_argument("--seconds", type=_count, help=f"seconds of each measurement ({_FULL.seconds:g})")
     parser.add_argument("--quick", action="store_true", help="one short round, to see that it works")
@@ -175,4 +189,11 @@ def _formats(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(text.split(",")))
     if unknown := [name for name in names if name not in WRITERS]:
         raise argparse.ArgumentTypeError(f"has no format {unknown[0]!r}, wanted are some of {', '.join(WRITERS)}")
+    return names
+
+
+def _runners(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(text.split(",")))
+    if unknown := [name for name in names if name not in ("DirectRunner", "FlinkRunner") and ":" not in name]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of DirectRunner, FlinkRunner and HOST:PORT")
     return names

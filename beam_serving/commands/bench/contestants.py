@@ -15,11 +15,14 @@ from typing import Any, Protocol
 
 from beam_serving.commands.bench import plain_loop, redis_loop
 from beam_serving.commands.bench.load import Load, Target
-from beam_serving.commands.bench.processes import children, cpu_s, memory_bytes
+from beam_serving.commands.bench.processes import cpu_s, descendants, memory_bytes
 from beam_serving.commands.bench.workloads import Workload
 from beam_serving.commands.service import running_service
+from beam_serving.commands.stop import stop
+from beam_serving.config import Settings
 from beam_serving.connection import RedisAt
 from beam_serving.errors import BeamServingError
+from beam_serving.report import read_reports
 
 _FIRST_BACKLOG = 256
 
@@ -147,6 +150,21 @@ def contestants(workload: Workload, shape: Shape, port: int, folder: Path) -> It
         ]
 
 
+@contextmanager
+def runners(
+    names: Sequence[str], workload: Workload, shape: Shape, port: int, folder: Path
+) -> Iterator[list[Contestant]]:
+    """Starts the service once for each runner, under the runner's name, and gives all when every one is ready.
+
+    A name is Beam's own, or the address of a Flink cluster.
+
+    Raises:
+        BeamServingError: one ended before it was ready.
+    """
+    with ExitStack() as stack:
+        yield [stack.enter_context(service(workload, shape, port, folder, name)) for name in names]
+
+
 def job_of(workload: Workload, shape: Shape, folder: Path) -> dict[str, Any]:
     """Writes the payloads into the folder; gives what a program has to know but for its threads."""
     payloads = folder / "payloads"
@@ -174,22 +192,32 @@ def _redis_loop(workload: Workload, shape: Shape, port: int, job: dict[str, Any]
 
 
 @contextmanager
-def service(workload: Workload, shape: Shape, port: int, folder: Path) -> Iterator[Queued]:
-    """Runs the service until the body ends; gives it when it is ready.
+def service(workload: Workload, shape: Shape, port: int, folder: Path, runner: str | None = None) -> Iterator[Queued]:
+    """Runs the service until the body ends, and gives it when it is ready.
 
     Raises:
         BeamServingError: it ended before it was ready.
     """
-    stream = f"service-{workload.name}"
+    contestant = runner or "service"
+    stream = f"service-{workload.name}-{contestant}"
+    cluster = runner if runner and ":" in runner else None
+    arguments = ["--log-level", "warning", f"--runner={'FlinkRunner' if cluster else runner or 'DirectRunner'}"]
+    name = f"bench-{uuid.uuid4().hex[:8]}"
     config = {
-        "name": f"bench-{uuid.uuid4().hex[:8]}",
+        "name": name,
         "model": {"path": workload.model, "threads": 1},
         "data": {"src": f"127.0.0.1:{port}", "streams": [stream], **workload.data},
         "params": {"batch_size": shape.batch_size, "top_n": workload.top_n, "workers": shape.workers},
+        "flink": {"rest": cluster},
     }
+    at = RedisAt("127.0.0.1", port)
     load = Load(Target(port, stream, "serving", workload.requests, announces=True))
-    with running_service(config, folder, RedisAt("127.0.0.1", port), ["--log-level", "warning"]) as supervisor:
-        yield Queued("service", load, shape.batch_size, children(supervisor.pid), [supervisor.pid])
+    with running_service(config, folder, at, arguments) as process, at.reachable() as client:
+        workers = [report.pid for report in read_reports(client, name)]
+        others = {process.pid, *descendants(process.pid)} - {*workers}
+        yield Queued(contestant, load, shape.batch_size, workers, [*others])
+        if cluster:
+            stop(Settings.model_validate(config), client, cluster)
     load.close()
 
 

@@ -22,9 +22,10 @@ from beam_serving.commands.bench.contestants import (
 )
 from beam_serving.commands.bench.frameworks import NETWORKS
 from beam_serving.commands.bench.rounds import Figures, Plan, measure
-from beam_serving.commands.bench.summary import aligned, shown, summarise
+from beam_serving.commands.bench.summary import shown, summarise
 from beam_serving.commands.bench.workloads import Workload, one_format
 from beam_serving.commands.bench.writers import WRITERS
+from beam_serving.commands.tables import aligned
 from beam_serving.embedded import embedded_redis
 from beam_serving.errors import BeamServingError
 

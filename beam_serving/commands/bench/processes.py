@@ -30,6 +30,13 @@ def memory_bytes(pids: Sequence[int]) -> int:
     return sum(int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) for pid in pids) * _PAGE_BYTES
 
 
-def children(pid: int) -> list[int]:
-    """Gives the living child processes of a process's main thread."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+def descendants(pid: int) -> list[int]:
+    """Gives the living processes that a process started, and those that these started."""
+    found = [pid]
+    for parent in found:
+        try:
+            tasks = list(Path(f"/proc/{parent}/task").glob("*/children"))
+            found += [int(child) for task in tasks for child in task.read_text(encoding="ascii").split()]
+        except OSError:
+            continue  # it ended meanwhile
+    return found[1:]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
 from beam_serving.commands.bench.rounds import Figures
+from beam_serving.commands.tables import aligned
 
 BASELINE = "loop"
 TITLES = {
@@ -44,13 +45,6 @@ def table(summary: Mapping[str, Mapping[str, Any]]) -> str:
     for figure, title in TITLES.items():
         rows.append([title, *(_cell(own.get(figure)) for own in summary.values())])
     return aligned(rows)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Lays rows out in columns: the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
-    return "\n".join(lines)
 
 
 def _cell(about: Mapping[str, Any] | None) -> str:

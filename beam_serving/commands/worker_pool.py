@@ -1,0 +1,43 @@
+"""A worker pool: starts worker processes on its host when a Flink task manager there asks for them."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+
+from beam_serving.io.stop import STOP
+from beam_serving.logs import configure_logging
+from beam_serving.worker import stop_on_signals
+
+_log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Offers the pool until it is told to stop.
+
+    Raises:
+        ConfigError: the address cannot be used.
+    """
+    parser = argparse.ArgumentParser(
+        prog="beam-serving worker-pool",
+        description="Start workers on this host when Flink's task managers ask for them (flink: worker_pool).",
+        epilog="example:\n  python -m beam_serving worker-pool --listen 127.0.0.1:50000",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--listen", default="127.0.0.1:50000", help="address to listen at (%(default)s)")
+    given = parser.parse_args(arguments)
+    configure_logging("info", "worker pool")
+    stop_on_signals()
+    # Loads Beam, which takes seconds: not before the arguments are checked.
+    from beam_serving.flink.pool import HostPool, served
+
+    pool = HostPool()
+    try:
+        with served(pool, given.listen) as address:
+            _log.info("ready: workers are asked for at %s", address)
+            STOP.wait()
+    finally:
+        pool.close()
+    return 0

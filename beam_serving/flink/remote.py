@@ -1,0 +1,221 @@
+"""Serving on a Flink cluster: submits the job, says when it serves and what it does, and may go away without it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+from redis.exceptions import RedisError
+
+from beam_serving.config import Settings
+from beam_serving.connection import RedisAt
+from beam_serving.errors import ConfigError
+from beam_serving.flink.causes import raise_cause, telling_line
+from beam_serving.flink.jar import find_or_build
+from beam_serving.flink.job_server import JobServer
+from beam_serving.flink.options import cluster_flags, jar_of, java_of, submits_uber_jar
+from beam_serving.flink.rest import ClusterError, FlinkJob, FlinkRest, job_name
+from beam_serving.flink.spread import names_for_tasks
+from beam_serving.io.stop import STOP
+from beam_serving.launch import checked_steps, preflight
+from beam_serving.report import Report, read_reports
+from beam_serving.statistics_line import StatisticsLine
+from beam_serving.worker import Job, new_run, stop_on_signals
+
+_log = logging.getLogger(__name__)
+_TICK_S = 0.25
+
+
+class ClusterService:
+    """A service as a job on a cluster. The job outlives this object; losing it altogether, it is submitted again."""
+
+    def __init__(
+        self, settings: Settings, at: str, parallelism: int, arguments: Sequence[str], drain: bool, log_level: str
+    ) -> None:
+        self._settings = settings
+        self._rest = FlinkRest(at)
+        self._at = at
+        self._parallelism = parallelism
+        self._arguments = list(arguments)
+        self._drain = drain
+        self._log_level = log_level
+        self._name = job_name(settings.name)
+        self._run = new_run()
+        self._client: redis.Redis = RedisAt.of(settings).client()
+        self._statistics = StatisticsLine(settings.data.streams, settings.data.group)
+        self._ready = False
+        self._was_ready = False
+        self._told = ""
+
+    def run(self) -> int:
+        """Submits the job and follows it until it ends, or until SIGTERM or SIGINT, which leave it running.
+
+        Raises:
+            BeamServingError: it cannot start, or ended for a reason that the operator must mend.
+        """
+        preflight(self._settings)
+        self._check_cluster()
+        stop_on_signals()
+        job = self._submit()
+        while not STOP.is_set():
+            ended = self._follow(job)
+            if ended is not None:
+                _log.info("state %s: %s", "DONE" if ended == 0 else "FAILED", self._statistics.total(self._reports()))
+                return ended
+            if not STOP.is_set():
+                _log.error("the cluster does not know the job any more: submitting it again")
+                self._was_ready = self._ready = False
+                job = self._submit()
+        _log.info(
+            "the job %s stays on the cluster: `python -m beam_serving stop` ends it, `status` shows it", self._name
+        )
+        return 0
+
+    def _check_cluster(self) -> None:
+        for job in self._rest.jobs(self._name):
+            if not job.over:
+                raise ConfigError(
+                    f"{self._name} runs already at {self._rest.url} (job {job.job_id}, {job.state}); end it with "
+                    "`python -m beam_serving stop`, or give this service another name"
+                )
+        total, free = self._rest.slots()
+        if free < self._parallelism:
+            raise ConfigError(
+                f"{self._parallelism} parallel tasks are wanted, and the cluster at {self._rest.url} has {free} of its "
+                f"{total} slots free; start task managers there or lower flink: parallelism"
+            )
+
+    def _submit(self) -> FlinkJob:
+        serving = checked_steps(
+            self._settings, names_for_tasks(self._run, self._parallelism), self._drain, names_are_shared=True
+        )
+        job = Job(self._settings.model_dump_json(), self._run, (), (), self._drain, self._log_level, self._parallelism)
+        rest, flink = self._rest, self._settings.flink
+        flags = cluster_flags(
+            self._name, self._parallelism, rest.slots_each(), rest.version(), flink, job.encode().decode().strip()
+        )
+        flags += self._arguments
+        jar = find_or_build(jar_of(self._arguments, flink))
+        if submits_uber_jar(self._arguments, flink):
+            uber = ["--flink_submit_uber_jar", f"--flink_job_server_jar={jar}", f"--flink_master={self._at}"]
+            return self._submitted(serving, [*flags, *uber])
+        with JobServer(java_of(self._arguments, flink), jar, self._at) as server:
+            server.await_start(flink.start_s)
+            try:
+                return self._submitted(serving, [*flags, f"--job_endpoint={server.endpoint}"])
+            except ClusterError as err:
+                raise ClusterError(f"{err}; the job server said: {server.last_words()}") from err
+
+    def _submitted(self, serving: Any, flags: list[str]) -> FlinkJob:
+        """Gives the pipeline away and waits until the cluster has it."""
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        from beam_serving.pipeline import build
+
+        known = {job.job_id for job in self._rest.jobs(self._name)}
+        pipeline = beam.Pipeline(options=PipelineOptions(flags))
+        build(pipeline, serving)
+        result = pipeline.run()
+        give_up_at = time.monotonic() + self._settings.flink.start_s
+        while time.monotonic() < give_up_at:
+            for job in self._rest.jobs(self._name):
+                if job.job_id not in known:
+                    _log.info("submitted to %s as job %s", self._rest.url, job.job_id)
+                    return job
+            if str(result.state) == "FAILED":
+                break
+            time.sleep(_TICK_S)
+        raise ClusterError(
+            f"the cluster at {self._rest.url} did not take the job within {self._settings.flink.start_s:g} s"
+        )
+
+    def _follow(self, job: FlinkJob) -> int | None:
+        """Watches a job; gives the exit code when it has ended, None when it is gone or we shall go."""
+        params = self._settings.params
+        started = time.monotonic()
+        next_statistics = started + params.statistics_s
+        unreachable = False
+        while not STOP.is_set():
+            STOP.wait(_TICK_S)
+            reports = self._reports()
+            self._say_whether_ready(reports)
+            try:
+                known = [one for one in self._rest.jobs() if one.job_id == job.job_id]
+                cause = self._rest.cause(job.job_id) if known else ""
+                unreachable = False
+            except ClusterError as err:
+                if not unreachable:
+                    _log.warning("%s", err)
+                unreachable = True
+                continue
+            if not known:
+                return None
+            if known[0].over:
+                return self._ended(known[0].state, cause)
+            if not self._was_ready:
+                self._give_up_if_hopeless(job, cause, bool(reports), time.monotonic() - started)
+            elif cause and cause != self._told:
+                _log.warning("the job starts again: %s", telling_line(cause))
+            self._told = cause
+            if self._ready and time.monotonic() >= next_statistics:
+                next_statistics = time.monotonic() + params.statistics_s
+                self._log_statistics(reports)
+        return None
+
+    def _ended(self, state: str, cause: str) -> int:
+        if state == "FINISHED":
+            return 0
+        raise_cause(cause)
+        raise ClusterError(f"the job {self._name} ended as {state}: {telling_line(cause) or 'by hand'}")
+
+    def _give_up_if_hopeless(self, job: FlinkJob, cause: str, anyone: bool, for_s: float) -> None:
+        """Ends a job that never served: what failed at the start fails at each start."""
+        if not cause and (anyone or for_s < self._settings.flink.start_s):
+            return
+        self._rest.cancel(job.job_id)
+        raise_cause(cause)
+        if cause:
+            raise ClusterError(f"the job {self._name} cannot start: {telling_line(cause)}")
+        raise ClusterError(
+            f"the job {self._name} cannot start: no worker came up within {for_s:.0f} s; see the task managers' logs"
+        )
+
+    def _reports(self) -> list[Report]:
+        try:
+            return read_reports(self._client, self._settings.name, self._run)
+        except RedisError as err:
+            _log.debug("cannot read the workers' numbers: %s", err)
+            return []
+
+    def _say_whether_ready(self, reports: Sequence[Report]) -> None:
+        serving = [report for report in reports if report.states == ["serving"]]
+        ready = len(serving) >= self._parallelism
+        if ready and not self._ready:
+            settings, hosts = self._settings, sorted({report.host for report in serving})
+            _log.info(
+                "ready: serving %s (engine %s) from Redis at %s, streams %s, batch size %d, %d workers on %s",
+                settings.model.path,
+                serving[0].engine,
+                RedisAt.of(settings),
+                ", ".join(settings.data.streams),
+                serving[0].batch_size,
+                len(serving),
+                ", ".join(hosts),
+            )
+        elif self._ready and not ready:
+            _log.warning("not ready: %d of %d workers serve", len(serving), self._parallelism)
+        self._ready = ready
+        self._was_ready = self._was_ready or ready
+
+    def _log_statistics(self, reports: Sequence[Report]) -> None:
+        try:
+            line = self._statistics.line(self._client, reports)
+        except RedisError as err:
+            _log.warning("no statistics: Redis does not answer (%s)", err)
+            return
+        if line:
+            _log.info("%s", line)

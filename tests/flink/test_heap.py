@@ -1,0 +1,56 @@
+"""What 100,000 checkpoints of the source cost, at the default interval those of two years. Behind `make test-long`."""
+
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import redis
+
+from beam_serving.connection import RedisAt
+from beam_serving.report import read_reports
+from tests.flink.test_embedded import FLINK, descendants
+from tests.service import await_true, service
+from tests.test_faults import queue_records
+from tests.test_soak import memory_bytes
+
+CHECKPOINTS = 100_000
+WARM_UP = 10_000
+HEAP_PER_CHECKPOINT_BYTES = 1_000
+WORKER_PER_CHECKPOINT_BYTES = 200
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("job_server_jar"), pytest.mark.timeout(3600)]
+
+
+def heap_bytes(java: int) -> int:
+    """Gives what is left on the heap of a Java process after a full collection."""
+    subprocess.run(["jcmd", str(java), "GC.run"], check=True, capture_output=True)
+    histogram = subprocess.run(["jcmd", str(java), "GC.class_histogram"], check=True, capture_output=True, text=True)
+    found = re.search(r"^Total\s+\d+\s+(\d+)", histogram.stdout, re.M)
+    assert found, histogram.stdout[-500:]
+    return int(found[1])
+
+
+def test_heap_and_worker_stay_bounded_over_many_checkpoints(at: RedisAt, client: redis.Redis, tmp_path: Path) -> None:
+    config = {"params": {"workers": 1, "checkpoint_interval_s": 0.001, "poll_s": 0.001}}
+    with service(at, tmp_path, config, FLINK) as running:
+        everyone = descendants(running.process.pid)
+        (java,) = [pid for pid in everyone if b"job-server" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        (worker,) = running.worker_pids()
+
+        def checkpoints() -> int:
+            return sum(report.counts["checkpoints"] for report in read_reports(client, "tested"))
+
+        seen: list[tuple[int, int, int]] = []
+        started = time.monotonic()
+        for number in range(WARM_UP, CHECKPOINTS + 1, (CHECKPOINTS - WARM_UP) // 6):
+            await_true(lambda least=number: checkpoints() >= least, f"{number} checkpoints", 1800)
+            seen.append((checkpoints(), heap_bytes(java), memory_bytes(worker)))
+            print(f"\n{time.monotonic() - started:.0f} s: {seen[-1][0]} checkpoints", end="")
+            print(f", heap {seen[-1][1] / 1e6:.1f} MB, worker {seen[-1][2] / 1e6:.1f} MB", end="")
+        queue_records(client, 1000)
+        await_true(lambda: client.xlen("serving_stream") == 0, "an empty stream")
+        (first, heap, memory), (last, heap_after, memory_after) = seen[0], seen[-1]
+        assert (heap_after - heap) / (last - first) < HEAP_PER_CHECKPOINT_BYTES
+        assert (memory_after - memory) / (last - first) < WORKER_PER_CHECKPOINT_BYTES
+        assert running.stop() == 0

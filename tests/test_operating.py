@@ -1,0 +1,70 @@
+"""The operator's commands on a service of this machine."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import redis
+
+from beam_serving.connection import RedisAt
+from tests.service import Service, await_true, service
+from tests.test_faults import queue_records, results
+
+
+def command(name: str, config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "beam_serving", name, "--config", str(config), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_status_shows_a_service_and_stop_ends_it(at: RedisAt, client: redis.Redis, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    with service(at, tmp_path, {"params": {"workers": 2, "batch_size": 8}}) as running:
+        queue_records(client, 1000)
+        await_true(lambda: client.xlen("serving_stream") == 0, "an empty stream")
+        client.xadd("image_stream", {"uri": "no image"})
+        await_true(lambda: client.xlen("image_stream") == 0, "an answer to the bad request")
+        await_true(lambda: json.loads(command("status", config, "--json").stdout)["counts"]["served"] == 1001, "counts")
+        shown = command("status", config)
+        assert shown.returncode == 0, shown.stderr
+        assert "tested: ready, 0.0 records/s\n" in shown.stdout
+        assert "engine noop, batch size 8\nserved 1001, errors 1, dead letters 0\n" in shown.stdout
+        assert shown.stdout.count(" serving ") == 2
+        about = json.loads(command("status", config, "--json").stdout)
+        stream = about["streams"]["serving_stream"]
+        assert (stream["queue"], stream["pending"], stream["consumers"], stream["oldest_s"]) == (0, 0, 2, None)
+        stopped = command("stop", config)
+        assert (stopped.returncode, stopped.stdout) == (0, "tested: stopped\n"), stopped.stderr
+        assert running.process.wait(30) == 0
+        assert "state DONE: 1001 records served, 1 of them with an error" in running.log
+    assert client.xinfo_consumers("serving_stream", "serving") == []
+    again = command("stop", config)
+    assert (again.returncode, again.stdout) == (1, "tested: nothing runs\n")
+    shown = command("status", config)
+    assert shown.returncode == 1
+    assert "tested: not ready" in shown.stdout
+    assert "no worker runs" in shown.stdout
+
+
+def test_a_service_that_was_stopped_is_started_again(at: RedisAt, client: redis.Redis, tmp_path: Path) -> None:
+    for number in range(2):
+        running = Service(at, tmp_path, {"params": {"workers": 1}})
+        running.await_ready()
+        queue_records(client, 1000, prefix=f"r{number}-")
+        await_true(lambda wanted=1000 * (number + 1): results(client) == wanted, "all results")
+        assert command("stop", tmp_path / "config.yaml").returncode == 0
+        assert running.process.wait(30) == 0
+
+
+def test_commands_say_when_redis_is_away(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("model: {path: noop}\ndata: {src: '127.0.0.1:1'}\n", encoding="utf-8")
+    for name in ("status", "stop"):
+        asked = command(name, config)
+        assert asked.returncode == 1
+        assert asked.stderr.startswith("error: Redis at 127.0.0.1:1 cannot be reached")
+        assert len(asked.stderr.splitlines()) == 1
