@@ -178,7 +178,7 @@ class Flink(_Section):
     uber_jar: bool = False
     job_server_jar: str | None = None
     java_options: str = Field(default="-Xmx1g", pattern=r"^-\S+$")
-    start_s: Seconds = 30.0
+    start_s: Seconds = 60.0
 
 
 class Settings(_Section):

@@ -27,6 +27,8 @@ from beam_serving.worker import Job, new_run, stop_on_signals
 
 _log = logging.getLogger(__name__)
 _TICK_S = 0.25
+_TAKEN_S = 120.0
+"""A job is a file of 160 MB, which a busy cluster takes its time for; that it is refused is told at once."""
 
 
 class ClusterService:
@@ -49,6 +51,7 @@ class ClusterService:
         self._ready = False
         self._was_ready = False
         self._told = ""
+        self._warned = False
 
     def run(self) -> int:
         """Submits the job and follows it until it ends, or until SIGTERM or SIGINT, which leave it running.
@@ -120,7 +123,7 @@ class ClusterService:
         pipeline = beam.Pipeline(options=PipelineOptions(flags))
         build(pipeline, serving)
         result = pipeline.run()
-        give_up_at = time.monotonic() + self._settings.flink.start_s
+        give_up_at = time.monotonic() + _TAKEN_S
         while time.monotonic() < give_up_at:
             for job in self._rest.jobs(self._name):
                 if job.job_id not in known:
@@ -129,9 +132,7 @@ class ClusterService:
             if str(result.state) == "FAILED":
                 break
             time.sleep(_TICK_S)
-        raise ClusterError(
-            f"the cluster at {self._rest.url} did not take the job within {self._settings.flink.start_s:g} s"
-        )
+        raise ClusterError(f"the cluster at {self._rest.url} did not take the job within {_TAKEN_S:g} s")
 
     def _follow(self, job: FlinkJob) -> int | None:
         """Watches a job; gives the exit code when it has ended, None when it is gone or we shall go."""
@@ -174,7 +175,11 @@ class ClusterService:
 
     def _give_up_if_hopeless(self, job: FlinkJob, cause: str, anyone: bool, for_s: float) -> None:
         """Ends a job that never served: what failed at the start fails at each start."""
-        if not cause and (anyone or for_s < self._settings.flink.start_s):
+        start_s = self._settings.flink.start_s
+        if not cause and not anyone and for_s > start_s / 2 and not self._warned:
+            self._warned = True
+            _log.warning("no worker came up yet: the task managers' logs say why; giving up in %.0f s", start_s - for_s)
+        if not cause and (anyone or for_s < start_s):
             return
         self._rest.cancel(job.job_id)
         raise_cause(cause)

@@ -17,7 +17,7 @@ from tests.test_soak import memory_bytes
 
 CHECKPOINTS = 100_000
 WARM_UP = 10_000
-HEAP_PER_CHECKPOINT_BYTES = 1_000
+HEAP_PER_CHECKPOINT_BYTES = 3_000
 WORKER_PER_CHECKPOINT_BYTES = 200
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("job_server_jar"), pytest.mark.timeout(3600)]
 
