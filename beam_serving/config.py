@@ -7,15 +7,22 @@ Secrets never stand in the file: the Redis password comes from the environment v
 from __future__ import annotations
 
 import difflib
+import logging
 import os.path
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from beam_serving.errors import ConfigError
+from beam_serving.old_config.translate import FLAT_0_10, Translation, renamed, translate
+from beam_serving.yaml_file import YamlFile, read_yaml
+
+_log = logging.getLogger(__name__)
+
+PATHS = ("model.path", "model.labels", "redis.password_file", "redis.ca_file", "flink.job_server_jar")
+"""Keys whose values are paths; relative ones are taken from the folder of the file."""
 
 
 def _numbers(value: Any) -> Any:
@@ -198,7 +205,7 @@ class Settings(_Section):
 
 
 def load_settings(path: Path) -> Settings:
-    """Reads and checks a configuration file.
+    """Reads and checks a configuration file, also one of Cluster Serving; what is not used of it is logged as warnings.
 
     Paths inside it are taken from the folder that the file lies in.
 
@@ -206,87 +213,85 @@ def load_settings(path: Path) -> Settings:
         ConfigError: the file cannot be read, is no YAML, or a key or value is wrong; one line per mistake, each with
             the file and the line.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as err:
-        reason = err.strerror if isinstance(err, OSError) else "not UTF-8 text"
-        raise ConfigError(
-            f"{path}: cannot read the configuration ({reason}); --config names a YAML file such as config.yaml"
-        ) from err
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as err:
-        mark = getattr(err, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"{where}: not valid YAML: {getattr(err, 'problem', None) or err}") from err
-    if not isinstance(root, yaml.MappingNode):
-        raise ConfigError(f"{path}: is empty or no mapping; it wants at least 'model:' with 'path:' below it")
-    lines = _lines_of(root, path)
-    # The seed's files leave whole sections or values blank: that means "the default".
-    values = {
-        section: {key: value for key, value in body.items() if value is not None} if isinstance(body, dict) else body
-        for section, body in {**values, "model": values.get("model") or {}}.items()
-        if body is not None
-    }
+    translation = translated(read_yaml(path))
+    settings = checked(translation)
+    for entry in translation.entries:
+        if entry.warns:
+            _log.warning("%s:%s: %s: %s", path, entry.line, entry.key, entry.remark)
+    return settings
+
+
+def all_keys() -> tuple[str, ...]:
+    """Gives the keys of the file in its order, as `params.workers`."""
+    names = [name for name in Settings.model_fields if name != "name"]
+    return ("name", *(f"{name}.{key}" for name in names for key in _section_of(name).model_fields))
+
+
+def translated(file: YamlFile) -> Translation:
+    """Brings a file of any generation into the form of `Settings`, unchecked."""
+    return translate(file, {*Settings.model_fields, *all_keys()})
+
+
+def checked(translation: Translation) -> Settings:
+    """Checks values and makes paths absolute.
+
+    Raises:
+        ConfigError: see `load_settings`.
+    """
+    path = translation.file.path
+    values = {**translation.values, "model": translation.values.get("model") or {}}
     try:
         settings = Settings.model_validate(values)
     except ValidationError as err:
-        raise ConfigError("\n".join(_explain(error, lines, path) for error in err.errors())) from err
+        lines = [*translation.errors, *(_explain(error, translation) for error in err.errors())]
+        raise ConfigError("\n".join(lines)) from err
+    if translation.errors:
+        raise ConfigError("\n".join(translation.errors))
     base = path.resolve().parent
+    sections: dict[str, dict[str, str]] = {}
+    for section, key in (name.split(".") for name in PATHS):
+        if value := getattr(getattr(settings, section), key):
+            sections.setdefault(section, {})[key] = _beside(base, value)
     return settings.model_copy(
-        update={
-            "model": settings.model.model_copy(update=_paths(base, settings.model, ("path", "labels"))),
-            "redis": settings.redis.model_copy(update=_paths(base, settings.redis, ("password_file", "ca_file"))),
-            "flink": settings.flink.model_copy(update=_paths(base, settings.flink, ("job_server_jar",))),
-        }
+        update={name: getattr(settings, name).model_copy(update=paths) for name, paths in sections.items()}
     )
-
-
-def _paths(base: Path, section: _Section, keys: tuple[str, ...]) -> dict[str, str]:
-    return {key: _beside(base, value) for key in keys if (value := getattr(section, key))}
 
 
 def _beside(base: Path, path: str) -> str:
     return path if path == "noop" else str(base / os.path.expanduser(path))
 
 
-def _lines_of(root: yaml.MappingNode, path: Path) -> dict[tuple[str, ...], int]:
-    """Gives the line (from 1) of every key, by its path; a key that stands twice is a ConfigError."""
-    lines: dict[tuple[str, ...], int] = {}
-    pending: list[tuple[tuple[str, ...], yaml.MappingNode]] = [((), root)]
-    while pending:
-        prefix, node = pending.pop()
-        for key, value in node.value:
-            name = (*prefix, str(key.value))
-            line = key.start_mark.line + 1
-            if name in lines:
-                raise ConfigError(f"{path}:{line}: {'.'.join(name)} stands here and in line {lines[name]}; keep one")
-            lines[name] = line
-            if isinstance(value, yaml.MappingNode) and len(name) < 3:
-                pending.append((name, value))
-    return lines
-
-
-def _explain(error: Any, lines: dict[tuple[str, ...], int], path: Path) -> str:
-    """Turns one finding of pydantic into `file:line: key: what came, what was wanted`."""
+def _explain(error: Any, translation: Translation) -> str:
+    """Turns one finding of pydantic into `file:line: key: what came, what was wanted`, in the words of the file."""
+    path, lines = translation.file.path, translation.file.lines
     location = tuple(str(part) for part in error["loc"])
-    known = next((location[:end] for end in range(len(location), 0, -1) if location[:end] in lines), ())
+    prefixes = [location[:end] for end in range(len(location), 0, -1)]
+    known = next((prefix for prefix in prefixes if prefix in lines), ())
     where = f"{path}:{lines[known]}" if known else str(path)
     if error["type"] == "missing":
-        return f"{where}: {'.'.join(location)} is missing"
+        name = ".".join(location)
+        return f"{where}: {'modelPath' if (name, translation.form) == ('model.path', FLAT_0_10) else name} is missing"
     if error["type"] == "extra_forbidden":
-        return f"{where}: {'.'.join(location)}: unknown key{_nearest(location)}"
+        name = ".".join(location)
+        if new := renamed(name):
+            return f"{where}: {name}: a key of Cluster Serving among new ones; here it is '{new}'"
+        return f"{where}: {name}: unknown key{_nearest(location)}"
     wanted = error["msg"].removeprefix("Value error, ")
-    secret = known[-1:] == ("src",) and "@" in str(error["input"])
-    return f"{where}: {'.'.join(known or location)}: {wanted}" + ("" if secret else f" (got {error['input']!r})")
+    secret = location[:2] == ("data", "src") and "@" in str(error["input"])
+    subject = ".".join(known or location)
+    if source := next(filter(None, (translation.source_of(".".join(prefix)) for prefix in prefixes)), None):
+        where, subject = f"{path}:{source.line}", source.key
+    return f"{where}: {subject}: {wanted}" + ("" if secret else f" (got {error['input']!r})")
 
 
 def _nearest(location: tuple[str, ...]) -> str:
     fields: Any = Settings
     for part in location[:-1]:
-        annotation = fields.model_fields[part].annotation
-        fields = Spark if part == "spark" else annotation
+        fields = _section_of(part)
     names = list(fields.model_fields)
     close = difflib.get_close_matches(location[-1], names, n=1)
     return f"; did you mean '{close[0]}'?" if close else f"; valid here: {', '.join(names)}"
+
+
+def _section_of(name: str) -> Any:
+    return Spark if name == "spark" else Settings.model_fields[name].annotation

@@ -16,6 +16,8 @@ ORDER = (
     "arguments",
     "cores",
     "records",
+    "yaml_file",
+    "old_config",
     "config",
     "wire",
     "connection",

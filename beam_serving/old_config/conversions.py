@@ -1,0 +1,206 @@
+"""What the values of old keys become, one function per kind of value.
+
+Each takes the value and the other values of the file, by the names that 2.x has for their keys. A ValueError says what
+was wanted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+STREAMS = ("image_stream", "serving_stream")
+"""The streams of clients that were given no name: up to 0.8, and from 0.9 on."""
+
+_FILTER = re.compile(r"\s*(topN|pickTopN)\s*\(\s*(\d+)\s*\)\s*", re.IGNORECASE)
+_PEM = (".pem", ".crt", ".cer", ".cert")
+
+
+class Outcome(NamedTuple):
+    """What one key became: new keys (`params.workers`) with their values, and a remark.
+
+    The remark is a warning (`warns`) where something that the file asks for is not done.
+    """
+
+    new: dict[str, Any]
+    remark: str = ""
+    warns: bool = False
+
+
+Old = Mapping[str, Any]
+Convert = Callable[[Any, Old], Outcome]
+
+
+def moved(new: str, remark: str = "") -> Convert:
+    """Gives the conversion of a key that only has a new name."""
+    return lambda value, _: Outcome({new: value}, remark)
+
+
+def unused(reason: str, *harmless: Any) -> Convert:
+    """Gives the conversion of a key that nothing is done with; `harmless` values ask for nothing."""
+
+    def convert(value: Any, _: Old) -> Outcome:
+        lowered = value.lower() if isinstance(value, str) else value
+        return Outcome({}, reason, lowered not in harmless)
+
+    return convert
+
+
+def refused(what: str, remedy: str) -> Convert:
+    """Gives the conversion of a switch that must be off."""
+
+    def convert(value: Any, _: Old) -> Outcome:
+        if is_on(value):
+            raise ValueError(f"{what} are not served yet; wants false, {remedy}")
+        return Outcome({}, "off, as it always is here")
+
+    return convert
+
+
+def service_name(value: Any, _: Old) -> Outcome:
+    """Makes the name of a job the name of the service, and its stream one of those that are served."""
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise ValueError("wants a name")
+    stream = str(value)
+    name = "".join(sign if sign in "_.-" or sign.isalpha() or sign.isdecimal() else "-" for sign in stream)[:64]
+    if stream in STREAMS:
+        return Outcome({"name": name})
+    remark = f"the stream {stream!r} is served beside those of clients without a name"
+    if name != stream:
+        remark += f"; the service is called {name!r}"
+    return Outcome({"name": name, "data.streams": [*STREAMS, stream]}, remark)
+
+
+def address(value: Any, old: Old) -> Outcome:
+    """Takes where Redis is, over TLS where another key of the file says so."""
+    if not isinstance(value, str) or not _over_tls(old):
+        return Outcome({"data.src": value})
+    parts = urlsplit(value if "://" in value else f"redis://{value}")
+    return Outcome({"data.src": parts._replace(scheme="rediss").geturl()})
+
+
+def tls(value: Any, old: Old) -> Outcome:
+    """Turns TLS on by the scheme of Redis's address."""
+    if not is_on(value):
+        return Outcome({}, "off, as without rediss:// in data: src")
+    src = address(old.get("redisUrl", "localhost:6379"), old).new["data.src"]
+    if _is_pem(old.get("redisSecureTrustStorePath")):
+        return Outcome({"data.src": src})
+    remark = "the system's certificates decide whom to trust; set redis: ca_file to a PEM file where Redis has its own"
+    return Outcome({"data.src": src}, remark, warns=True)
+
+
+def trust_store(value: Any, old: Old) -> Outcome:
+    """Takes certificates in PEM form; a Java key store cannot be read here."""
+    if not _over_tls(old):
+        return Outcome({}, "not used while TLS is off")
+    if _is_pem(value):
+        return Outcome({"redis.ca_file": value})
+    remedy = "export its certificate with keytool -exportcert -rfc and name that file in redis: ca_file"
+    return Outcome({}, f"a Java key store cannot be read here; {remedy}", warns=True)
+
+
+def trust_store_password(_: Any, old: Old) -> Outcome:
+    """Drops it: a PEM file has none."""
+    remark = "redis: ca_file needs no password; that of Redis comes from redis: password_file or the environment"
+    return Outcome({}, remark, _over_tls(old))
+
+
+def post_processing(value: Any, _: Old) -> Outcome:
+    """Reads `topN(n)` and `pickTopN(n)`."""
+    found = _FILTER.fullmatch(value) if isinstance(value, str) else None
+    if found is None or int(found[2]) == 0:
+        raise ValueError("wants topN(n) or pickTopN(n) with n from 1")
+    if found[1].lower() == "topn":
+        return Outcome({"params.top_n": int(found[2])})
+    remark = "rows are not picked here yet: results hold all of them, the first ones are the same"
+    return Outcome({"params.top_n": 0}, remark, warns=True)
+
+
+def cores(value: Any, old: Old) -> Outcome:
+    """Shares the cores of a machine among copies of the model: as many as there are cores unless the file says."""
+    if isinstance(value, int) and value < 0:
+        return Outcome({}, "unset, by the old servers' convention")
+    count, copies = _count(value), old.get("modelParallelism")
+    if copies is None:
+        return Outcome({"params.workers": count}, "a worker process per core, each with model: threads")
+    shares = copies if isinstance(copies, int) and copies > 0 else 1
+    return Outcome({"model.threads": max(1, count // shares)}, f"{count} cores for {shares} workers")
+
+
+def threads(value: Any, old: Old) -> Outcome:
+    """Takes the threads of a copy, unless the cores of the machine are given: these decided in the old servers too."""
+    decides = old.get("coreNumberPerMachine")
+    if isinstance(decides, int) and decides > 0:
+        return Outcome({}, "coreNumberPerMachine decides, as in the old servers")
+    return Outcome({"model.threads": value})
+
+
+def milliseconds(value: Any, _: Old) -> Outcome:
+    """Turns a timeout into seconds."""
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if not isinstance(number, int | float) or isinstance(number, bool) or not 0 < number < float("inf"):
+        raise ValueError("wants milliseconds, more than 0")
+    return Outcome({"redis.timeout_s": number / 1000 if number % 1000 else number // 1000}, "in seconds now")
+
+
+def image_resize(value: Any, old: Old) -> Outcome:
+    """Says what replaces `height,width`, which says neither channels nor the order of the axes."""
+    parts = str(value).split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list) or len(parts) != 2 or not all(str(part).strip().isdecimal() for part in parts):
+        raise ValueError("wants height,width, as 224,224")
+    if "data.shape" in old:
+        return Outcome({}, "data: shape says it")
+    height, width = (int(part) for part in parts)
+    remedy = f"set data: shape: 3,{height},{width} (of TensorFlow {height},{width},3) where the model does not say it"
+    return Outcome({}, f"images are resized to the model's input; {remedy}", warns=True)
+
+
+def tensor_shape(value: Any, _: Old) -> Outcome:
+    """Takes the shape of one input; those of several are the model's own."""
+    shape = value
+    if isinstance(value, str):
+        try:
+            shape = json.loads(value if value.lstrip().startswith("[") else f"[{value}]")
+        except ValueError as err:
+            raise ValueError("wants a list of numbers, as [1,2]") from err
+    if isinstance(shape, list) and shape and isinstance(shape[0], list):
+        if len(shape) > 1:
+            return Outcome({}, "the model's file says the shapes of its inputs", warns=True)
+        shape = shape[0]
+    return Outcome({"data.shape": shape})
+
+
+def queue(value: Any, _: Old) -> Outcome:
+    """Accepts the only queue there is."""
+    if str(value).lower() != "redis":
+        raise ValueError("wants redis: no other queue is served")
+    return Outcome({}, "Redis is the only queue")
+
+
+def is_on(value: Any) -> bool:
+    """Reads a switch as the old servers' files have it."""
+    text = str(value).strip().lower()
+    if text not in ("true", "false", "yes", "no", "on", "off"):
+        raise ValueError("wants true or false")
+    return text in ("true", "yes", "on")
+
+
+def _over_tls(old: Old) -> bool:
+    try:
+        return is_on(old.get("redisSecureEnabled", False))
+    except ValueError:
+        return False  # said of that key itself
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not str(value).isdecimal() or int(value) == 0:
+        raise ValueError("wants a whole number from 1")
+    return int(value)
+
+
+def _is_pem(path: Any) -> bool:
+    return isinstance(path, str) and path.lower().endswith(_PEM)
