@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 COMMANDS = {
+    "init": "write a commented config.yaml to start from",
+    "config": "check a configuration file, also an old one, and write its new form",
     "status": "show what a service does: workers, queue, its job on a cluster",
     "stop": "end a service, on this machine or on a cluster; what is queued stays",
     "worker-pool": "start workers beside a Flink task manager when it asks for them",
