@@ -9,7 +9,7 @@ import redis
 
 from beam_serving.connection import RedisAt
 from tests.service import Service, await_true, service
-from tests.test_faults import queue_records, results
+from tests.test_faults import TENSOR, queue_records, results
 
 
 def command(name: str, config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -58,6 +58,39 @@ def test_a_service_that_was_stopped_is_started_again(at: RedisAt, client: redis.
         await_true(lambda wanted=1000 * (number + 1): results(client) == wanted, "all results")
         assert command("stop", tmp_path / "config.yaml").returncode == 0
         assert running.process.wait(30) == 0
+
+
+def test_a_cluster_that_the_configuration_names_in_vain_hinders_nobody(at: RedisAt, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    with service(at, tmp_path, {"params": {"workers": 1}, "flink": {"rest": "127.0.0.1:1"}}) as running:
+        shown = command("status", config)
+        assert shown.returncode == 0, shown.stderr
+        assert "tested: ready" in shown.stdout
+        assert "Flink at http://127.0.0.1:1 cannot be reached" in shown.stdout
+        stopped = command("stop", config)
+        assert (stopped.returncode, stopped.stdout) == (0, "tested: stopped\n"), stopped.stderr
+        assert running.process.wait(30) == 0
+    again = command("stop", config)
+    assert again.returncode == 1
+    assert again.stderr.startswith("error: Flink at http://127.0.0.1:1 cannot be reached")
+
+
+def test_a_file_of_cluster_serving_is_served_as_it_is(at: RedisAt, client: redis.Redis, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    text = "modelPath: noop\njobName: birds\nflinkRestUrl: 127.0.0.1:1\nmodelParallelism: 1\nredisMaxmemory: 8g\n"
+    config.write_text(f"{text}redisUrl: {at}\n", encoding="utf-8")
+    for stream in ("birds", "serving_stream"):
+        client.xadd(stream, {"uri": "a", **TENSOR})
+    ended = subprocess.run(
+        [sys.executable, "-m", "beam_serving", "--config", str(config), "--drain"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "state DONE: 2 records served, 0 of them with an error" in ended.stderr
+    assert f"WARNING [service] {config}:5: redisMaxmemory: this service starts no Redis" in ended.stderr
+    for stream in ("birds", "serving_stream"):
+        assert client.hkeys(f"cluster-serving_{stream}:a") == [b"tensor:output", b"dtype:output", b"shape:output"]
 
 
 def test_commands_say_when_redis_is_away(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from beam_serving.commands.tables import aligned
 from beam_serving.config import Settings, load_settings
 from beam_serving.connection import RedisAt
 from beam_serving.flink.options import EMBEDDED
-from beam_serving.flink.rest import FlinkRest, job_name
+from beam_serving.flink.rest import ClusterError, FlinkRest, job_name
 from beam_serving.report import Report, read_reports, ready_key
 from beam_serving.stats import STAGES
 
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     """Prints the state; the exit code is 0 while the service is ready, else 1.
 
     Raises:
-        BeamServingError: Redis or the cluster does not answer.
+        BeamServingError: Redis does not answer, or the cluster while the job's counters are read.
     """
     parser = argparse.ArgumentParser(
         prog="beam-serving status",
@@ -51,7 +51,7 @@ def status(settings: Settings, cluster: str | None = None) -> dict[str, Any]:
     """Gives what there is to know as plain values; it takes a second, in which records are counted.
 
     Raises:
-        BeamServingError: Redis or the cluster does not answer.
+        BeamServingError: Redis does not answer, or the cluster while the job's counters are read.
     """
     at = RedisAt.of(settings)
     with at.reachable() as client:
@@ -117,7 +117,11 @@ def _stream(client: redis.Redis, stream: str, group: str) -> dict[str, Any]:
 
 
 def _on_flink(rest: FlinkRest, name: str) -> dict[str, Any]:
-    jobs = rest.jobs(name)
+    try:
+        jobs = rest.jobs(name)
+    except ClusterError as err:
+        # Each file of Cluster Serving names a cluster, also where the service does not run on one.
+        return {"rest": rest.url, "job": None, "error": str(err)}
     if not jobs:
         return {"rest": rest.url, "job": None}
     job = jobs[0]
@@ -154,7 +158,7 @@ def table(about: dict[str, Any]) -> str:
     if flink := about.get("flink"):
         lines.append("")
         if flink["job"] is None:
-            lines.append(f"Flink at {flink['rest']} knows no job of this service")
+            lines.append(flink.get("error") or f"Flink at {flink['rest']} knows no job of this service")
         else:
             counters = ", ".join(f"{name} {value}" for name, value in flink["counters"].items()) or "none yet"
             lines.append(f"Flink at {flink['rest']}: job {flink['job']}, {flink['state']}, since {flink['started']}")

@@ -14,7 +14,7 @@ from beam_serving.config import Settings, load_settings
 from beam_serving.connection import RedisAt
 from beam_serving.errors import BeamServingError
 from beam_serving.flink.options import EMBEDDED
-from beam_serving.flink.rest import FlinkRest, job_name
+from beam_serving.flink.rest import ClusterError, FlinkRest, job_name
 from beam_serving.report import Report, ask_to_stop, read_reports, retract
 
 _TICK_S = 0.2
@@ -49,12 +49,18 @@ def stop(settings: Settings, client: redis.Redis, cluster: str | None = None) ->
     Gives whether there was anything to stop.
 
     Raises:
-        BeamServingError: workers go on after twice `grace_s`, or the cluster does not answer.
+        BeamServingError: workers go on after twice `grace_s`, or there are none and the cluster does not answer.
     """
     rest = FlinkRest(cluster) if cluster is not None and cluster not in EMBEDDED else None
     name = settings.name
     living = _living(client, name)
-    jobs = _active(rest, name)
+    try:
+        jobs = _active(rest, name)
+    except ClusterError:
+        # Each file of Cluster Serving names a cluster, also where the service does not run on one.
+        if not living:
+            raise
+        rest, jobs = None, []
     if not living and not jobs:
         return False
     started, grace_s = time.monotonic(), settings.params.grace_s
