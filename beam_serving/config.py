@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from beam_serving.config_values import BatchSize, Floats, Names, OptionalShape, Seconds, WorkerCount
 from beam_serving.errors import ConfigError
 from beam_serving.old_config.translate import FLAT_0_10, Translation, renamed, translate
 from beam_serving.yaml_file import YamlFile, read_yaml
@@ -23,45 +24,6 @@ _log = logging.getLogger(__name__)
 
 PATHS = ("model.path", "model.labels", "redis.password_file", "redis.ca_file", "flink.job_server_jar")
 """Keys whose values are paths; relative ones are taken from the folder of the file."""
-
-
-def _numbers(value: Any) -> Any:
-    """Reads `3,224,224` (the seed's form) and `[3, 224, 224]` alike."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",")]
-    if value == []:
-        raise ValueError("wants at least one number")
-    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-def _worker_count(value: Any) -> Any:
-    if value == "auto":
-        return value
-    if not str(value).isdecimal() or not 1 <= int(value) <= 256:
-        raise ValueError("wants a number from 1 to 256 or 'auto'")
-    return int(value)
-
-
-def _names(value: Any) -> Any:
-    """Reads `a, b` and `[a, b]` alike."""
-    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
-
-
-def _batch_size(value: Any) -> Any:
-    if value == "auto":
-        return value
-    if not str(value).isdecimal() or not 1 <= int(value) <= 4096:
-        raise ValueError("wants a number from 1 to 4096 or 'auto'")
-    return int(value)
-
-
-def _blank_is_unset(value: Any) -> Any:
-    return None if value == "" else value
-
-
-Shape = Annotated[tuple[Annotated[int, Field(gt=0)], ...], BeforeValidator(_numbers)]
-Floats = Annotated[tuple[float, ...], BeforeValidator(_numbers)]
-Seconds = Annotated[float, Field(gt=0)]
 
 
 class _Section(BaseModel):
@@ -85,15 +47,15 @@ class Model(_Section):
     threads: int = Field(default=1, ge=0)
     precision: Literal["f32", "bf16", "int8"] = "f32"
     labels: str | None = None
-    outputs: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    outputs: Names = ()
 
 
 class Data(_Section):
     """Where requests come from and how images become tensors."""
 
     src: str = "localhost:6379"
-    shape: Annotated[Shape | None, BeforeValidator(_blank_is_unset)] = None
-    streams: Annotated[tuple[str, ...], BeforeValidator(_names)] = ("image_stream", "serving_stream")
+    shape: OptionalShape = None
+    streams: Names = ("image_stream", "serving_stream")
     group: str = "serving"
     color: Literal["bgr", "rgb"] = "bgr"
     layout: Literal["auto", "chw", "hwc"] = "auto"
@@ -142,9 +104,9 @@ class Data(_Section):
 class Params(_Section):
     """How work is batched, spread and guarded."""
 
-    batch_size: Annotated[int | Literal["auto"], BeforeValidator(_batch_size)] = 4
+    batch_size: BatchSize = 4
     top_n: int = Field(default=1, ge=0)
-    workers: Annotated[int | Literal["auto"], BeforeValidator(_worker_count)] = "auto"
+    workers: WorkerCount = "auto"
     poll_s: Annotated[float, Field(gt=0, le=10)] = 1.0
     checkpoint_interval_s: Seconds = 600.0
     reclaim_idle_s: Seconds = 30.0
@@ -217,7 +179,7 @@ def load_settings(path: Path) -> Settings:
     settings = checked(translation)
     for entry in translation.entries:
         if entry.warns:
-            _log.warning("%s:%s: %s: %s", path, entry.line, entry.key, entry.remark)
+            _log.warning("%s: %s: %s", translation.file.where(entry.line), entry.key, entry.remark)
     return settings
 
 
@@ -263,11 +225,11 @@ def _beside(base: Path, path: str) -> str:
 
 def _explain(error: Any, translation: Translation) -> str:
     """Turns one finding of pydantic into `file:line: key: what came, what was wanted`, in the words of the file."""
-    path, lines = translation.file.path, translation.file.lines
+    file = translation.file
     location = tuple(str(part) for part in error["loc"])
     prefixes = [location[:end] for end in range(len(location), 0, -1)]
-    known = next((prefix for prefix in prefixes if prefix in lines), ())
-    where = f"{path}:{lines[known]}" if known else str(path)
+    known = next((prefix for prefix in prefixes if prefix in file.lines), ())
+    where = file.where(file.lines.get(known))
     if error["type"] == "missing":
         name = ".".join(location)
         return f"{where}: {'modelPath' if (name, translation.form) == ('model.path', FLAT_0_10) else name} is missing"
@@ -280,7 +242,7 @@ def _explain(error: Any, translation: Translation) -> str:
     secret = location[:2] == ("data", "src") and "@" in str(error["input"])
     subject = ".".join(known or location)
     if source := next(filter(None, (translation.source_of(".".join(prefix)) for prefix in prefixes)), None):
-        where, subject = f"{path}:{source.line}", source.key
+        where, subject = file.where(source.line), source.key
     return f"{where}: {subject}: {wanted}" + ("" if secret else f" (got {error['input']!r})")
 
 

@@ -19,6 +19,10 @@ class YamlFile(NamedTuple):
     values: dict[Any, Any]
     lines: dict[tuple[str, ...], int]
 
+    def where(self, line: int | None) -> str:
+        """Gives `file:line`, or the file alone where the line is not known."""
+        return f"{self.path}:{line}" if line else str(self.path)
+
 
 def read_yaml(path: Path) -> YamlFile:
     """Reads a file.

@@ -18,6 +18,7 @@ ORDER = (
     "records",
     "yaml_file",
     "old_config",
+    "config_values",
     "config",
     "wire",
     "connection",

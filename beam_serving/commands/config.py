@@ -72,7 +72,7 @@ def table(translation: Translation) -> str:
     """Gives the same as text for people, without the errors."""
     rows = [("key", "value", "new key", "new value", "remark")]
     for entry in translation.entries:
-        value = _shown(entry.value, entry) if entry.line else "-"
+        value = "-" if entry.line is entry.value is None else _shown(entry.value, entry)
         remark = f"warning: {entry.remark}" if entry.warns else entry.remark
         new = list(entry.new.items()) or [("-", "-")]
         rows.append((entry.key, value, new[0][0], _shown(new[0][1], entry) if entry.new else "-", remark))
@@ -85,7 +85,7 @@ def _shown(value: Any, entry: Entry) -> str:
         return "(blank)"
     if entry.secret:
         return "..."
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    return value if isinstance(value, str) and value.isprintable() else json.dumps(value, default=str)
 
 
 def _migrate(translation: Translation, given: argparse.Namespace) -> int:

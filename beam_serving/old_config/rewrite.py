@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import zip_longest
 from typing import Any
 
 import yaml
@@ -38,7 +38,7 @@ def rewrite(translation: Translation, order: Sequence[str], replaced: Mapping[st
     notes = comments(translation.file, keys)
     sources = {place.name: place.text for place in keys if not place.is_section}
     sections = {new.partition(".")[0] for entry in translation.entries for new in entry.new}
-    _move_comments_of_lost_sections(notes, keys, sections)
+    _move_comments_of_lost_keys(notes, keys, sections.union(entry.key for entry in translation.entries))
     lines: dict[str, _Line] = {}
     unused: list[str] = []
     for entry in translation.entries:
@@ -68,13 +68,14 @@ def _inside(section: str, order: Sequence[str], lines: Mapping[str, _Line]) -> l
     return [key for key in order if key in lines and key.startswith(f"{section}.")]
 
 
-def _move_comments_of_lost_sections(notes: Comments, keys: list[Place], kept: set[str]) -> None:
-    """Gives the comments of a section that the new form lacks to the key after its name."""
-    for place, following in pairwise(keys):
-        if place.is_section and place.name not in kept:
+def _move_comments_of_lost_keys(notes: Comments, keys: list[Place], kept: set[str]) -> None:
+    """Gives the comments of a section that the new form lacks, or of a merge (`<<`), to the key after its name."""
+    for place, following in zip_longest(keys, keys[1:]):
+        if place.name not in kept:
             beside = [notes.beside.pop(place.name)] if place.name in notes.beside else []
             moved = [*notes.above.pop(place.name, []), *beside, *notes.below.pop(place.name, [])]
-            notes.above[following.name][:0] = moved
+            after = notes.above[following.name] if following else notes.footer
+            after[:0] = moved
 
 
 def _unused(entry: Entry, source: str, notes: Comments) -> list[str]:

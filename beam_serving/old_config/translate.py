@@ -21,7 +21,8 @@ _WHOLE = "results hold the whole output, as in the old servers where nothing was
 class Entry(NamedTuple):
     """One key of the file, as it stands there (`params.core_number`), and the new keys that it became.
 
-    A `value` of None is one left blank. `line` is None for what the old servers did without being told.
+    A `value` of None is one left blank. `line` is None for a key that is merged in from elsewhere in the file, and,
+    where `value` is so too, for what the old servers did without being told.
     """
 
     key: str
@@ -80,8 +81,9 @@ def translate(file: YamlFile, known: Collection[str]) -> Translation:
         except ValueError as err:
             entries.append(Entry(leaf.name, leaf.value, leaf.line, {}, f"wrong: {err}", secret=_hides(leaf.value)))
             got = "" if _hides(leaf.value) else f" (got {leaf.value!r})"
-            errors.append(f"{file.path}:{leaf.line}: {leaf.name}: {err}{got}")
-    if form in (NESTED_0_9, FLAT_0_10) and not any("params.top_n" in one.new for one in entries):
+            errors.append(f"{file.where(leaf.line)}: {leaf.name}: {err}{got}")
+    asks = "postProcessing" in names.values() or "params.top_n" in names
+    if form in (NESTED_0_9, FLAT_0_10) and not asks:
         asked = "postProcessing" if form == FLAT_0_10 else "data.filter"
         entries.append(Entry(asked, None, None, {"params.top_n": 0}, _WHOLE))
     errors += _conflicts(file, entries)
@@ -161,7 +163,7 @@ def _conflicts(file: YamlFile, entries: list[Entry]) -> Iterator[str]:
             other = first.setdefault(new, entry) if value is not None else entry
             if other is not entry and other.new[new] != value:
                 also = f"{other.key} in line {other.line}"
-                yield f"{file.path}:{entry.line}: {entry.key}: {also} says something else of {new}; keep one"
+                yield f"{file.where(entry.line)}: {entry.key}: {also} says something else of {new}; keep one"
 
 
 def _sections(file: YamlFile, form: str, known: Collection[str]) -> dict[Any, Any]:

@@ -131,6 +131,13 @@ def test_blank_keys_and_sections_stay_blank() -> None:
     assert new.endswith("spark:\n")
 
 
+def test_keys_that_are_merged_in_are_written_out() -> None:
+    text = "modelPath: m\nredis:\n  <<: {timeout_s: 3}  # merged\n  # after\n# end\n"
+    new = rewritten(text)
+    assert "redis:\n  timeout_s: 3\n" in new
+    assert new.endswith("# merged\n# after\n# end\n")
+
+
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=20)
 
 

@@ -296,6 +296,11 @@ def test_a_password_in_an_old_address_is_refused_and_not_repeated() -> None:
     assert "s3cret" not in said
 
 
+def test_a_wrong_value_that_is_merged_in_is_named_without_a_line() -> None:
+    said = mistakes("model: {path: m, name: a}\nredis: {<<: {timeout: 0}}\n")
+    assert said == ["config.yaml: redis.timeout: wants milliseconds, more than 0 (got 0)"]
+
+
 def test_two_keys_that_say_different_things_are_refused() -> None:
     assert mistakes("modelPath: m\nMODELPATH: n\n") == [
         "config.yaml:2: MODELPATH: modelPath in line 1 says something else of model.path; keep one"
