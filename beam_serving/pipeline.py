@@ -18,6 +18,7 @@ from beam_serving.io.source import ReadFromRedisStream
 from beam_serving.models.base import ModelOptions
 from beam_serving.models.labels import read_labels
 from beam_serving.models.shared import SharedModel
+from beam_serving.post_processing import PostProcessing
 from beam_serving.transforms import Batch, Decode, ImageRules, Infer, TopN
 from beam_serving.wire import Limits
 
@@ -68,6 +69,7 @@ def steps(settings: Settings, consumers: Iterable[str], drain: bool = False, nam
         data.resize_to,
         data.strict_images,
     )
+    served = PostProcessing.of(params.post_processing) if params.post_processing else PostProcessing(params.top_n)
     reading = Reading(at, data.streams, data.group, batch_size, params.poll_s, params.reclaim_idle_s)
     return Serving(
         model=shared_model,
@@ -77,6 +79,6 @@ def steps(settings: Settings, consumers: Iterable[str], drain: bool = False, nam
         ),
         batch=Batch(batch_size),
         infer=Infer(shared_model, params.inference_timeout_s),
-        top_n=TopN(params.top_n, read_labels(model.labels)),
+        top_n=TopN(served, read_labels(model.labels)),
         write=WriteToRedis(at, data.group, data.result_ttl_s),
     )

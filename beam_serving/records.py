@@ -99,11 +99,13 @@ class TopClasses(NamedTuple):
 class Answer(NamedTuple):
     """The served result of one request: by output name, its best classes or, without top-N, the whole tensor.
 
-    `labels` are the names of all classes, where the operator gave some.
+    `labels` are the names of all classes, where the operator gave some. `as_lists` concerns the image generation only:
+    lists, as 0.8 wrote them, where it is true, else the object of strings of 0.7.
     """
 
     outputs: Mapping[str, "TopClasses | np.ndarray"]
     labels: tuple[str, ...] = ()
+    as_lists: bool = False
 
 
 class Failure(NamedTuple):

@@ -129,8 +129,8 @@ def test_settings_survive_the_way_to_a_worker(tmp_path: Path) -> None:
         ("  topn: 8", "params.topn: unknown key; did you mean 'top_n'?"),
         (
             "  zzz: 8",
-            "params.zzz: unknown key; valid here: batch_size, top_n, workers, poll_s, checkpoint_interval_s, "
-            "reclaim_idle_s, max_deliveries, inference_timeout_s, grace_s, statistics_s",
+            "params.zzz: unknown key; valid here: batch_size, top_n, post_processing, workers, poll_s, "
+            "checkpoint_interval_s, reclaim_idle_s, max_deliveries, inference_timeout_s, grace_s, statistics_s",
         ),
         ("  batch_size: 0", "params.batch_size: wants a number from 1 to 4096 or 'auto' (got 0)"),
         ("  batch_size: 4097", "params.batch_size: wants a number from 1 to 4096 or 'auto' (got 4097)"),
@@ -140,6 +140,10 @@ def test_settings_survive_the_way_to_a_worker(tmp_path: Path) -> None:
         ),
         ("  batch_size: yes", "params.batch_size: cannot be true or false (got True)"),
         ("  top_n: -1", "params.top_n: Input should be greater than or equal to 0 (got -1)"),
+        (
+            "  post_processing: topN",
+            "params.post_processing: wants topN(n), pickTopN(n) or none, with n above 0 (got 'topN')",
+        ),
         ("  workers: many", "params.workers: wants a number from 1 to 256 or 'auto' (got 'many')"),
         ("  workers: 0", "params.workers: wants a number from 1 to 256 or 'auto' (got 0)"),
         ("  workers: 257", "params.workers: wants a number from 1 to 256 or 'auto' (got 257)"),

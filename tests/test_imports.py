@@ -19,6 +19,7 @@ ORDER = (
     "yaml_file",
     "old_config",
     "config_values",
+    "post_processing",
     "config",
     "wire",
     "connection",

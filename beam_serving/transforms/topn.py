@@ -1,4 +1,4 @@
-"""TopN: from the model's raw outputs to the best classes of each record."""
+"""TopN: from the model's raw outputs to the best classes of each record, or to its first rows."""
 
 import math
 import time
@@ -8,6 +8,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
+from beam_serving.post_processing import PostProcessing
 from beam_serving.records import Answer, Predictions, Result, TopClasses
 from beam_serving.stats import stats_of_process
 
@@ -36,33 +37,57 @@ def _least_of_row(row: np.ndarray, n: int) -> np.ndarray:
     return np.argsort(row, kind="stable")[:n]
 
 
-def answers(outputs: Mapping[str, np.ndarray], rows: int, n: int, labels: tuple[str, ...] = ()) -> list[Answer]:
+def answers(
+    outputs: Mapping[str, np.ndarray], rows: int, n: int, labels: tuple[str, ...] = (), as_lists: bool = False
+) -> list[Answer]:
     """Splits a batch of outputs into one `Answer` per row; `n` of 0 keeps the whole tensors."""
     if n == 0:
-        return [Answer({name: output[row] for name, output in outputs.items()}, labels) for row in range(rows)]
+        return [
+            Answer({name: output[row] for name, output in outputs.items()}, labels, as_lists) for row in range(rows)
+        ]
     # Not reshape(rows, -1): an output may be empty.
     flat = {name: output.reshape(rows, math.prod(output.shape[1:])) for name, output in outputs.items()}
     ranked = {name: top_classes(scores, n) for name, scores in flat.items()}
     if len(ranked) == 1:
         ((name, tops),) = ranked.items()
-        return [Answer({name: top}, labels) for top in tops]
-    return [Answer(dict(zip(ranked, row, strict=True)), labels) for row in zip(*ranked.values(), strict=True)]
+        return [Answer({name: top}, labels, as_lists) for top in tops]
+    return [Answer(dict(zip(ranked, row, strict=True)), labels, as_lists) for row in zip(*ranked.values(), strict=True)]
+
+
+def first_rows(outputs: Mapping[str, np.ndarray], rows: int, n: int) -> list[Answer]:
+    """Gives each record of a batch the first `n` rows of its outputs, or as many as there are.
+
+    Detection models give a record one axis more than its rows have, of size 1: leading ones are dropped.
+    """
+    return [
+        Answer({name: _rows_of(output[row])[:n] for name, output in outputs.items()}, as_lists=True)
+        for row in range(rows)
+    ]
+
+
+def _rows_of(output: np.ndarray) -> np.ndarray:
+    while output.ndim > 2 and output.shape[0] == 1:
+        output = output[0]
+    return np.atleast_1d(output)
 
 
 class TopN(beam.PTransform[Any, Any]):
-    """Turns `Predictions` into a list of `Result` records with the `n` best classes each; 0 keeps whole tensors."""
+    """Turns `Predictions` into a list of `Result` records with what `served` leaves of the outputs.
 
-    def __init__(self, n: int, labels: tuple[str, ...] = ()) -> None:
+    A number stands for as many best classes, 0 for whole tensors.
+    """
+
+    def __init__(self, served: int | PostProcessing, labels: tuple[str, ...] = ()) -> None:
         super().__init__()
-        self._step = _TopNFn(n, labels)
+        self._step = _TopNFn(PostProcessing(served) if isinstance(served, int) else served, labels)
 
     def expand(self, predictions: beam.PCollection[Predictions]) -> beam.PCollection[list[Result]]:
         return predictions | "Rank" >> beam.ParDo(self._step)
 
 
 class _TopNFn(beam.DoFn):
-    def __init__(self, n: int, labels: tuple[str, ...]) -> None:
-        self._n = n
+    def __init__(self, served: PostProcessing, labels: tuple[str, ...]) -> None:
+        self._served = served
         self._labels = labels
 
     def setup(self) -> None:
@@ -71,7 +96,11 @@ class _TopNFn(beam.DoFn):
     def process(self, predictions: Predictions) -> Iterable[list[Result]]:
         started = time.perf_counter()
         origins = predictions.origins
-        ranked = answers(predictions.outputs, len(origins), self._n, self._labels)
+        n, rows, as_lists = self._served
+        if rows:
+            ranked = first_rows(predictions.outputs, len(origins), n)
+        else:
+            ranked = answers(predictions.outputs, len(origins), n, self._labels, as_lists)
         results = [Result(origin, answer) for origin, answer in zip(origins, ranked, strict=True)]
         self._stats.stages["top_n"].record(time.perf_counter() - started, len(results))
         return (results,)

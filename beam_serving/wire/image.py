@@ -1,7 +1,10 @@
 """The wire format of Cluster Serving 0.7 and 0.8: a base64 JPEG in, the best classes as a JSON object of strings out.
 
 request   uri, image = base64 of an encoded image file
-result    value = {"<class>": "<probability>", ...}, best first, or {"error": "<reason>"}
+result    value = {"<class>": "<probability>", ...}, best first (0.7), or {"error": "<reason>"}
+                  [[<class>, <probability>], ...] (0.8), nested lists for a tensor: for a service with post_processing
+
+0.8 left out the commas between pairs; here they are. A request does not tell the two versions apart.
 """
 
 import base64
@@ -13,7 +16,7 @@ import numpy as np
 
 from beam_serving.errors import RequestError
 from beam_serving.records import Answer, Image, TopClasses
-from beam_serving.wire.scores import object_json, top_json_of_strings
+from beam_serving.wire.scores import nested_json, object_json, top_json, top_json_of_strings
 
 
 def decode_inputs(fields: Mapping[bytes, bytes]) -> dict[str, Image | np.ndarray]:
@@ -51,9 +54,10 @@ def encode_request(uri: bytes, request_id: bytes, image: Image) -> dict[bytes, b
 def encode_answer(answer: Answer) -> dict[bytes, bytes]:
     """Gives the hash fields of an answer. Several outputs, which 0.7 did not have, become an object by their names.
 
-    An output that is served whole has its values numbered in C order, like classes.
+    In the object of 0.7 an output that is served whole has its values numbered in C order, like classes.
     """
-    texts = [(name, top_json_of_strings(_as_classes(output))) for name, output in answer.outputs.items()]
+    text_of = _as_lists if answer.as_lists else _as_object
+    texts = [(name, text_of(output)) for name, output in answer.outputs.items()]
     return {b"value": (texts[0][1] if len(texts) == 1 else object_json(texts)).encode()}
 
 
@@ -62,7 +66,11 @@ def encode_error(reason: str) -> bytes:
     return json.dumps({"error": reason}).encode()
 
 
-def _as_classes(output: TopClasses | np.ndarray) -> TopClasses:
+def _as_object(output: TopClasses | np.ndarray) -> str:
     if isinstance(output, TopClasses):
-        return output
-    return TopClasses(np.arange(output.size), output.reshape(-1))
+        return top_json_of_strings(output)
+    return top_json_of_strings(TopClasses(np.arange(output.size), output.reshape(-1)))
+
+
+def _as_lists(output: TopClasses | np.ndarray) -> str:
+    return top_json(output) if isinstance(output, TopClasses) else nested_json(output)

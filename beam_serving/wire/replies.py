@@ -39,7 +39,7 @@ def decode_reply(fields: Mapping[bytes, bytes], by_label: bool = False) -> Reply
         if value is None:
             raise ValueError(f"it has no value, its fields are {sorted(fields)[:8]}")
         if value[:1] not in (b"[", b"{"):
-            return _decode_arrow(value)
+            return _decode_arrow(value, fields.get(b"shapes"))
         labels = json.loads(fields[b"labels"]) if by_label and b"labels" in fields else None
         decoded = _decode_json(json.loads(value), labels)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, RequestError) as err:
@@ -54,20 +54,27 @@ def _decode_tensors(fields: Mapping[bytes, bytes]) -> dict[str, Output]:
     }
 
 
-def _decode_arrow(value: bytes) -> Reply:
+def _decode_arrow(value: bytes, shapes: bytes | None) -> Reply:
     if value == b"NaN":
         raise ResultError("the service failed on this request and gave no reason")
     outputs = arrow.decode_answer(value)
+    if shapes is not None:
+        outputs = [output.reshape(shape) for output, shape in zip(outputs, json.loads(shapes), strict=True)]
     return outputs[0] if len(outputs) == 1 else outputs
 
 
 def _decode_json(value: Any, labels: Any) -> Any:
-    """Reads `[[class, score], ...]`, the object of strings of 0.7, or an object of either by output name."""
+    """Reads `[[class, score], ...]`, the object of strings of 0.7, a tensor, or an object of these by output name."""
     if isinstance(value, list):
-        return _scores(value, labels)
+        return _scores(value, labels) if all(map(_is_pair, value)) else np.array(value, np.float32)
     if not all(isinstance(member, str) for member in value.values()):
         return {name: _decode_json(member, (labels or {}).get(name)) for name, member in value.items()}
     return {int(index): float(score) for index, score in value.items()}
+
+
+def _is_pair(item: Any) -> bool:
+    """Whether it is a class and its score: the numbers of a tensor have a decimal point, a class has none."""
+    return isinstance(item, list) and len(item) == 2 and isinstance(item[0], int)
 
 
 def _scores(pairs: list[Any], labels: list[str | None] | None) -> Scores:

@@ -33,6 +33,14 @@ def top_json_of_strings(top: TopClasses) -> str:
     return f"{{{text}}}"
 
 
+def nested_json(values: np.ndarray) -> str:
+    """Gives a whole tensor as nested lists of numbers with a decimal point; what is NaN or infinite is `null`."""
+    if values.ndim:
+        return f"[{','.join(map(nested_json, values))}]"
+    number = _as_floats(values)[()]
+    return f"{number!s}" if np.isfinite(number) else "null"
+
+
 def labels_json(top: TopClasses, labels: tuple[str, ...]) -> str:
     """Gives the names of the classes of `top` as a JSON list; `null` for a class beyond the last name."""
     known = len(labels)

@@ -12,10 +12,11 @@ from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given
 from hypothesis import strategies as some
 
+from beam_serving.post_processing import PostProcessing
 from beam_serving.records import Answer, Generation, Origin, Predictions, Result, TopClasses
 from beam_serving.stats import stats_of_process
 from beam_serving.transforms import TopN
-from beam_serving.transforms.topn import answers, top_classes
+from beam_serving.transforms.topn import answers, first_rows, top_classes
 
 FEW_VALUES = some.sampled_from([0.0, -0.0, 0.25, 1.0, -1.0, math.inf, -math.inf, math.nan])
 FLOATS = arrays.arrays(
@@ -100,6 +101,26 @@ def test_zero_keeps_the_whole_tensors() -> None:
         np.testing.assert_array_equal(answer.outputs["y"], tensor[row])
 
 
+@pytest.mark.parametrize(
+    ("shape", "n", "wanted"),
+    [
+        ((5, 7), 2, (2, 7)),
+        ((5, 7), 9, (5, 7)),
+        ((1, 1, 5, 7), 2, (2, 7)),
+        ((1, 7), 3, (1, 7)),
+        ((9,), 4, (4,)),
+        ((), 1, (1,)),
+    ],
+)
+def test_the_first_rows_of_each_record(shape: tuple[int, ...], n: int, wanted: tuple[int, ...]) -> None:
+    batch = np.arange(2 * int(np.prod(shape)), dtype=np.float32).reshape(2, *shape)
+    for row, answer in enumerate(first_rows({"y": batch}, 2, n)):
+        picked = answer.outputs["y"]
+        assert isinstance(picked, np.ndarray)
+        assert picked.shape == wanted
+        np.testing.assert_array_equal(picked.ravel(), batch[row].ravel()[: picked.size])
+
+
 def _shown(results: list[Result]) -> list[tuple[bytes, Any]]:
     shown = []
     for origin, outcome in results:
@@ -116,3 +137,17 @@ def test_a_batch_of_predictions_becomes_one_list_of_results() -> None:
         results = pipeline | beam.Create([0]) | beam.Map(lambda _: predictions) | TopN(2)
         assert_that(results | beam.Map(_shown), equal_to([[(b"a", [1, 0]), (b"b", [0, 2])]]))
     assert sum(stats_of_process().stages["top_n"].counts.values()) == 2
+
+
+def _picked(results: list[Result]) -> list[tuple[Any, bool]]:
+    outcomes: list[Any] = [outcome for _, outcome in results]
+    return [(outcome.outputs["y"].tolist(), outcome.as_lists) for outcome in outcomes]
+
+
+def test_rows_are_picked_where_that_is_asked_for() -> None:
+    origins = tuple(Origin(b"s", b"1-0", uri, Generation.NATIVE) for uri in (b"a", b"b"))
+    predictions = Predictions(origins, {"y": np.arange(8.0).reshape(2, 2, 2)})
+    with beam.Pipeline(FnApiRunner()) as pipeline:
+        step = TopN(PostProcessing.of("pickTopN(1)"))
+        results = pipeline | beam.Create([0]) | beam.Map(lambda _: predictions) | step
+        assert_that(results | beam.Map(_picked), equal_to([[([[0, 1]], True), ([[4, 5]], True)]]))

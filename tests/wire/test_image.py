@@ -61,6 +61,29 @@ def test_several_outputs_go_by_name() -> None:
     assert decode_reply({b"value": value}) == {"p": {7: 0.75, 2: 0.125}, "q": {0: 0.5}}
 
 
+def test_where_0_8_is_asked_for_the_text_is_lists() -> None:
+    pairs = image.encode_answer(Answer({"p": TOP}, as_lists=True))[b"value"]
+    assert pairs == b"[[7,0.75],[2,0.125]]"
+    assert decode_reply({b"value": pairs}) == {7: 0.75, 2: 0.125}
+    both = image.encode_answer(Answer({"p": TOP, "q": np.ones(1)}, as_lists=True))[b"value"]
+    assert both == b'{"p":[[7,0.75],[2,0.125]],"q":[1.0]}'
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.bool_])
+@pytest.mark.parametrize("shape", [(2, 2), (1, 2, 2), (3,), (2, 0), (1, 1)])
+def test_a_tensor_is_nested_lists(shape: tuple[int, ...], dtype: type) -> None:
+    tensor = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    value = image.encode_answer(Answer({"p": tensor}, as_lists=True))[b"value"]
+    assert json.loads(value) == tensor.tolist()
+    np.testing.assert_array_equal(decode_reply({b"value": value}), tensor)
+
+
+def test_numbers_in_nested_lists_are_short_and_valid_json() -> None:
+    tensor = np.array([[0.1, np.nan], [np.inf, 1e-10]], np.float32)
+    value = image.encode_answer(Answer({"p": tensor}, as_lists=True))[b"value"]
+    assert value == b"[[0.1,null],[null,1e-10]]"
+
+
 def test_scores_that_are_no_numbers_are_strings_that_clients_can_parse() -> None:
     top = TopClasses(np.arange(3), np.array([np.inf, -np.inf, np.nan]))
     value = image.encode_answer(Answer({"p": top}))[b"value"]

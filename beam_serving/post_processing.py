@@ -1,0 +1,40 @@
+"""What of a model's output is served: its best classes, its first rows or all of it, as Cluster Serving's files say."""
+
+import re
+from typing import Any, NamedTuple
+
+_FORM = re.compile(r"\s*(?:(?P<none>none)|(?P<step>topn|picktopn)\s*\(\s*(?P<n>[1-9]\d{0,8})\s*\))\s*", re.IGNORECASE)
+
+
+class PostProcessing(NamedTuple):
+    """The `n` best classes of each output, or its first `n` `rows`; n = 0 is the whole output.
+
+    Clients of the image generation get it as JSON lists, as 0.8 wrote it, where `as_lists`, else as the object of 0.7.
+    """
+
+    n: int
+    rows: bool = False
+    as_lists: bool = False
+
+    @classmethod
+    def of(cls, text: str) -> "PostProcessing":
+        """Reads `topN(5)`, `pickTopN(10)` or `none`.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        match = _FORM.fullmatch(text)
+        if match is None:
+            raise ValueError("wants topN(n), pickTopN(n) or none, with n above 0")
+        return cls(int(match["n"] or 0), rows=(match["step"] or "").lower() == "picktopn", as_lists=True)
+
+
+def checked(value: Any) -> Any:
+    """Gives a value of the configuration back; None is unset.
+
+    Raises:
+        ValueError: it is no post-processing.
+    """
+    if value is not None:
+        PostProcessing.of(str(value))
+    return value
