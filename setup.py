@@ -11,6 +11,7 @@ EXTRAS = {
     "onnx": ["onnx>=1.17", "onnxruntime>=1.20"],
     "flink": ["apache-flink-libraries>=1.19,<1.20"],
     "gcp": ["apache-beam[gcp]"],
+    "pandas": ["pandas>=2"],
     "bench": ["matplotlib>=3.8"],
     "dev": [
         "hypothesis>=6",

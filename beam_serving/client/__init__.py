@@ -8,6 +8,7 @@ It imports neither Beam nor a model framework, and OpenCV only to encode an arra
 """
 
 from beam_serving.client.aio import AsyncInputQueue, AsyncOutputQueue
+from beam_serving.client.frames import to_pandas
 from beam_serving.client.input_queue import InputQueue
 from beam_serving.client.output_queue import OutputQueue
 from beam_serving.client.redis_queue import RedisQueue
@@ -24,4 +25,5 @@ __all__ = [
     "RedisQueue",
     "ResultError",
     "ResultTimeoutError",
+    "to_pandas",
 ]

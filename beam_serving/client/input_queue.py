@@ -3,13 +3,20 @@
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Unpack
 
 import numpy as np
 from redis.exceptions import ExecAbortError, OutOfMemoryError
 
+from beam_serving.client.arrays import comparable
+from beam_serving.client.arrow_inputs import ONLY_INPUT, data_to_b64, inputs_of, make_arrow_request
 from beam_serving.client.connection import Server, redis_errors
-from beam_serving.client.requests import Input, Inputs, Request, as_image, chunked, make_request
-from beam_serving.errors import QueueFullError
+from beam_serving.client.front_end import predict_over_http
+from beam_serving.client.output_queue import OutputQueue
+from beam_serving.client.place import NOTHING_YET, Limits, OldArguments, Place, failed_like_cluster_serving
+from beam_serving.client.requests import Inputs, Request, as_image, chunked, make_request, new_request_id
+from beam_serving.errors import QueueFullError, ResultError, ResultTimeoutError
+from beam_serving.wire.replies import Reply
 
 
 class InputQueue:
@@ -20,36 +27,50 @@ class InputQueue:
     a command is lost it is sent again under the same request id, and the service answers it once.
 
     A uri names a request; a later request of the same uri takes over its result.
+
+    Made with the arguments of Cluster Serving 0.9 and later (`host`, `port`, `name`, `frontend_url`, or none at all),
+    it takes inputs as theirs does and sends them in their format: see `enqueue` and docs/moving.md.
     """
 
     def __init__(
         self,
-        url_or_host: str = "localhost",
-        port: int = 6379,
+        url_or_host: str | None = None,
+        port: int | str | None = None,
         *,
-        stream: str = "serving_stream",
+        stream: str | None = None,
         password: str | None = None,
         max_connections: int = 4,
         timeout_s: float = 5.0,
+        **old: Unpack[OldArguments],
     ) -> None:
-        self._server = Server.at(
-            url_or_host, port, password=password, max_connections=max_connections, timeout_s=timeout_s
-        )
-        self._stream = stream
+        limits = Limits(password=password, max_connections=max_connections, timeout_s=timeout_s)
+        self._place = Place.at(url_or_host, port, stream, limits, **old)
+        self._server = self._place.server
+        self._stream = self._place.stream
+        self._limits = limits
         self._redis = self._server.client()
+        self._results: OutputQueue | None = None
 
-    def enqueue(self, uri: str, only_input: Input | None = None, /, **inputs: Input) -> str:
+    def enqueue(self, uri: str, only_input: Any = None, /, **inputs: Any) -> str:
         """Queues one request and gives its request id.
 
         Inputs go by the model's names, `enqueue("a", pixels=array)`; the one input of a model may go without:
         `enqueue("a", array)`. Arrays and nested lists are tensors, bytes and `Path` are image files.
 
+        As in Cluster Serving, where the queue was made so: inputs may have other names, in the model's order; tensors
+        are sent as float32; text is the path of an image file, `{"b64": ...}` its base64, a list of texts is a tensor
+        of these, and `[indices, values, shape]`, three arrays, is a sparse tensor.
+
         Raises:
             QueueFullError: Redis has no room; nothing was queued.
             ConnectError: Redis cannot be reached, or refuses us.
+            ClientError: an image file cannot be read.
         """
-        request = make_request(uri, inputs if only_input is None else {"": only_input, **inputs})
-        return self._queue(request)
+        if not self._place.like_cluster_serving:
+            return self._queue(make_request(uri, inputs if only_input is None else {"": only_input, **inputs}))
+        return self._queue(
+            make_arrow_request(uri, inputs if only_input is None else {ONLY_INPUT: only_input, **inputs})
+        )
 
     def enqueue_image(
         self, uri: str, image: np.ndarray | bytes | str | Path, *, name: str = "", encoding: str = "jpeg"
@@ -77,8 +98,41 @@ class InputQueue:
             request_ids += [request.request_id for request in chunk]
         return request_ids
 
+    def predict(self, request_data: Any, timeout: float = 5.0) -> Reply | str | None:
+        """Queues a request, waits up to `timeout` seconds for its result, and deletes that.
+
+        The request is a dict of inputs, the value of the only input, or JSON text `{"instances": [{...}]}` with one
+        instance. With `frontend_url` it goes over HTTP. As in Cluster Serving, where the queue was made so: "[]"
+        stands for a result that did not come, "NaN" for a failure, whose reason goes to the log.
+
+        Raises:
+            ResultTimeoutError: no result came in time.
+            ResultError: the service answered with an error.
+            QueueFullError, ConnectError, ClientError: see `enqueue`.
+        """
+        inputs = inputs_of(request_data)
+        if self._place.frontend_url is not None:
+            return predict_over_http(self._place.frontend_url, inputs, timeout)
+        if self._results is None:
+            self._results = OutputQueue(self._server.url, stream=self._stream, **self._limits)
+        uri = new_request_id()
+        request_id = self.enqueue(uri, **inputs)
+        try:
+            reply = self._results.query(uri, timeout, request_id=request_id, delete=True)
+        except (ResultTimeoutError, ResultError) as err:
+            if not self._place.like_cluster_serving:
+                raise
+            return failed_like_cluster_serving(uri, err) if isinstance(err, ResultError) else NOTHING_YET
+        return comparable(reply) if self._place.like_cluster_serving else reply
+
+    def data_to_b64(self, **inputs: Any) -> str:
+        """Gives inputs as Cluster Serving 0.9 and later have them on the stream, in the field `data`."""
+        return data_to_b64(inputs).decode()
+
     def close(self) -> None:
         """Closes the connections."""
+        if self._results is not None:
+            self._results.close()
         self._redis.close()
 
     def __enter__(self) -> "InputQueue":

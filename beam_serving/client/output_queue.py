@@ -4,10 +4,13 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Any, Unpack
 
 from redis.client import PubSub
 
-from beam_serving.client.connection import RedisClient, Server, redis_errors
+from beam_serving.client.arrays import comparable
+from beam_serving.client.connection import RedisClient, redis_errors
+from beam_serving.client.place import NOTHING_YET, Limits, OldArguments, Place, failed_like_cluster_serving
 from beam_serving.client.waiting import Wanted, key_of, pattern_of, taken_replies
 from beam_serving.errors import ResultError, ResultTimeoutError
 from beam_serving.wire.replies import Reply
@@ -27,23 +30,27 @@ class OutputQueue:
     has written. An instance may be shared by threads, but not by processes; each thread that waits has a connection
     of its own, kept for the next wait. When the connection breaks while waiting, it is made anew, and nothing is
     missed.
+
+    Made with the arguments of Cluster Serving 0.9 and later (`host`, `port`, `name`, or none at all), it answers as
+    theirs does: "[]" where there is no result yet, "NaN" for a failure, whose reason goes to the log.
     """
 
     def __init__(
         self,
-        url_or_host: str = "localhost",
-        port: int = 6379,
+        url_or_host: str | None = None,
+        port: int | str | None = None,
         *,
-        stream: str = "serving_stream",
+        stream: str | None = None,
         password: str | None = None,
         by_label: bool = False,
         max_connections: int = 4,
         timeout_s: float = 5.0,
+        **old: Unpack[OldArguments],
     ) -> None:
-        self._server = Server.at(
-            url_or_host, port, password=password, max_connections=max_connections, timeout_s=timeout_s
-        )
-        self._stream = stream
+        limits = Limits(password=password, max_connections=max_connections, timeout_s=timeout_s)
+        self._place = Place.at(url_or_host, port, stream, limits, **old)
+        self._server = self._place.server
+        self._stream = self._place.stream
         self._by_label = by_label
         self._redis = self._server.client()
         self._subscribers = self._server.subscriber()
@@ -51,20 +58,32 @@ class OutputQueue:
 
     def query(
         self, uri: str, timeout_s: float | None = None, *, request_id: str | None = None, delete: bool = False
-    ) -> Reply | None:
+    ) -> Reply | str | None:
         """Gives the result of one request; without `timeout_s` asks once and gives None where there is none yet.
 
         With `request_id`, as `InputQueue.enqueue` gave it, an older result of the same uri does not count. With
-        `delete` the result is removed; otherwise it stays for its lifetime.
+        `delete`, which Cluster Serving has in second place, it is removed; otherwise it stays for its lifetime.
 
         Raises:
             ResultTimeoutError: no result came in `timeout_s`.
             ResultError: the service answered this request with an error; the message is its reason.
             ConnectError: Redis cannot be reached, or refuses us.
         """
+        if isinstance(timeout_s, bool):
+            timeout_s, delete = None, timeout_s
         request_ids = None if request_id is None else [request_id]
-        reply = self.query_many([uri], timeout_s, request_ids=request_ids, delete=delete).get(uri)
+        reply = self._query_many([uri], timeout_s, request_ids, delete).get(uri)
+        if self._place.like_cluster_serving:
+            if isinstance(reply, ResultError):
+                return failed_like_cluster_serving(uri, reply)
+            if reply is None and timeout_s is None:
+                return NOTHING_YET
+            reply = comparable(reply)
         return checked_reply(uri, reply, timeout_s)
+
+    def query_and_delete(self, uri: str) -> Reply | str | None:
+        """Is `query` with `delete`."""
+        return self.query(uri, delete=True)
 
     def query_many(
         self,
@@ -81,6 +100,11 @@ class OutputQueue:
         Raises:
             ConnectError: Redis cannot be reached, or refuses us.
         """
+        return self._query_many(uris, timeout_s, request_ids, delete)
+
+    def _query_many(
+        self, uris: Iterable[str], timeout_s: float | None, request_ids: Sequence[str] | None, delete: bool
+    ) -> dict[str, Reply | ResultError]:
         wanted = Wanted(self._stream, uris, request_ids)
         with redis_errors(self._server):
             if timeout_s is None:
@@ -91,16 +115,22 @@ class OutputQueue:
                 self._redis.delete(*wanted.arrived)
         return wanted.replies(self._by_label)
 
-    def dequeue(self) -> dict[str, Reply | ResultError]:
+    def dequeue(self) -> dict[str, Any]:
         """Takes all results that are there: gives them by uri and deletes them. Each goes to one caller only.
 
-        A request that failed has its ResultError as a value.
+        A request that failed has its ResultError as a value ("NaN" where it is so in Cluster Serving).
 
         Raises:
             ConnectError: Redis cannot be reached, or refuses us.
         """
         with redis_errors(self._server):
-            return take_all(self._redis, key_of(self._stream, "*")[:-1], self._by_label)
+            taken = take_all(self._redis, key_of(self._stream, "*")[:-1], self._by_label)
+        if not self._place.like_cluster_serving:
+            return taken
+        return {
+            uri: failed_like_cluster_serving(uri, reply) if isinstance(reply, ResultError) else comparable(reply)
+            for uri, reply in taken.items()
+        }
 
     def close(self) -> None:
         """Closes the connections; threads that still wait get a ConnectError."""

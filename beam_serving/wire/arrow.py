@@ -11,6 +11,7 @@ validated it in full: a column with wrong offsets would crash the process.
 """
 
 import base64
+import json
 import math
 import struct
 from collections.abc import Mapping
@@ -53,6 +54,8 @@ def decode_inputs(fields: Mapping[bytes, bytes], limits: Limits) -> dict[str, Im
 
 
 def _read_batch(stream: bytes, limits: Limits) -> pa.RecordBatch:
+    if stream.startswith(b"ARROW1"):
+        raise RequestError("it is an Arrow file, wanted is an Arrow stream (enqueue instead of enqueue_tensor)")
     messages = iter(pa.ipc.MessageReader.open_stream(pa.py_buffer(stream)))
     schema_message, batch_message = next(messages, None), next(messages, None)
     if schema_message is None or schema_message.type != "schema":
@@ -150,9 +153,14 @@ def _densify(name: str, values: Mapping[str, np.ndarray], shape: tuple[int, ...]
 def encode_answer(answer: Answer) -> dict[bytes, bytes]:
     """Gives the hash field of an answer. Best classes become rows (class index, score); all values become float32.
 
-    The old clients cannot read an output of no values: it is sent, without its shape.
+    The old clients cannot read an output of no values: it is sent, without its shape. Where a shape has more
+    dimensions than there are values, `shapes` has those of all outputs as they were; the old clients pass it over.
     """
-    return {b"value": base64.b64encode(encode_stream([_as_tensor(output) for output in answer.outputs.values()]))}
+    tensors = [_as_tensor(output) for output in answer.outputs.values()]
+    fields = {b"value": base64.b64encode(encode_stream(tensors))}
+    if any(tensor.ndim > tensor.size for tensor in tensors):
+        fields[b"shapes"] = json.dumps([tensor.shape for tensor in tensors], separators=(",", ":")).encode()
+    return fields
 
 
 def _as_tensor(output: TopClasses | np.ndarray) -> np.ndarray:

@@ -175,6 +175,12 @@ def test_a_second_batch_is_refused() -> None:
     assert refusal(fields) == "request 'a': Arrow stream has more than one record batch, wanted is one"
 
 
+def test_the_file_that_the_deprecated_enqueue_tensor_sends_is_named() -> None:
+    fields = {b"uri": b"a", b"data": base64.b64encode(b"ARROW1\0\0")}
+    said = "request 'a': it is an Arrow file, wanted is an Arrow stream (enqueue instead of enqueue_tensor)"
+    assert refusal(fields) == said
+
+
 def test_text_whose_offsets_lie_outside_its_bytes_is_refused() -> None:
     stream = stream_of(pa.RecordBatch.from_arrays([pa.array(["abc"])], names=["t"]))
     crafted = with_offsets(stream, (0, 3), (0, 1 << 30))
