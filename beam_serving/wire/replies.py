@@ -66,14 +66,14 @@ def _decode_arrow(value: bytes, shapes: bytes | None) -> Reply:
 def _decode_json(value: Any, labels: Any) -> Any:
     """Reads `[[class, score], ...]`, the object of strings of 0.7, a tensor, or an object of these by output name."""
     if isinstance(value, list):
-        return _scores(value, labels) if all(map(_is_pair, value)) else np.array(value, np.float32)
+        return _scores(value, labels) if not value or _is_pair(value[0]) else np.array(value, np.float32)
     if not all(isinstance(member, str) for member in value.values()):
         return {name: _decode_json(member, (labels or {}).get(name)) for name, member in value.items()}
     return {int(index): float(score) for index, score in value.items()}
 
 
 def _is_pair(item: Any) -> bool:
-    """Whether it is a class and its score: the numbers of a tensor have a decimal point, a class has none."""
+    """Whether it is a class and its score: the numbers of a tensor are written as floats, a class as an integer."""
     return isinstance(item, list) and len(item) == 2 and isinstance(item[0], int)
 
 

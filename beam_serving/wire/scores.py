@@ -34,7 +34,7 @@ def top_json_of_strings(top: TopClasses) -> str:
 
 
 def nested_json(values: np.ndarray) -> str:
-    """Gives a whole tensor as nested lists of numbers with a decimal point; what is NaN or infinite is `null`."""
+    """Gives a whole tensor as nested lists of floats; what is NaN or infinite is `null`."""
     if values.ndim:
         return f"[{','.join(map(nested_json, values))}]"
     number = _as_floats(values)[()]
