@@ -54,5 +54,5 @@ $(FLINK_READY): setup.py pyproject.toml constraints.txt | $(BIN)/uv
 
 $(TEST_READY): setup.py pyproject.toml constraints.txt | $(BIN)/uv
 	@echo "setting up $(VENV) for the tests (once; torch and TensorFlow are large)"
-	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[embedded,torch,tensorflow,onnx,flink,bench,dev]'
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[embedded,torch,tensorflow,onnx,flink,pandas,bench,dev]'
 	touch $@ $(RUN_READY) $(FLINK_READY)
