@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from beam_serving.config_values import BatchSize, Floats, Names, OptionalShape, Seconds, WorkerCount
 from beam_serving.errors import ConfigError
 from beam_serving.old_config.translate import FLAT_0_10, Translation, renamed, translate
-from beam_serving.post_processing import checked
+from beam_serving.post_processing import checked as post_processing_checked
 from beam_serving.yaml_file import YamlFile, read_yaml
 
 _log = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class Params(_Section):
 
     batch_size: BatchSize = 4
     top_n: int = Field(default=1, ge=0)
-    post_processing: Annotated[str | None, BeforeValidator(checked)] = None
+    post_processing: Annotated[str | None, BeforeValidator(post_processing_checked)] = None
     workers: WorkerCount = "auto"
     poll_s: Annotated[float, Field(gt=0, le=10)] = 1.0
     checkpoint_interval_s: Seconds = 600.0

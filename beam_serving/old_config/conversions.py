@@ -114,10 +114,8 @@ def post_processing(value: Any, _: Old) -> Outcome:
     found = _FILTER.fullmatch(value) if isinstance(value, str) else None
     if found is None or int(found[2]) == 0:
         raise ValueError("wants topN(n) or pickTopN(n) with n from 1")
-    if found[1].lower() == "topn":
-        return Outcome({"params.top_n": int(found[2])})
-    remark = "rows are not picked here yet: results hold all of them, the first ones are the same"
-    return Outcome({"params.top_n": 0}, remark, warns=True)
+    step = "topN" if found[1].lower() == "topn" else "pickTopN"
+    return Outcome({"params.post_processing": f"{step}({int(found[2])})"})
 
 
 def cores(value: Any, old: Old) -> Outcome:

@@ -36,7 +36,7 @@ RULES = {
     "modelPath": Rule("model.path", moved("model.path")),
     "jobName": Rule("name", service_name),
     "redisUrl": Rule("data.src", address),
-    "postProcessing": Rule("params.top_n", post_processing),
+    "postProcessing": Rule("params.post_processing", post_processing),
     "modelParallelism": Rule("params.workers", moved("params.workers")),
     "threadPerModel": Rule("model.threads", threads),
     "coreNumberPerMachine": Rule("", cores),

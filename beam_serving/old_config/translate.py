@@ -85,7 +85,7 @@ def translate(file: YamlFile, known: Collection[str]) -> Translation:
     asks = "postProcessing" in names.values() or "params.top_n" in names
     if form in (NESTED_0_9, FLAT_0_10) and not asks:
         asked = "postProcessing" if form == FLAT_0_10 else "data.filter"
-        entries.append(Entry(asked, None, None, {"params.top_n": 0}, _WHOLE))
+        entries.append(Entry(asked, None, None, {"params.post_processing": "none"}, _WHOLE))
     errors += _conflicts(file, entries)
     values = _sections(file, form, known)
     for new, value in ((new, value) for one in entries for new, value in one.new.items() if value is not None):
@@ -137,8 +137,8 @@ def _entry(leaf: _Leaf, rule: Rule | None, old: dict[str, Any], form: str, known
         outcome = _left_as_it_is(leaf, form, known)
     elif not _is_blank(leaf):
         outcome = rule.convert(leaf.value, old)
-    elif rule.new == "params.top_n" and form in (NESTED_0_9, FLAT_0_10):
-        outcome = Outcome({"params.top_n": 0}, _WHOLE)
+    elif rule.new in ("params.top_n", "params.post_processing") and form in (NESTED_0_9, FLAT_0_10):
+        outcome = Outcome({"params.post_processing": "none"}, _WHOLE)
     else:
         outcome = Outcome({rule.new: None} if rule.new else {}, "blank: the default")
     secret = (rule is not None and rule.secret) or _hides(leaf.value)

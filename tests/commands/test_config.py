@@ -35,7 +35,7 @@ def test_check_says_what_each_key_means(old: Path, capsys: Captured) -> None:
         ["jobName", "birds", "name", "birds"],
         ["data.streams", '["image_stream",', '"serving_stream",', '"birds"]'],
         ["redisMaxmemory", "8g", "-", "-"],
-        ["postProcessing", "-", "params.top_n", "0"],
+        ["postProcessing", "-", "params.post_processing", "none"],
     ]
     assert rows[4].endswith(
         "warning: this service starts no Redis; set maxmemory, and maxmemory-policy noeviction, in its own"

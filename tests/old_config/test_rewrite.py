@@ -53,7 +53,7 @@ data:
 
 params:
   # what clients get
-  top_n: 3
+  post_processing: topN(3)
 
 redis:
   timeout_s: 2.5  # milliseconds
@@ -105,10 +105,11 @@ def test_secrets_are_not_written() -> None:
 
 
 def test_a_warning_stands_above_the_key_it_is_about() -> None:
-    new = rewritten("modelPath: m\npostProcessing: pickTopN(4)\n")
-    assert (
-        "  # rows are not picked here yet: results hold all of them, the first ones are the same\n  top_n: 0\n" in new
+    new = rewritten("modelPath: m\nredisUrl: a:1\nredisSecureEnabled: true\n")
+    above = (
+        "  # the system's certificates decide whom to trust; set redis: ca_file to a PEM file where Redis has its own\n"
     )
+    assert f"{above}  src: rediss://a:1\n" in new
 
 
 def test_several_keys_that_become_one_keep_all_their_comments() -> None:

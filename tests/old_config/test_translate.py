@@ -71,7 +71,7 @@ def test_0_8_loads(caplog: pytest.LogCaptureFixture) -> None:
     settings, warned = loaded("v0_8.yaml", caplog)
     assert settings.model.outputs == ("scores", "boxes")
     assert settings.data == Data(shape=(784,))
-    assert settings.params == Params(batch_size=16, top_n=3)
+    assert settings.params == Params(batch_size=16, post_processing="topN(3)")
     assert warned == [
         "v0_8.yaml:6: model.inputs: the model's file names its inputs",
         "v0_8.yaml:19: params.performance_mode: params: workers and model: threads say how the cores are used",
@@ -82,7 +82,7 @@ def test_0_9_loads(caplog: pytest.LogCaptureFixture) -> None:
     settings, warned = loaded("v0_9.yaml", caplog)
     assert settings.name == "birds"
     assert settings.data == Data(src="rediss://redis-host:6379", streams=(*STREAMS, "birds"))
-    assert settings.params == Params(workers=4, top_n=0)
+    assert settings.params == Params(workers=4, post_processing="none")
     assert settings.model.threads == 2
     assert (settings.redis.timeout_s, settings.redis.ca_file) == (2.5, None)
     assert settings.flink == Flink(rest="localhost:8081")
@@ -99,7 +99,7 @@ def test_0_10_loads(caplog: pytest.LogCaptureFixture) -> None:
     settings, warned = loaded("v0_10.yaml", caplog)
     assert (settings.name, settings.model.path) == ("serving_stream", "/path/to/model")
     assert settings.data == Data()
-    assert settings.params == Params(top_n=1, workers=2)
+    assert settings.params == Params(post_processing="topN(1)", workers=2)
     assert settings.model.threads == 4
     assert settings.redis.timeout_s == 5
     assert settings.flink == Flink(rest="localhost:8081")
@@ -114,7 +114,7 @@ def test_2_x_loads_whatever_the_case_of_its_keys(caplog: pytest.LogCaptureFixtur
     assert settings.name == "birds-v2"
     assert settings.model.path == str(CONFIGS / "model")
     assert settings.data == Data(src="rediss://redis.example:6380", streams=(*STREAMS, "birds/v2"))
-    assert settings.params == Params(workers=10, top_n=0)
+    assert settings.params == Params(workers=10, post_processing="none")
     assert settings.redis.ca_file == str(CONFIGS / "keys/redis.pem")
     assert [line.split(": ")[1] for line in warned] == [
         "imageResize",
@@ -169,13 +169,9 @@ def test_every_nested_key_is_understood(name: str) -> None:
     [
         ("jobName: image_stream", {"name": "image_stream"}, ""),
         ("jobName: 7", {"name": "7", "data.streams": [*STREAMS, "7"]}, ""),
-        ("postProcessing: topN(5)", {"params.top_n": 5}, ""),
-        ("postProcessing: ' TOPN( 5 ) '", {"params.top_n": 5}, ""),
-        (
-            "postProcessing: pickTopN(5)",
-            {"params.top_n": 0},
-            "rows are not picked here yet: results hold all of them, the first ones are the same",
-        ),
+        ("postProcessing: topN(5)", {"params.post_processing": "topN(5)"}, ""),
+        ("postProcessing: ' TOPN( 5 ) '", {"params.post_processing": "topN(5)"}, ""),
+        ("postProcessing: pickTopN(5)", {"params.post_processing": "pickTopN(5)"}, ""),
         ("redisTimeout: 2500", {"redis.timeout_s": 2.5}, ""),
         ("redisTimeout: '5000'", {"redis.timeout_s": 5}, ""),
         ("coreNumberPerMachine: 8", {"params.workers": 8}, ""),
@@ -242,19 +238,22 @@ def test_tls_without_certificates_of_its_own_says_whom_it_trusts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "top_n"),
+    ("text", "post_processing", "top_n"),
     [
-        ("modelPath: m", 0),
-        ("modelPath: m\npostProcessing:", 0),
-        ("modelPath: m\npostProcessing: ''", 0),
-        ("model: {path: m, name: a}", 0),
-        ("model: {path: m, name: a}\nparams: {top_n: 3}", 3),
-        ("model: {path: m}\ndata: {filter: }", 1),
-        ("model: {path: m}", 1),
+        ("modelPath: m", "none", 1),
+        ("modelPath: m\npostProcessing:", "none", 1),
+        ("modelPath: m\npostProcessing: ''", "none", 1),
+        ("model: {path: m, name: a}", "none", 1),
+        ("model: {path: m, name: a}\nparams: {top_n: 3}", None, 3),
+        ("model: {path: m}\ndata: {filter: }", None, 1),
+        ("model: {path: m}", None, 1),
     ],
 )
-def test_where_nothing_was_asked_for_results_are_what_the_old_servers_sent(text: str, top_n: int) -> None:
-    assert settings_of(text).params.top_n == top_n
+def test_where_nothing_was_asked_for_results_are_what_the_old_servers_sent(
+    text: str, post_processing: str | None, top_n: int
+) -> None:
+    params = settings_of(text).params
+    assert (params.post_processing, params.top_n) == (post_processing, top_n)
 
 
 @pytest.mark.parametrize(
