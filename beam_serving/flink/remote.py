@@ -21,12 +21,14 @@ from beam_serving.flink.rest import ClusterError, FlinkJob, FlinkRest, job_name
 from beam_serving.flink.spread import names_for_tasks
 from beam_serving.io.stop import STOP
 from beam_serving.launch import checked_steps, preflight
-from beam_serving.report import Report, read_reports
+from beam_serving.report import FRESH_S, LIFETIME_S, Report, read_reports
 from beam_serving.statistics_line import StatisticsLine
 from beam_serving.worker import Job, new_run, stop_on_signals
 
 _log = logging.getLogger(__name__)
 _TICK_S = 0.25
+_CALM_TICK_S = 1.0
+_LOST_AFTER_S = 30.0
 _TAKEN_S = 120.0
 """A job is a file of 160 MB, which a busy cluster takes its time for; that it is refused is told at once."""
 
@@ -66,7 +68,11 @@ class ClusterService:
         while not STOP.is_set():
             ended = self._follow(job)
             if ended is not None:
-                _log.info("state %s: %s", "DONE" if ended == 0 else "FAILED", self._statistics.total(self._reports()))
+                _log.info(
+                    "state %s: %s",
+                    "DONE" if ended == 0 else "FAILED",
+                    self._statistics.total(self._reports(LIFETIME_S)),
+                )
                 return ended
             if not STOP.is_set():
                 _log.error("the cluster does not know the job any more: submitting it again")
@@ -130,7 +136,7 @@ class ClusterService:
                     _log.info("submitted to %s as job %s", self._rest.url, job.job_id)
                     return job
             if str(result.state) == "FAILED":
-                break
+                raise ClusterError(f"the cluster at {self._rest.url} refused the job")
             time.sleep(_TICK_S)
         raise ClusterError(f"the cluster at {self._rest.url} did not take the job within {_TAKEN_S:g} s")
 
@@ -140,8 +146,9 @@ class ClusterService:
         started = time.monotonic()
         next_statistics = started + params.statistics_s
         unreachable = False
+        seen_at = started
         while not STOP.is_set():
-            STOP.wait(_TICK_S)
+            STOP.wait(_CALM_TICK_S if self._ready else _TICK_S)
             reports = self._reports()
             self._say_whether_ready(reports)
             try:
@@ -154,7 +161,11 @@ class ClusterService:
                 unreachable = True
                 continue
             if not known:
-                return None
+                # A job manager that was started again knows its jobs only a moment later.
+                if time.monotonic() - seen_at > _LOST_AFTER_S:
+                    return None
+                continue
+            seen_at = time.monotonic()
             if known[0].over:
                 return self._ended(known[0].state, cause)
             if not self._was_ready:
@@ -189,9 +200,9 @@ class ClusterService:
             f"the job {self._name} cannot start: no worker came up within {for_s:.0f} s; see the task managers' logs"
         )
 
-    def _reports(self) -> list[Report]:
+    def _reports(self, within_s: float = FRESH_S) -> list[Report]:
         try:
-            return read_reports(self._client, self._settings.name, self._run)
+            return read_reports(self._client, self._settings.name, self._run, within_s)
         except RedisError as err:
             _log.debug("cannot read the workers' numbers: %s", err)
             return []
