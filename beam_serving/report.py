@@ -157,6 +157,11 @@ def read_reports(client: redis.Redis, name: str, run: str | None = None, within_
     return [report for report in found if run in (None, report.run)]
 
 
+def working_reports(client: redis.Redis, name: str) -> list[Report]:
+    """Reads the numbers of the workers of all runs that have not ended."""
+    return [report for report in read_reports(client, name) if report.states != ["stopped"]]
+
+
 def ask_to_stop(client: redis.Redis, name: str, run: str) -> None:
     """Asks the workers of a run, wherever they are, to finish what is in flight and to read no more."""
     client.set(_stop_key(name, run), "", ex=_STOP_LIFETIME_S)

@@ -18,7 +18,7 @@ from beam_serving.config import Settings, load_settings
 from beam_serving.connection import RedisAt
 from beam_serving.flink.options import EMBEDDED
 from beam_serving.flink.rest import ClusterError, FlinkRest, job_name
-from beam_serving.report import Report, read_reports, ready_key
+from beam_serving.report import Report, ready_key, working_reports
 from beam_serving.stats import STAGES
 
 _SAMPLE_S = 1.0
@@ -55,10 +55,10 @@ def status(settings: Settings, cluster: str | None = None) -> dict[str, Any]:
     """
     at = RedisAt.of(settings)
     with at.reachable() as client:
-        before = _served(read_reports(client, settings.name))
+        before = _served(working_reports(client, settings.name))
         started = time.monotonic()
         time.sleep(_SAMPLE_S)
-        reports = read_reports(client, settings.name)
+        reports = working_reports(client, settings.name)
         rate = (_served(reports) - before) / (time.monotonic() - started)
         text: Any = client.get(ready_key(settings.name))
         streams = {stream: _stream(client, stream, settings.data.group) for stream in settings.data.streams}

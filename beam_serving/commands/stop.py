@@ -15,7 +15,7 @@ from beam_serving.connection import RedisAt
 from beam_serving.errors import BeamServingError
 from beam_serving.flink.options import EMBEDDED
 from beam_serving.flink.rest import ClusterError, FlinkRest, job_name
-from beam_serving.report import Report, ask_to_stop, read_reports, retract
+from beam_serving.report import ask_to_stop, retract, working_reports
 
 _TICK_S = 0.2
 
@@ -53,7 +53,7 @@ def stop(settings: Settings, client: redis.Redis, cluster: str | None = None) ->
     """
     rest = FlinkRest(cluster) if cluster is not None and cluster not in EMBEDDED else None
     name = settings.name
-    living = _living(client, name)
+    living = working_reports(client, name)
     try:
         jobs = _active(rest, name)
     except ClusterError:
@@ -75,14 +75,10 @@ def stop(settings: Settings, client: redis.Redis, cluster: str | None = None) ->
             if time.monotonic() - started > 2 * grace_s:
                 raise BeamServingError(f"{len(living)} workers and {len(jobs)} jobs go on after {2 * grace_s:g} s")
             time.sleep(_TICK_S)
-            living, jobs = _living(client, name), _active(rest, name)
+            living, jobs = working_reports(client, name), _active(rest, name)
             bar.update(bar.total - len(living) - len(jobs) - bar.n)
     retract(client, name)
     return True
-
-
-def _living(client: redis.Redis, name: str) -> list[Report]:
-    return [report for report in read_reports(client, name) if report.states != ["stopped"]]
 
 
 def _active(rest: FlinkRest | None, name: str) -> list[str]:
