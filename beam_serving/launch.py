@@ -14,6 +14,7 @@ from beam_serving.config import Settings
 from beam_serving.connection import RedisAt, backoff, check, fatal
 from beam_serving.errors import ConfigError, ConnectError, UnreachableError
 from beam_serving.io.group import Group
+from beam_serving.io.stop import STOP
 from beam_serving.models.detect import ModelFiles, find_model
 from beam_serving.models.labels import check_labels, read_labels
 
@@ -139,6 +140,13 @@ def checked_steps(
     serving = steps(settings, consumers, drain, names_are_shared)
     check_labels(settings.model.labels, serving.model.acquire().model)
     return serving
+
+
+def forget_model() -> None:
+    """Frees the model that was checked, which only the workers need: Beam keeps alive what was shared last."""
+    from apache_beam.utils.shared import Shared
+
+    Shared().acquire(lambda: STOP)
 
 
 def run_pipeline(settings: Settings, consumers: Sequence[str], arguments: Sequence[str], drain: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from functools import reduce
@@ -9,9 +10,12 @@ from operator import add
 from typing import Any
 
 import redis
+from redis.exceptions import RedisError
 
 from beam_serving.report import Report
 from beam_serving.stats import STAGES
+
+_log = logging.getLogger(__name__)
 
 
 class StatisticsLine:
@@ -50,6 +54,16 @@ class StatisticsLine:
             f"{counts['served'] / elapsed_s:.1f} records/s, queue {queue}, pending {pending}{events}"
             f", memory {total.memory_bytes / 1e6:.0f} MB; ms p50/p99: {times or 'none'}"
         )
+
+    def log(self, client: redis.Redis, reports: Sequence[Report]) -> None:
+        """Logs the numbers since the last call, where there is anything to tell."""
+        try:
+            line = self.line(client, reports)
+        except RedisError as err:
+            _log.warning("no statistics: Redis does not answer (%s)", err)
+            return
+        if line:
+            _log.info("%s", line)
 
     def total(self, reports: Sequence[Report]) -> str:
         """Gives the totals since the workers started."""

@@ -113,7 +113,7 @@ class Supervisor:
                 next_statistics = next_statistics or now + self._settings.params.statistics_s
             if self._ready and now >= next_statistics:
                 next_statistics = now + self._settings.params.statistics_s
-                self._log_statistics()
+                self._statistics.log(self._client, self._reports())
 
     def _start(self, slot: _Slot) -> None:
         settings = self._settings.model_dump_json()
@@ -221,15 +221,6 @@ class Supervisor:
             retract(self._client, self._settings.name)
         except RedisError as err:
             _log.debug("cannot retract the readiness key, it expires by itself: %s", err)
-
-    def _log_statistics(self) -> None:
-        try:
-            line = self._statistics.line(self._client, self._reports())
-        except RedisError as err:
-            _log.warning("no statistics: Redis does not answer (%s)", err)
-            return
-        if line:
-            _log.info("%s", line)
 
     def _stop_workers(self) -> bool:
         """Ends the workers, the hard way after `grace_s`; says whether all ended by themselves."""

@@ -23,7 +23,7 @@ from beam_serving.flink.options import embedded_flags, jar_of, java_of
 from beam_serving.flink.processes import started_workers, tell_of_thread
 from beam_serving.flink.spread import names_for_tasks
 from beam_serving.io.stop import STOP
-from beam_serving.launch import checked_steps
+from beam_serving.launch import checked_steps, forget_model
 from beam_serving.logs import configure_logging
 from beam_serving.worker import Job, exit_code, stop_on_signals
 
@@ -64,7 +64,7 @@ def run(settings: Settings, job: Job) -> int:
 
         names = names_for_tasks(job.consumers[0], parallelism)
         serving = checked_steps(settings, names, job.drain, names_are_shared=True)
-        _forget_model()
+        forget_model()
         pool = WorkerPool(processes)
         with served(pool) as workers_at:
             server.await_start(flink.start_s)
@@ -129,13 +129,6 @@ def _watch(result: Any, server: JobServer, pool: WorkerPool, grace_s: float) -> 
             cancel_at = float("inf")
             result.cancel()
     return Outcome(str(result.state), "".join(said)[-4000:])
-
-
-def _forget_model() -> None:
-    """Frees the model that was checked, which only the workers need: Beam keeps alive what was shared last."""
-    from apache_beam.utils.shared import Shared
-
-    Shared().acquire(lambda: STOP)
 
 
 def _not_from_java(record: logging.LogRecord) -> bool:

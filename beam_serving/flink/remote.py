@@ -20,7 +20,7 @@ from beam_serving.flink.options import cluster_flags, jar_of, java_of, submits_u
 from beam_serving.flink.rest import ClusterError, FlinkJob, FlinkRest, job_name
 from beam_serving.flink.spread import names_for_tasks
 from beam_serving.io.stop import STOP
-from beam_serving.launch import checked_steps, preflight
+from beam_serving.launch import checked_steps, forget_model, preflight
 from beam_serving.report import FRESH_S, LIFETIME_S, Report, read_reports
 from beam_serving.statistics_line import StatisticsLine
 from beam_serving.worker import Job, new_run, stop_on_signals
@@ -101,6 +101,7 @@ class ClusterService:
         serving = checked_steps(
             self._settings, names_for_tasks(self._run, self._parallelism), self._drain, names_are_shared=True
         )
+        forget_model()
         job = Job(self._settings.model_dump_json(), self._run, (), (), self._drain, self._log_level, self._parallelism)
         rest, flink = self._rest, self._settings.flink
         flags = cluster_flags(
@@ -175,7 +176,7 @@ class ClusterService:
             self._told = cause
             if self._ready and time.monotonic() >= next_statistics:
                 next_statistics = time.monotonic() + params.statistics_s
-                self._log_statistics(reports)
+                self._statistics.log(self._client, reports)
         return None
 
     def _ended(self, state: str, cause: str) -> int:
@@ -226,12 +227,3 @@ class ClusterService:
             _log.warning("not ready: %d of %d workers serve", len(serving), self._parallelism)
         self._ready = ready
         self._was_ready = self._was_ready or ready
-
-    def _log_statistics(self, reports: Sequence[Report]) -> None:
-        try:
-            line = self._statistics.line(self._client, reports)
-        except RedisError as err:
-            _log.warning("no statistics: Redis does not answer (%s)", err)
-            return
-        if line:
-            _log.info("%s", line)

@@ -5,8 +5,6 @@ some tasks with two readers and others with none. The same hash is computed here
 MathUtils.murmurHash of Flink 1.19, over the hash of Java's ByteBuffer), and names are chosen by it.
 """
 
-from __future__ import annotations
-
 import itertools
 
 _MASK = 0xFFFFFFFF

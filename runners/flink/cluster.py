@@ -6,8 +6,8 @@ It runs the Flink that the extra `flink` installs (apache-flink-libraries) with 
 along, keeps the submitted jobs, so that a job manager that was killed goes on with them. Ctrl-C ends all of it.
 
 On several hosts, run the parts one by one: `--part zookeeper`, `--part jobmanager` and, on each worker host, `--part
-taskmanager`, all with the same `--zookeeper HOST:PORT` and a `--folder` that the job managers share. In front of a part
-that is started by hand, `--host` is the address under which the others reach it.
+taskmanager`, all with the same `--zookeeper HOST:PORT` and a `--folder` that the job managers share. For a part that
+is started by hand, `--host` is the address under which the others reach it.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -87,13 +86,16 @@ def test_serving_goes_on_over_checkpoints_of_the_source(at: RedisAt, client: red
     config = {"params": {"workers": 1, "checkpoint_interval_s": 0.5, "poll_s": 0.1}}
     with service(at, tmp_path, config, FLINK) as running:
         writes = result_writes(client)
+
+        def checkpoints() -> int:
+            return sum(report.counts["checkpoints"] for report in read_reports(client, "tested"))
+
         for number in range(5):
             queue_records(client, 1000, prefix=f"r{number}-")
             await_true(lambda: client.xlen("serving_stream") == 0, "an empty stream")
-            time.sleep(0.5)
+            await_true(lambda least=number + 1: checkpoints() >= least, "a checkpoint")
         assert_all_served_once(client, writes, 5000)
-        (report,) = read_reports(client, "tested")
-        assert report.counts["checkpoints"] > 3
+        assert checkpoints() > 3
         # Each bundle reads under a name of its own, and takes it away again.
         assert len(client.xinfo_consumers("serving_stream", "serving")) == 1  # type: ignore[arg-type]
         assert running.stop() == 0

@@ -37,13 +37,13 @@ def test_every_worker_serves_its_share_at_each_parallelism(at: RedisAt, client: 
             service.await_ready()
             queue_records(client, 1000 * parallelism, prefix="warm")
             await_true(lambda: client.xlen("serving_stream") == 0, "a warm service")
-            time.sleep(1.5)
+            await_true(lambda warm=1000 * parallelism: sum(served(client)) == warm, "the workers' numbers")
             before = served(client)
             assert len(before) == parallelism
             started = time.monotonic()
             load.await_drained(load.fill(RECORDS))
             rates[parallelism] = RECORDS / (time.monotonic() - started)
-            time.sleep(1.5)
+            await_true(lambda all_of=1000 * parallelism + RECORDS: sum(served(client)) == all_of, "all numbers")
             shares = [now - then for now, then in zip(served(client), before, strict=True)]
             assert sum(shares) == RECORDS
             told = ", ".join(f"{share / RECORDS:.0%}" for share in sorted(shares, reverse=True))

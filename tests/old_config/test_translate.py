@@ -48,7 +48,7 @@ def loaded(name: str, caplog: pytest.LogCaptureFixture) -> tuple[Settings, list[
 
 def test_the_seed_loads(caplog: pytest.LogCaptureFixture) -> None:
     settings, warned = loaded("seed.yaml", caplog)
-    assert settings.model.path == "/opt/work/model"
+    assert settings.model.path == "/models/mobilenet"
     assert settings.data == Data(shape=(3, 224, 224))
     assert settings.params == Params(batch_size=8, top_n=5)
     assert settings.spark == Spark(master="local[4]", executor_memory="2g", executor_cores=4, total_executor_cores=4)
