@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from beam_serving.arguments import Parser
 from beam_serving.errors import ConfigError, ModelError
 from beam_serving.models.base import LoadedModel, ModelOptions, TensorSpec, describe, type_name, zeros
 from beam_serving.models.batches import warm_up
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         ConfigError: the directory holds no model that can be served; the message is one line.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="beam-serving model",
         description="Look at a model as the service would load it.",
         epilog="example:\n  python -m beam_serving model inspect my_model/ --shape 3,224,224",

@@ -30,6 +30,7 @@ def main(arguments: Sequence[str]) -> int:
         description="Serve the bundled digits model and classify images with it. Starts a Redis when none is running.",
         epilog="example:\n  python -m beam_serving quickstart my_digit.png --src localhost:6379",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("images", nargs="*", type=Path, help="image files; some bundled ones where none is given")
     parser.add_argument("--src", default="localhost:6379", help="Redis to use or, where none listens, to start")

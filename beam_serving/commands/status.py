@@ -8,11 +8,12 @@ import time
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
-from pathlib import Path
 from typing import Any
 
 import redis
 
+from beam_serving.arguments import Parser
+from beam_serving.commands.place import add_config
 from beam_serving.commands.tables import aligned
 from beam_serving.config import Settings, load_settings
 from beam_serving.connection import RedisAt
@@ -30,14 +31,14 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         BeamServingError: Redis does not answer, or the cluster while the job's counters are read.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="beam-serving status",
         description="Show what a service does: state, workers, queue, and its job where it runs on Flink.",
         epilog="example:\n  python -m beam_serving status --config config.yaml --json",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", type=Path, default=Path("config.yaml"), help="configuration file (%(default)s)")
+    add_config(parser)
     parser.add_argument("--flink_master", help="host:port of the cluster; flink: rest of the configuration where unset")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     given = parser.parse_args(arguments)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import redis
 from tqdm import tqdm
 
+from beam_serving.arguments import Parser
+from beam_serving.commands.place import add_config
 from beam_serving.config import Settings, load_settings
 from beam_serving.connection import RedisAt
 from beam_serving.errors import BeamServingError
@@ -26,14 +27,16 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         BeamServingError: Redis or the cluster does not answer, or the service goes on.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="beam-serving stop",
-        description="Stop a service: its workers finish what is in flight, what is queued stays queued.",
+        description="Stop the service of a configuration, all its workers on whatever host: they finish what is in\n"
+        "flight, and what is queued stays queued. Services of other names go on. Redis is left alone, also by\n"
+        "cluster-serving-shutdown, which is this command and once stopped Redis too.",
         epilog="example:\n  python -m beam_serving stop --config config.yaml",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", type=Path, default=Path("config.yaml"), help="configuration file (%(default)s)")
+    add_config(parser)
     parser.add_argument("--flink_master", help="host:port of the cluster; flink: rest of the configuration where unset")
     given = parser.parse_args(arguments)
     settings = load_settings(given.config)

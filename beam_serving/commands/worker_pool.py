@@ -6,6 +6,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 
+from beam_serving.arguments import Parser
 from beam_serving.io.stop import STOP
 from beam_serving.logs import configure_logging
 from beam_serving.worker import stop_on_signals
@@ -19,7 +20,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         ConfigError: the address cannot be used.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="beam-serving worker-pool",
         description="Start workers on this host when Flink's task managers ask for them (flink: worker_pool).",
         epilog="example:\n  python -m beam_serving worker-pool --listen 127.0.0.1:50000",
