@@ -5,6 +5,7 @@
     beam-serving:<name>:workers        the ids of the workers, a set
     beam-serving:<name>:worker:<id>    JSON of one worker's counters and histograms; written by the worker
     beam-serving:<name>:stop:<run>     there when the workers of one run shall end; written by the command `stop`
+    beam-serving:services              the names of all services, a set; written by the workers
 
 What a process says of itself expires some seconds after it is gone, so it does not outlive it. A run is what was begun
 at one stroke: the workers of one supervisor, or of one job on a cluster.
@@ -33,6 +34,7 @@ EVERY_S = 1.0
 LIFETIME_S = 15
 FRESH_S = 5
 _STOP_LIFETIME_S = 3600
+_SERVICES_KEY = "beam-serving:services"
 
 
 def ready_key(name: str) -> str:
@@ -162,6 +164,16 @@ def working_reports(client: redis.Redis, name: str) -> list[Report]:
     return [report for report in read_reports(client, name) if report.states != ["stopped"]]
 
 
+def service_names(client: redis.Redis) -> list[str]:
+    """Gives the names of the services with workers, or with some that died lately; forgets the other names."""
+    members: Any = client.smembers(_SERVICES_KEY)
+    found = {name: read_reports(client, name, within_s=LIFETIME_S) for name in sorted(map(bytes.decode, members))}
+    # A worker that comes back in this moment registers again with its next report.
+    if gone := [name for name, reports in found.items() if not reports]:
+        client.srem(_SERVICES_KEY, *gone)
+    return [name for name, reports in found.items() if any(one.states != ["stopped"] for one in reports)]
+
+
 def ask_to_stop(client: redis.Redis, name: str, run: str) -> None:
     """Asks the workers of a run, wherever they are, to finish what is in flight and to read no more."""
     client.set(_stop_key(name, run), "", ex=_STOP_LIFETIME_S)
@@ -236,6 +248,14 @@ class Reporter:
             return
         if stop:
             self._on_stop()
+        self._register()
+
+    def _register(self) -> None:
+        """Lists the service among those of this Redis; a user that may not write there loses nothing else."""
+        try:
+            self._client.sadd(_SERVICES_KEY, self._name)
+        except RedisError as err:
+            _log.debug("cannot list this service: %s", err)
 
     def _announce_for_all(self, about: dict[str, Any]) -> None:
         """Says that the service is ready, where this worker is the first of as many as are wanted."""

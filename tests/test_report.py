@@ -23,6 +23,7 @@ from beam_serving.report import (
     read_reports,
     ready_key,
     retract,
+    service_names,
     worker_key,
 )
 from beam_serving.stats import STAGES, WorkerStats
@@ -83,6 +84,28 @@ def test_only_workers_that_reported_lately_are_read(at: RedisAt, client: redis.R
     client.expire(worker_key("digits", "a"), 9)
     assert [one.worker for one in read_reports(client, "digits")] == ["b"]
     assert [one.worker for one in read_reports(client, "digits", within_s=15)] == ["a", "b"]
+
+
+def test_services_are_known_by_name_while_they_have_workers(at: RedisAt, client: redis.Redis) -> None:
+    for name, worker, state in (("digits", "a", "serving"), ("birds", "b", "starting"), ("over", "c", "stopped")):
+        Reporter(at, name, worker, "run", stats(state), lambda: None).close()
+    assert service_names(client) == ["birds", "digits"]
+    client.delete(worker_key("birds", "b"), worker_key("over", "c"))
+    assert service_names(client) == ["digits"]
+    assert client.smembers("beam-serving:services") == {b"digits"}
+
+
+def test_a_user_that_may_not_list_the_service_is_stopped_as_any_other(at: RedisAt, client: redis.Redis) -> None:
+    client.execute_command("ACL", "SETUSER", "default", "resetkeys", "~beam-serving:digits:*")
+    stopped = threading.Event()
+    try:
+        reporter = Reporter(at, "digits", "a", "run", stats(), stopped.set)
+        ask_to_stop(client, "digits", "run")
+        assert stopped.wait(5)
+        reporter.close()
+    finally:
+        client.execute_command("ACL", "SETUSER", "default", "allkeys")
+    assert not client.exists("beam-serving:services")
 
 
 def test_workers_of_another_run_are_told_apart(at: RedisAt, client: redis.Redis) -> None:
