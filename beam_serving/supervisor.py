@@ -18,6 +18,7 @@ from beam_serving.connection import RedisAt
 from beam_serving.errors import ConfigError, ConnectError, UnreachableError
 from beam_serving.launch import preflight
 from beam_serving.models.detect import ModelFiles
+from beam_serving.notify import tell_ready
 from beam_serving.report import FRESH_S, LIFETIME_S, Report, announce, asked_to_stop, described, read_reports, retract
 from beam_serving.statistics_line import StatisticsLine
 from beam_serving.worker import EXIT_CONFIG, EXIT_FAILED, Job, new_run, worker_environment
@@ -195,6 +196,7 @@ class Supervisor:
         ready = len(serving) == len(self._names)
         if ready and not self._ready:
             _log.info("ready: %s", self._describe(serving[0]))
+            tell_ready()
         elif self._ready and not ready:
             _log.warning("not ready: %d of %d workers serve", len(serving), len(self._names))
         self._ready = ready

@@ -28,6 +28,7 @@ ORDER = (
     "statistics_line",
     "embedded",
     "logs",
+    "notify",
     "client",
     "models",
     "io",
@@ -39,6 +40,7 @@ ORDER = (
     "supervisor",
     "commands",
     "cli",
+    "old_names",
     "__main__",
 )
 """Who may import whom: each may import what stands before it, and parts of itself."""

@@ -21,6 +21,7 @@ from beam_serving.flink.rest import ClusterError, FlinkJob, FlinkRest, job_name
 from beam_serving.flink.spread import names_for_tasks
 from beam_serving.io.stop import STOP
 from beam_serving.launch import checked_steps, forget_model, preflight
+from beam_serving.notify import tell_ready
 from beam_serving.report import FRESH_S, LIFETIME_S, Report, read_reports
 from beam_serving.statistics_line import StatisticsLine
 from beam_serving.worker import Job, new_run, stop_on_signals
@@ -223,6 +224,7 @@ class ClusterService:
                 len(serving),
                 ", ".join(hosts),
             )
+            tell_ready()
         elif self._ready and not ready:
             _log.warning("not ready: %d of %d workers serve", len(serving), self._parallelism)
         self._ready = ready
