@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -62,7 +62,19 @@ class RedisAt:
     def __str__(self) -> str:
         return f"{self.host}:{self.port}" + (f"/{self.db}" if self.db else "")
 
-    def _password(self) -> str | None:
+    def url(self) -> str:
+        """Gives the address as the client takes it, without the password."""
+        user = f"{quote(self.username, safe='')}@" if self.username else ""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        query = f"?{urlencode({'ssl_ca_certs': self.ca_file})}" if self.tls and self.ca_file else ""
+        return f"{'rediss' if self.tls else 'redis'}://{user}{host}:{self.port}/{self.db}{query}"
+
+    def password(self) -> str | None:
+        """Reads the password from where it is kept.
+
+        Raises:
+            ConfigError: the file that holds it cannot be read.
+        """
         if not self.password_file:
             return os.environ.get(PASSWORD_VARIABLE)
         try:
@@ -83,7 +95,7 @@ class RedisAt:
             port=self.port,
             db=self.db,
             username=self.username,
-            password=self._password(),
+            password=self.password(),
             socket_timeout=self.timeout_s + wait_s,
             socket_connect_timeout=self.timeout_s,
             socket_keepalive=True,

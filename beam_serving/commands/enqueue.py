@@ -1,0 +1,167 @@
+"""Puts image files on the queue and, where asked, waits for what becomes of them."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from beam_serving.arguments import Parser
+from beam_serving.client import AsyncOutputQueue, InputQueue
+from beam_serving.commands.answers import Answer, failed, json_line, queue_arguments, table
+from beam_serving.commands.place import add_place, add_stream, settings_at, stream_at
+from beam_serving.connection import RedisAt
+from beam_serving.errors import BeamServingError, ClientError, ConfigError, ConnectError, ResultTimeoutError
+
+_NO_LIMIT_S = 10.0 * 365 * 86_400
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Queues the files and gives the exit code: 1 when one of those waited for has no result.
+
+    Raises:
+        ConfigError: a file is not there, or two have the same uri; nothing was queued.
+        BeamServingError: Redis does not answer or has no room, or a file cannot be read.
+    """
+    given = _parser().parse_args(arguments)
+    files = _by_uri(given.files, given.uri_prefix)
+    settings = settings_at(given)
+    stream, at = stream_at(given, settings), RedisAt.of(settings)
+    with at.reachable():
+        queue = queue_arguments(at, stream)
+    requests = _queued(files, queue)
+    if given.wait:
+        answers = asyncio.run(_collected(requests, queue, given))
+        if not given.json:
+            print(table(answers))
+        return 1 if failed(answers) else 0
+    if given.json:
+        for uri, request_id in requests.items():
+            print(json.dumps({"uri": uri, "request_id": request_id}))
+    else:
+        print(f"{len(requests)} requests queued on {stream!r} of Redis at {at}")
+    return 0
+
+
+def _by_uri(files: Sequence[Path], prefix: str) -> dict[str, Path]:
+    """Gives the files by the uris of their requests.
+
+    Raises:
+        ConfigError: one is no file, or has the uri of another.
+    """
+    found: dict[str, Path] = {}
+    for path in files:
+        uri = prefix + path.name
+        if not path.is_file():
+            raise ConfigError(f"{path}: {'is no file' if path.exists() else 'there is no such file'}")
+        if uri in found:
+            raise ConfigError(
+                f"{path}: its uri {uri!r} is that of {found[uri]} too; queue them one after the other, "
+                "each with a --uri-prefix"
+            )
+        found[uri] = path
+    return found
+
+
+def _queued(files: Mapping[str, Path], queue: Mapping[str, Any]) -> dict[str, str]:
+    """Queues each file, which is read just before, and gives the request ids by uri."""
+    bar = tqdm(files.items(), desc="queueing", unit="", leave=False, disable=None)
+    try:
+        with bar, InputQueue(**queue) as requests:
+            return dict(zip(files, requests.enqueue_many(bar), strict=True))
+    except OSError as err:
+        raise BeamServingError(f"{err.filename}: cannot be read ({err.strerror})") from err
+
+
+async def _collected(
+    requests: Mapping[str, str], queue: Mapping[str, Any], given: argparse.Namespace
+) -> dict[str, Answer]:
+    """Waits for all results, shows how many have come, and gives them in the order of the requests."""
+    answers: dict[str, Answer] = {}
+    with tqdm(desc="waiting", total=len(requests), unit="", leave=False, disable=None) as bar:
+        async with aclosing(_arriving(requests, queue, given.timeout)) as arriving:
+            async for uri, answer in arriving:
+                answers[uri] = answer
+                bar.update()
+                if given.json:
+                    with tqdm.external_write_mode():
+                        print(json_line(uri, answer), flush=True)
+    return {uri: answers[uri] for uri in requests}
+
+
+async def _arriving(
+    requests: Mapping[str, str], queue: Mapping[str, Any], timeout_s: float
+) -> AsyncGenerator[tuple[str, Answer], None]:
+    """Yields each result as it comes; what has not come when none came for `timeout_s` is a ResultTimeoutError.
+
+    Raises:
+        ConnectError: Redis cannot be reached, or refuses us.
+    """
+    arrived: asyncio.Queue[tuple[str, Answer]] = asyncio.Queue()
+    async with AsyncOutputQueue(**queue, by_label=True) as results:
+
+        async def wait(uri: str, request_id: str) -> None:
+            answer: Any
+            try:
+                answer = await results.query(uri, _NO_LIMIT_S, request_id=request_id)
+            except ClientError as err:
+                answer = err
+            arrived.put_nowait((uri, answer))
+
+        waiting = {uri: asyncio.create_task(wait(uri, request_id)) for uri, request_id in requests.items()}
+        try:
+            while waiting:
+                uri, answer = await asyncio.wait_for(arrived.get(), timeout_s)
+                if isinstance(answer, ConnectError):
+                    raise answer
+                del waiting[uri]
+                yield uri, answer
+        except TimeoutError:
+            for uri in waiting:
+                yield uri, ResultTimeoutError(f"no result, and none of another request for {timeout_s:g} s")
+        finally:
+            for task in waiting.values():
+                task.cancel()
+            await asyncio.gather(*waiting.values(), return_exceptions=True)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= _NO_LIMIT_S:
+        raise argparse.ArgumentTypeError(f"wants seconds, a number above 0, got {text!r}")
+    return seconds
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="beam-serving enqueue",
+        description="Put image files on the queue of a service. The uri of a request is the name of its file.",
+        epilog="examples:\n  python -m beam_serving enqueue images/*.jpg --wait\n"
+        "  python -m beam_serving enqueue images/*.jpg --uri-prefix monday/ --wait --json\n"
+        "  python -m beam_serving enqueue cat.jpg --src redis-host:6379 --stream serving_stream",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="image file, sent as it is")
+    parser.add_argument("--uri-prefix", default="", metavar="TEXT", help="what each uri begins with")
+    parser.add_argument("--wait", action="store_true", help="wait for the results and print them; 1 when one failed")
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="with --wait, give up when no result came for so long (%(default)g)",
+    )
+    parser.add_argument("--json", action="store_true", help="print a line of JSON per result, as it comes")
+    add_place(parser)
+    add_stream(parser)
+    return parser
