@@ -55,6 +55,11 @@ setup(
         "console_scripts": [
             "beam-serving=beam_serving.cli:main",
             "beam-serving-flink-worker=beam_serving.flink.sdk_worker:main",
+            "cluster-serving-init=beam_serving.old_names:init",
+            "cluster-serving-restart=beam_serving.old_names:restart",
+            "cluster-serving-shutdown=beam_serving.old_names:stop",
+            "cluster-serving-start=beam_serving.old_names:start",
+            "cluster-serving-stop=beam_serving.old_names:stop",
         ]
     },
 )

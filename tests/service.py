@@ -33,7 +33,7 @@ class Service:
     """A running service, its configuration and what it says."""
 
     def __init__(self, at: RedisAt, folder: Path, config: dict[str, Any], *arguments: str) -> None:
-        self.name = "tested"
+        self.name = config.get("name", "tested")
         self.client = at.client()
         self.log_path = folder / "service.log"
         merged = {"name": self.name, "model": {"path": "noop"}, "data": {}, "params": {}, **config}
@@ -58,7 +58,7 @@ class Service:
         assert self.process.poll() is None, self.log
 
     def worker_pids(self) -> list[int]:
-        keys: Any = self.client.keys("beam-serving:tested:worker:*")
+        keys: Any = self.client.keys(f"beam-serving:{self.name}:worker:*")
         texts: Any = self.client.mget(sorted(keys))
         return [json.loads(text)["pid"] for text in texts if text]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from beam_serving import __version__, cli
+from beam_serving import __version__, cli, old_names
 from beam_serving.connection import PASSWORD_VARIABLE, RedisAt
 from beam_serving.embedded import embedded_redis, free_port
 from beam_serving.errors import BeamServingError, ConfigError
@@ -65,7 +65,7 @@ def error(arguments: list[str], code: int, capsys: Captured) -> str:
             ["--direct_num_workers=4"],
             "--direct_num_workers would lose records of an endless source; use --workers N",
         ),
-        (["serve"], f"unknown command 'serve'; commands: {', '.join(cli.COMMANDS)}; see --help"),
+        (["server"], f"unknown command 'server'; commands: {', '.join(cli.COMMANDS)}; see --help"),
         (
             ["--runner=SparkRunner"],
             "--runner=SparkRunner is not served yet; wanted is one of DirectRunner, FnApiRunner, FlinkRunner",
@@ -178,6 +178,49 @@ def test_the_help_lists_flags_and_commands(capsys: Captured) -> None:
     said = capsys.readouterr().out
     for word in ("--config", "--runner", "--workers", "--drain", "--log-level", *cli.COMMANDS):
         assert word in said
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_the_help_of_every_command_has_an_example(command: str, capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([command, "--help"])
+    assert caught.value.code == 0
+    said = capsys.readouterr().out
+    assert f"\n  python -m beam_serving {command}" in said
+    assert max(map(len, said.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("command", [name for name in cli.COMMANDS if name not in ("serve", "restart")])
+def test_a_flag_that_a_command_does_not_know_is_answered_in_one_line(command: str, capsys: Captured) -> None:
+    needed = {"config": ["check", "f"], "model": ["inspect", "m"], "enqueue": ["f"]}.get(command, [])
+    said = error([command, *needed, "--zzz"], 2, capsys)
+    assert said.startswith("unrecognized arguments: --zzz; beam-serving ")
+
+
+@pytest.mark.parametrize("command", ["serve", "restart"])
+def test_a_command_that_serves_refuses_flags_as_the_bare_program_does(command: str, capsys: Captured) -> None:
+    assert error([command, "--worker", "2"], 2, capsys) == "unknown flag --worker; did you mean --workers?"
+    said = "--detach waits until the service is ready, and --drain may end it before; leave one out"
+    assert error([command, "--detach", "--drain"], 2, capsys) == said
+
+
+def test_serve_is_the_bare_program(config: Path, capsys: Captured) -> None:
+    assert "cannot be reached" in error(["serve", "--config", str(config)], 1, capsys)
+
+
+def test_an_old_name_is_a_command_of_today(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(old_names, "main", lambda arguments: asked.append(arguments) or 0)
+    monkeypatch.setattr(sys, "argv", ["cluster-serving-x", "-c", "old.yaml", "-p", "5"])
+    assert [old_names.start(), old_names.restart(), old_names.stop()] == [0, 0, 0]
+    monkeypatch.setattr(sys, "argv", ["cluster-serving-init"])
+    assert old_names.init() == 0
+    assert asked == [
+        ["serve", "--detach", "-c", "old.yaml", "--workers", "5"],
+        ["restart", "--detach", "-c", "old.yaml", "--workers", "5"],
+        ["stop", "-c", "old.yaml", "-p", "5"],
+        ["init"],
+    ]
 
 
 def _run_as_bench(monkeypatch: pytest.MonkeyPatch, outcome: int | BaseException) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import beam_serving
-from beam_serving import cli
+from beam_serving import cli, old_names
 from beam_serving.flink import sdk_worker
 from beam_serving.flink.options import WORKER_PROGRAM
 
@@ -51,10 +51,20 @@ def test_a_name_that_is_not_exported_is_an_attribute_error() -> None:
         _ = importlib.import_module("beam_serving.models").zzz
 
 
-def test_the_console_scripts_are_the_command_line_and_the_worker_of_a_cluster(setup_arguments: dict[str, Any]) -> None:
+def test_the_console_scripts_are_the_command_line_the_worker_of_a_cluster_and_the_old_names(
+    setup_arguments: dict[str, Any],
+) -> None:
     scripts = dict(script.split("=") for script in setup_arguments["entry_points"]["console_scripts"])
     found = {name: getattr(importlib.import_module(at.split(":")[0]), at.split(":")[1]) for name, at in scripts.items()}
-    assert found == {"beam-serving": cli.main, WORKER_PROGRAM: sdk_worker.main}
+    assert found == {
+        "beam-serving": cli.main,
+        WORKER_PROGRAM: sdk_worker.main,
+        "cluster-serving-init": old_names.init,
+        "cluster-serving-restart": old_names.restart,
+        "cluster-serving-shutdown": old_names.stop,
+        "cluster-serving-start": old_names.start,
+        "cluster-serving-stop": old_names.stop,
+    }
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)

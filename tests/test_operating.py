@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import redis
@@ -60,6 +61,44 @@ def test_a_service_that_was_stopped_is_started_again(at: RedisAt, client: redis.
         assert running.process.wait(30) == 0
 
 
+def test_services_of_two_names_do_not_disturb_each_other(at: RedisAt, client: redis.Redis, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        running = {}
+        for name in ("cats", "dogs"):
+            (tmp_path / name).mkdir()
+            config = {"name": name, "data": {"streams": [name]}, "params": {"workers": 1}}
+            running[name] = stack.enter_context(service(at, tmp_path / name, config))
+        cats, dogs = (tmp_path / name / "config.yaml" for name in ("cats", "dogs"))
+        for name in ("cats", "dogs"):
+            client.xadd(name, {"uri": "a", **TENSOR})
+        for name in ("cats", "dogs"):
+            await_true(lambda key=f"cluster-serving_{name}:a": client.exists(key), f"a result for {name}")
+
+        listed = json.loads(command("list", cats, "--json").stdout)
+        assert [(one["name"], one["ready"], one["workers"], one["served"]) for one in listed] == [
+            ("cats", True, 1, 1),
+            ("dogs", True, 1, 1),
+        ]
+        assert [(one["model"], one["engine"], one["streams"]) for one in listed] == [
+            ("noop", "noop", ["cats"]),
+            ("noop", "noop", ["dogs"]),
+        ]
+        title, *lines = command("list", cats).stdout.splitlines()
+        assert title.split() == ["name", "state", "workers", "hosts", "records/s", "served", "engine", "model"]
+        assert [line.split()[:3] for line in lines] == [["cats", "ready", "1"], ["dogs", "ready", "1"]]
+
+        assert command("stop", cats).stdout == "cats: stopped\n"
+        assert running["cats"].process.wait(30) == 0
+        assert command("status", dogs).returncode == 0
+        for name in ("cats", "dogs"):
+            client.xadd(name, {"uri": "b", **TENSOR})
+        await_true(lambda: client.exists("cluster-serving_dogs:b"), "a result of the one that goes on")
+        assert client.xlen("cats") == 1
+        assert [one["name"] for one in json.loads(command("list", dogs, "--json").stdout)] == ["dogs"]
+    nothing = command("list", dogs)
+    assert (nothing.returncode, nothing.stdout) == (0, f"no service reports in Redis at {at}\n")
+
+
 def test_a_cluster_that_the_configuration_names_in_vain_hinders_nobody(at: RedisAt, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     with service(at, tmp_path, {"params": {"workers": 1}, "flink": {"rest": "127.0.0.1:1"}}) as running:
@@ -95,8 +134,8 @@ def test_a_file_of_cluster_serving_is_served_as_it_is(at: RedisAt, client: redis
 
 def test_commands_say_when_redis_is_away(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text("model: {path: noop}\ndata: {src: '127.0.0.1:1'}\n", encoding="utf-8")
-    for name in ("status", "stop"):
+    config.write_text("model: {path: noop}\ndata: {src: '127.0.0.1:1'}\nredis: {wait_s: 0}\n", encoding="utf-8")
+    for name in ("status", "stop", "list", "restart", "results"):
         asked = command(name, config)
         assert asked.returncode == 1
         assert asked.stderr.startswith("error: Redis at 127.0.0.1:1 cannot be reached")

@@ -1,0 +1,161 @@
+"""Serves a model until it is stopped: what `beam-serving` does without a sub-command."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from beam_serving.arguments import Parser
+from beam_serving.commands.place import add_config
+from beam_serving.config import Settings, load_settings
+from beam_serving.cores import available_cores
+from beam_serving.errors import ConfigError
+from beam_serving.flink.options import FLAGS, cluster_of, jar_of, launcher_of, parallelism_of, submits_uber_jar
+from beam_serving.launch import FLINK_RUNNER, LOCAL_RUNNERS, check_beam_arguments
+from beam_serving.logs import configure_logging
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A service as the command line and the configuration want it, checked. `cluster` is where its job goes, if any."""
+
+    settings: Settings
+    workers: int
+    for_beam: list[str]
+    given: argparse.Namespace
+    cluster: str | None
+
+    @property
+    def log_file(self) -> Path:
+        """Where a detached service writes its log."""
+        named: Path | None = self.given.log_file
+        return named or self.given.config.resolve().parent / f"{self.settings.name}.log"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serves until it is stopped or, with --drain, until the queue is empty.
+
+    Raises:
+        BeamServingError: it cannot start or cannot go on; the message is for the operator.
+    """
+    return run(checked_start(_parser(), arguments))
+
+
+def checked_start(parser: Parser, arguments: Sequence[str]) -> Start:
+    """Reads the arguments and the configuration, before anything starts.
+
+    Raises:
+        ConfigError: a flag or the configuration cannot be used.
+    """
+    given, for_beam = parser.parse_known_args(arguments)
+    configure_logging(given.log_level, "service")
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    on_flink = given.runner == FLINK_RUNNER
+    check_beam_arguments(for_beam, flags, FLAGS if on_flink else ())
+    if not on_flink and given.runner not in LOCAL_RUNNERS:
+        served = ", ".join((*LOCAL_RUNNERS, FLINK_RUNNER))
+        raise ConfigError(f"--runner={given.runner} is not served yet; wanted is one of {served}")
+    if given.detach and given.drain:
+        raise ConfigError("--detach waits until the service is ready, and --drain may end it before; leave one out")
+    settings = load_settings(given.config)
+    if settings.spark is not None:
+        _log.info("the section 'spark' of %s is checked; --runner=%s does not use it", given.config, given.runner)
+    workers = given.workers or settings.params.workers
+    count = available_cores() if workers == "auto" else int(workers)
+    if not on_flink:
+        return Start(settings, count, for_beam, given, None)
+    count = parallelism_of(for_beam, settings.flink, count)
+    return Start(settings, count, for_beam, given, cluster_of(for_beam, settings.flink))
+
+
+def run(start: Start) -> int:
+    """Serves here until the service ends, or starts it in the background; gives the exit code.
+
+    Raises:
+        BeamServingError: it cannot start or cannot go on.
+    """
+    if start.given.detach:
+        return _detached(start)
+    settings, count, for_beam, given = start.settings, start.workers, start.for_beam, start.given
+    require_flink(start)
+    if start.cluster is not None:
+        from beam_serving.flink.remote import ClusterService
+
+        return ClusterService(settings, start.cluster, count, for_beam, given.drain, given.log_level).run()
+    from beam_serving.supervisor import Supervisor
+
+    driver = "beam_serving.flink.driver" if given.runner == FLINK_RUNNER else None
+    return Supervisor(settings, count, for_beam, given.drain, given.log_level, driver).run()
+
+
+def require_flink(start: Start) -> None:
+    """Finds or builds what a service on Flink needs; does nothing for the other runners.
+
+    Raises:
+        ConfigError: Java, Maven or the job server's jar is missing.
+    """
+    if start.given.runner != FLINK_RUNNER:
+        return
+    from beam_serving.flink.jar import find_or_build, require_java
+
+    if start.cluster is None or not submits_uber_jar(start.for_beam, start.settings.flink):
+        require_java(launcher_of(start.for_beam))
+    find_or_build(jar_of(start.for_beam, start.settings.flink))
+
+
+def _detached(start: Start) -> int:
+    from beam_serving.commands.detach import start_detached
+
+    given, name = start.given, start.settings.name
+    arguments = ["--config", str(given.config), "--runner", given.runner, "--log-level", given.log_level]
+    arguments += ["--workers", str(given.workers)] if given.workers else []
+    pid = start_detached([*arguments, *start.for_beam], start.log_file, start.settings.params.grace_s)
+    print(f"{name}: ready, pid {pid}, log {start.log_file}")
+    return 0
+
+
+def add_flags(parser: Parser) -> None:
+    """Adds the flags of a service."""
+    add_config(parser)
+    parser.add_argument("--runner", default="DirectRunner", help="where the pipeline runs (%(default)s)")
+    parser.add_argument(
+        "--workers", type=_workers, help="worker processes in one consumer group, or 'auto' for one per core"
+    )
+    parser.add_argument("--drain", action="store_true", help="serve what is queued, then end")
+    parser.add_argument(
+        "--log-level", default="info", choices=("debug", "info", "warning", "error"), help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--detach",
+        action="store_true",
+        help="serve in the background: wait until the service is ready, print its pid and log file, and end",
+    )
+    parser.add_argument(
+        "--log-file", type=Path, help="with --detach, where the log goes; <name>.log beside the configuration"
+    )
+
+
+def _workers(text: str) -> int | str:
+    if text == "auto" or (text.isdigit() and 1 <= int(text) <= 256):
+        return text if text == "auto" else int(text)
+    raise argparse.ArgumentTypeError(f"wants a number from 1 to 256 or 'auto', got {text!r}")
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="beam-serving serve",
+        description="Serve a model from a Redis stream, as an Apache Beam pipeline, until SIGTERM, Ctrl-C or\n"
+        "`beam-serving stop`. The same as beam-serving without a sub-command.",
+        epilog="examples:\n  python -m beam_serving serve --config config.yaml --runner=DirectRunner\n"
+        "  python -m beam_serving serve --config config.yaml --detach\n\n"
+        "Flags of Apache Beam pass through, for example --job_name=digits.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_flags(parser)
+    return parser
