@@ -11,14 +11,14 @@ import logging
 import os.path
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from beam_serving.config_values import BatchSize, Floats, Names, OptionalShape, Seconds, WorkerCount
 from beam_serving.errors import ConfigError
 from beam_serving.old_config.translate import FLAT_0_10, Translation, renamed, translate
-from beam_serving.post_processing import checked as post_processing_checked
+from beam_serving.post_processing import checked as checked_rule
+from beam_serving.servers.address import Address
 from beam_serving.yaml_file import YamlFile, read_yaml
 
 _log = logging.getLogger(__name__)
@@ -86,19 +86,10 @@ class Data(_Section):
     @field_validator("src")
     @classmethod
     def _address_without_secret(cls, value: str) -> str:
-        address = urlsplit(value if "://" in value else f"redis://{value}")
-        if address.password:
+        if Address.parse(value).password:
             raise ValueError(
                 "a password must not stand in the file; set BEAM_SERVING_REDIS_PASSWORD or redis: password_file"
             )
-        database = address.path.strip("/") or "0"
-        known = address.scheme in ("redis", "rediss") and address.hostname and database.isdecimal()
-        if not known or address.query or address.fragment:
-            raise ValueError("wants host:port, redis://host:port/db or rediss://host:port/db")
-        try:
-            _ = address.port
-        except ValueError as err:
-            raise ValueError(f"wants host:port with a port from 0 to 65535 ({err})") from err
         return value
 
 
@@ -107,7 +98,7 @@ class Params(_Section):
 
     batch_size: BatchSize = 4
     top_n: int = Field(default=1, ge=0)
-    post_processing: Annotated[str | None, BeforeValidator(post_processing_checked)] = None
+    post_processing: Annotated[str | None, BeforeValidator(checked_rule)] = None
     workers: WorkerCount = "auto"
     poll_s: Annotated[float, Field(gt=0, le=10)] = 1.0
     checkpoint_interval_s: Seconds = 600.0
@@ -155,7 +146,7 @@ class Flink(_Section):
 class Settings(_Section):
     """The whole of config.yaml."""
 
-    name: Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")] = "beam-serving"
+    name: Annotated[str, Field(pattern=r"^[\w.{}-]{1,64}$")] = "beam-serving"
     model: Model
     data: Data = Data()
     params: Params = Params()

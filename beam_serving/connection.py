@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, urlencode, urlsplit
+from typing import Any
+from urllib.parse import quote, urlencode
 
 import redis
 from redis.backoff import NoBackoff
@@ -24,6 +25,8 @@ from redis.retry import Retry
 
 from beam_serving.config import Settings
 from beam_serving.errors import ConfigError, ConnectError, UnreachableError
+from beam_serving.servers.address import Address, hash_tag
+from beam_serving.servers.routes import Login, Route, pool_options, route_of, tls_options
 
 PASSWORD_VARIABLE = "BEAM_SERVING_REDIS_PASSWORD"  # noqa: S105 - the variable's name, no secret
 _NO_PERMISSION_IN_SCRIPT = ("ACL failure in script", "The user executing the script can't")
@@ -32,7 +35,10 @@ _NO_PERMISSION_IN_SCRIPT = ("ACL failure in script", "The user executing the scr
 
 @dataclass(frozen=True)
 class RedisAt:
-    """One Redis server. The password is read where a connection is opened, and is never part of this value."""
+    """One Redis server. The password is read where a connection is opened, and is never part of this value.
+
+    With a `route` the server is whichever that leads to at the time, and `host` and `port` do not count.
+    """
 
     host: str = "localhost"
     port: int = 6379
@@ -42,25 +48,33 @@ class RedisAt:
     password_file: str | None = None
     ca_file: str | None = None
     timeout_s: float = 5.0
+    route: Route | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> RedisAt:
-        """Reads the address from `data: src` and the rest from the section `redis`."""
-        src = settings.data.src
-        address = urlsplit(src if "://" in src else f"redis://{src}")
+        """Reads the address from `data: src` and the rest from the section `redis`.
+
+        Raises:
+            ConfigError: it is a cluster, which would spread what the service needs over several nodes.
+        """
+        address = Address.parse(settings.data.src)
+        if address.kind == "cluster":
+            _check_tags(settings)
+        host, port = address.hosts[0]
         return cls(
-            host=address.hostname or "localhost",
-            port=address.port or 6379,
-            db=int(address.path.strip("/") or 0),
-            tls=address.scheme == "rediss",
+            host=host,
+            port=port,
+            db=address.db,
+            tls=address.tls,
             username=settings.redis.username or address.username,
             password_file=settings.redis.password_file,
             ca_file=settings.redis.ca_file,
             timeout_s=settings.redis.timeout_s,
+            route=route_of(address, settings.data.streams[0]),
         )
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}" + (f"/{self.db}" if self.db else "")
+        return (str(self.route) if self.route else f"{self.host}:{self.port}") + (f"/{self.db}" if self.db else "")
 
     def url(self) -> str:
         """Gives the address as the client takes it, without the password."""
@@ -89,21 +103,28 @@ class RedisAt:
         A retry inside the library would send XADD or a script twice (FAULTS: the reply was lost, not the command);
         the one back-off loop is ours, `backoff`. `wait_s` is how long a command may block on the server.
         """
-        options = {"ssl": True, "ssl_ca_certs": self.ca_file} if self.tls else {}
+        options: dict[str, Any] = {
+            "db": self.db,
+            "socket_timeout": self.timeout_s + wait_s,
+            "socket_connect_timeout": self.timeout_s,
+            "socket_keepalive": True,
+            "max_connections": 4,
+            "protocol": 2,
+            "retry": Retry(NoBackoff(), 0),
+            "client_name": "beam-serving",
+        }
+        tls = tls_options(self.ca_file) if self.tls else None
+        if self.route is not None:
+            login = Login(self.username, self._password(), tls)
+            return redis.Redis.from_pool(redis.ConnectionPool(**pool_options(self.route, login), **options))
         return redis.Redis(
             host=self.host,
             port=self.port,
-            db=self.db,
             username=self.username,
             password=self.password(),
-            socket_timeout=self.timeout_s + wait_s,
-            socket_connect_timeout=self.timeout_s,
-            socket_keepalive=True,
-            max_connections=4,
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),
-            client_name="beam-serving",
-            **options,  # type: ignore[arg-type]
+            ssl=self.tls,
+            **(tls or {}),
+            **options,
         )
 
     @contextmanager
@@ -125,6 +146,27 @@ class RedisAt:
             client.close()
 
 
+def _check_tags(settings: Settings) -> None:
+    """Refuses names that a cluster would keep in several slots: what is written at once has to be on one node.
+
+    Raises:
+        ConfigError: the name of the service and those of its streams have not one hash tag.
+    """
+    names = [settings.name, *settings.data.streams]
+    tags = [hash_tag(name.encode()) for name in names]
+    if all(tags) and len(set(tags)) == 1:
+        return
+    wanted = next(filter(None, tags), b"?")
+    odd = next(name for name, tag in zip(names, tags, strict=True) if tag != wanted)
+    said = (
+        "on a Redis Cluster name and data: streams need one hash tag, as in name: '{digits}' and "
+        f"streams: '{{digits}}_stream', so that one node has all that is written at once; {odd!r} has another or none"
+    )
+    if "image_stream" in names:
+        said += "; clients of Cluster Serving 0.7 and 0.8 know image_stream only, and cannot be served on a cluster"
+    raise ConfigError(said)
+
+
 def backoff(first_s: float = 0.05, most_s: float = 5.0) -> Iterator[float]:
     """Yields waits that double up to `most_s`, each jittered by half, so that many workers do not return at once."""
     wait_s = first_s
@@ -144,6 +186,10 @@ def fatal(error: RedisError) -> str | None:
         return f"a key that we need holds something else: {error}"
     if "DB index is out of range" in str(error):
         return "it has no database of this number"
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return f"its certificate is not to be trusted ({error}); redis: ca_file names the authority"
+    if "WRONG_VERSION_NUMBER" in str(error):
+        return f"it does not speak TLS ({error}); data: src begins with redis in place of rediss then"
     return None
 
 

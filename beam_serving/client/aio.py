@@ -35,9 +35,16 @@ class AsyncInputQueue:
         password: str | None = None,
         max_connections: int = 4,
         timeout_s: float = 5.0,
+        ca_file: str | None = None,
     ) -> None:
         self._server = Server.at(
-            url_or_host, port, password=password, max_connections=max_connections, timeout_s=timeout_s
+            url_or_host,
+            port,
+            password=password,
+            max_connections=max_connections,
+            timeout_s=timeout_s,
+            ca_file=ca_file,
+            stream=stream,
         )
         self._stream = stream
         self._redis = self._server.async_client()
@@ -111,9 +118,16 @@ class AsyncOutputQueue:
         by_label: bool = False,
         max_connections: int = 4,
         timeout_s: float = 5.0,
+        ca_file: str | None = None,
     ) -> None:
         self._server = Server.at(
-            url_or_host, port, password=password, max_connections=max_connections, timeout_s=timeout_s
+            url_or_host,
+            port,
+            password=password,
+            max_connections=max_connections,
+            timeout_s=timeout_s,
+            ca_file=ca_file,
+            stream=stream,
         )
         self._stream = stream
         self._by_label = by_label

@@ -15,6 +15,8 @@ from redis.exceptions import OutOfMemoryError, RedisError
 from redis.retry import Retry
 
 from beam_serving.errors import ConnectError, QueueFullError
+from beam_serving.servers.address import Address, hash_tag
+from beam_serving.servers.routes import Login, Route, pool_options, route_of, tls_options
 
 PASSWORD_VARIABLE = "BEAM_SERVING_REDIS_PASSWORD"  # noqa: S105 - the variable's name, no secret
 RedisClient = Any
@@ -22,12 +24,14 @@ RedisClient = Any
 
 _RETRIES = 5
 _SCHEMES = ("redis", "rediss", "unix")
+_ROUTED = ("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 
 
 @dataclass(frozen=True)
 class Server:
     """One Redis server: `name` is for messages, `url` may hold a secret and is not shown.
 
+    With a `route` it is whichever server that leads to at the time.
     Commands are tried again, up to five times over about two seconds, when the connection breaks. A request that is
     queued twice in this way has the same id both times and gets one result.
     """
@@ -37,59 +41,75 @@ class Server:
     password: str | None = field(repr=False)
     max_connections: int = 4
     timeout_s: float = 5.0
+    ca_file: str | None = None
+    route: Route | None = None
 
     @classmethod
     def at(
-        cls, url_or_host: str, port: int = 6379, *, password: str | None, max_connections: int, timeout_s: float
+        cls,
+        url_or_host: str,
+        port: int = 6379,
+        *,
+        password: str | None,
+        max_connections: int,
+        timeout_s: float,
+        ca_file: str | None = None,
+        stream: str = "",
     ) -> "Server":
-        """Reads a host name, `host:port` or a URL (`redis://`, `rediss://`, `unix://`; then `port` is passed over).
+        """Reads a host name, `host:port` or a URL, with which `port` is passed over.
+
+        A URL begins with `redis://`, `rediss://`, `unix://`, `redis+sentinel://` or `redis+cluster://`. Of a cluster it
+        is the node that has `stream`.
 
         Raises:
-            ValueError: the URL has another scheme.
+            ValueError: the URL has another scheme or form, or a cluster would spread the stream and its results.
         """
         is_url = "://" in url_or_host
         host = f"[{url_or_host}]" if url_or_host.count(":") > 1 and "[" not in url_or_host else url_or_host
         url = url_or_host if is_url else f"redis://{host}"
         parts = urlsplit(url)
+        secret = None if parts.password else password or os.environ.get(PASSWORD_VARIABLE)
+        if parts.scheme in _ROUTED:
+            route = _route(url, stream)
+            return cls(str(route), url, secret, max_connections, timeout_s, ca_file, route)
         if parts.scheme not in _SCHEMES:
-            raise ValueError(f"{parts.scheme}://... is no Redis URL, wanted is one of {', '.join(_SCHEMES)}")
+            raise ValueError(f"{parts.scheme}://... is no Redis URL, wanted is one of {', '.join(_SCHEMES + _ROUTED)}")
         if not is_url and parts.port is None:
             url = f"{url}:{port}"
             parts = urlsplit(url)
         name = parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
-        secret = None if parts.password else password or os.environ.get(PASSWORD_VARIABLE)
-        return cls(name, url, secret, max_connections, timeout_s)
+        return cls(name, url, secret, max_connections, timeout_s, ca_file)
 
     def client(self) -> RedisClient:
         """Opens a thread-safe client; no socket before its first command.
 
         At most `max_connections` commands run at once, others wait for their turn.
         """
-        pool = redis.BlockingConnectionPool.from_url(
-            self.url,
-            retry=Retry(FullJitterBackoff(cap=1.0, base=0.05), _RETRIES),
-            max_connections=self.max_connections,
-            timeout=self.timeout_s,
-            **self._options(),
+        return redis.Redis.from_pool(
+            self._pool(redis.BlockingConnectionPool, max_connections=self.max_connections, timeout=self.timeout_s)
         )
-        return redis.Redis.from_pool(pool)
 
     def subscriber(self) -> RedisClient:
         """Opens a client for subscriptions, which hold a connection each for as long as they wait."""
-        return redis.Redis.from_url(
-            self.url, retry=Retry(FullJitterBackoff(cap=1.0, base=0.05), _RETRIES), **self._options()
-        )
+        return redis.Redis.from_pool(self._pool(redis.ConnectionPool))
 
     def async_client(self) -> RedisClient:
         """Opens a client for one event loop, with the connection of its one subscription on top of the others."""
-        pool = redis.asyncio.BlockingConnectionPool.from_url(
-            self.url,
-            retry=AsyncRetry(FullJitterBackoff(cap=1.0, base=0.05), _RETRIES),
-            max_connections=self.max_connections + 1,
-            timeout=self.timeout_s,
-            **self._options(),
+        pool = self._pool(
+            redis.asyncio.BlockingConnectionPool, max_connections=self.max_connections + 1, timeout=self.timeout_s
         )
         return redis.asyncio.Redis.from_pool(pool)
+
+    def _pool(self, kind: Any, **limits: Any) -> Any:
+        blocking = issubclass(kind, redis.ConnectionPool)
+        retry = (Retry if blocking else AsyncRetry)(FullJitterBackoff(cap=1.0, base=0.05), _RETRIES)
+        options = {**self._options(), **limits, "retry": retry}
+        if self.route is None:
+            return kind.from_url(self.url, **options)
+        address = Address.parse(self.url)
+        tls = tls_options(self.ca_file) if address.tls else None
+        login = Login(address.username, address.password or self.password, tls)
+        return kind(db=address.db, **options, **pool_options(self.route, login, blocking))
 
     def _options(self) -> dict[str, Any]:
         # protocol 2: a subscription needs a connection of its own in either, and proxies know it
@@ -99,9 +119,20 @@ class Server:
             "socket_connect_timeout": self.timeout_s,
             "client_name": "beam-serving-client",
         }
-        if self.password:
+        if self.route is None and self.password:
             options["password"] = self.password
+        if self.url.startswith("rediss://"):
+            options |= tls_options(self.ca_file)
         return options
+
+
+def _route(url: str, stream: str) -> Route | None:
+    address = Address.parse(url)
+    if address.kind == "cluster" and not hash_tag(stream.encode()):
+        raise ValueError(
+            f"stream {stream!r} has no hash tag, wanted on a Redis Cluster is a name such as '{{digits}}_stream'"
+        )
+    return route_of(address, stream)
 
 
 @contextmanager

@@ -26,6 +26,9 @@ class InputQueue:
     from the environment variable BEAM_SERVING_REDIS_PASSWORD. A request is delivered at least once: when the reply to
     a command is lost it is sent again under the same request id, and the service answers it once.
 
+    The URL may be one of sentinels or of a cluster; the README has a table. With `rediss` it is TLS, and `ca_file`
+    holds the certificates to trust, the system's where it is not given.
+
     A uri names a request; a later request of the same uri takes over its result.
 
     Made with the arguments of Cluster Serving 0.9 and later (`host`, `port`, `name`, `frontend_url`, or none at all),
@@ -41,9 +44,10 @@ class InputQueue:
         password: str | None = None,
         max_connections: int = 4,
         timeout_s: float = 5.0,
+        ca_file: str | None = None,
         **old: Unpack[OldArguments],
     ) -> None:
-        limits = Limits(password=password, max_connections=max_connections, timeout_s=timeout_s)
+        limits = Limits(password=password, max_connections=max_connections, timeout_s=timeout_s, ca_file=ca_file)
         self._place = Place.at(url_or_host, port, stream, limits, **old)
         self._server = self._place.server
         self._stream = self._place.stream

@@ -45,9 +45,10 @@ class OutputQueue:
         by_label: bool = False,
         max_connections: int = 4,
         timeout_s: float = 5.0,
+        ca_file: str | None = None,
         **old: Unpack[OldArguments],
     ) -> None:
-        limits = Limits(password=password, max_connections=max_connections, timeout_s=timeout_s)
+        limits = Limits(password=password, max_connections=max_connections, timeout_s=timeout_s, ca_file=ca_file)
         self._place = Place.at(url_or_host, port, stream, limits, **old)
         self._server = self._place.server
         self._stream = self._place.stream

@@ -31,6 +31,7 @@ class Limits(TypedDict):
     password: str | None
     max_connections: int
     timeout_s: float
+    ca_file: str | None
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,10 @@ class Place:
             address, frontend_url = None, address
         _once("an address", address, "host", old.get("host"))
         _once("stream", stream, "name", old.get("name"))
-        server = Server.at(address or old.get("host") or "localhost", int(port or 6379), **limits)
         like_cluster_serving = bool(old) or (address is None and stream is None)
-        return cls(server, stream or old.get("name") or _DEFAULT_STREAM, like_cluster_serving, frontend_url)
+        stream = stream or old.get("name") or _DEFAULT_STREAM
+        server = Server.at(address or old.get("host") or "localhost", int(port or 6379), stream=stream, **limits)
+        return cls(server, stream, like_cluster_serving, frontend_url)
 
 
 def _once(ours: str, value: Any, theirs: str, other: Any) -> None:

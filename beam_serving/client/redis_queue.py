@@ -34,7 +34,7 @@ class RedisQueue:
             ConfigError: the file cannot be read.
         """
         self._server = Server.at(
-            src or _src_of(file_path) or _DEFAULT_SRC, password=None, max_connections=4, timeout_s=5.0
+            src or _src_of(file_path) or _DEFAULT_SRC, password=None, max_connections=4, timeout_s=5.0, stream=_STREAM
         )
         self._redis = self._server.client()
 

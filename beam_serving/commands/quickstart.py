@@ -43,12 +43,12 @@ def main(arguments: Sequence[str]) -> int:
         config = _config(options.src, name)
         (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         at = RedisAt.of(load_settings(folder / "config.yaml"))
-        if at.host in ("localhost", "127.0.0.1") and not listens(at.host, at.port):
+        if at.route is None and at.host in ("localhost", "127.0.0.1") and not listens(at.host, at.port):
             print(f"no Redis listens at {at}: starting an embedded one", flush=True)
             stack.enter_context(embedded_redis(at.port))
         stack.callback(lambda: at.client().delete(name))
         stack.enter_context(running_service(config, folder, at))
-        return _classify(at, name, images)
+        return _classify(options.src, name, images)
 
 
 def _config(src: str, name: str) -> dict[str, Any]:
@@ -59,9 +59,9 @@ def _config(src: str, name: str) -> dict[str, Any]:
     return config
 
 
-def _classify(at: RedisAt, stream: str, images: Sequence[Path]) -> int:
+def _classify(src: str, stream: str, images: Sequence[Path]) -> int:
     """Pushes the images and prints the answers as they were always printed; gives the exit code."""
-    with InputQueue(at.host, at.port, stream=stream) as queue, OutputQueue(at.host, at.port, stream=stream) as results:
+    with InputQueue(src, stream=stream) as queue, OutputQueue(src, stream=stream) as results:
         for image in images:
             queue.enqueue_image(image.name, image)
         answers = results.query_many([image.name for image in images], timeout_s=_ANSWER_S, delete=True)

@@ -31,7 +31,7 @@ def test_a_host_or_a_url_is_understood(given: tuple[str, int], url: str, name: s
 
 
 def test_another_scheme_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^http://... is no Redis URL, wanted is one of redis, rediss, unix$"):
+    with pytest.raises(ValueError, match=r"^http://... is no Redis URL, wanted is one of redis, rediss, unix, redis"):
         at("http://localhost")
 
 
