@@ -115,7 +115,7 @@ class RedisAt:
         }
         tls = tls_options(self.ca_file) if self.tls else None
         if self.route is not None:
-            login = Login(self.username, self._password(), tls)
+            login = Login(self.username, self.password(), tls)
             return redis.Redis.from_pool(redis.ConnectionPool(**pool_options(self.route, login), **options))
         return redis.Redis(
             host=self.host,

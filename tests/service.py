@@ -33,7 +33,7 @@ class Service:
     """A running service, its configuration and what it says."""
 
     def __init__(self, at: RedisAt, folder: Path, config: dict[str, Any], *arguments: str) -> None:
-        self.name = config.get("name", "tested")
+        self.name: str = config.get("name", "tested")
         self.client = at.client()
         self.log_path = folder / "service.log"
         merged = {"name": self.name, "model": {"path": "noop"}, "data": {}, "params": {}, **config}

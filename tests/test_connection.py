@@ -170,3 +170,8 @@ def test_a_blocking_client_waits_longer_than_it_blocks() -> None:
 def test_waits_double_up_to_the_longest_and_are_jittered_by_half() -> None:
     for wait_s, full_s in zip(islice(backoff(0.1, 1.0), 7), (0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0), strict=True):
         assert full_s / 2 <= wait_s <= full_s
+
+
+def test_one_server_is_reached_by_the_connections_of_the_library_which_follow_nobody() -> None:
+    assert RedisAt().client().connection_pool.connection_class is redis.Connection
+    assert RedisAt(tls=True).client().connection_pool.connection_class is redis.SSLConnection

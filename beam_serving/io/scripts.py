@@ -94,7 +94,10 @@ if not group_is_gone then
   redis.call('XDEL', stream, unpack(done))
 end
 -- Asking once who waits is cheaper than a PUBLISH for each record; whoever subscribes later finds the hash.
-if #keys > 0 then
+if string.find(stream, '{', 1, true) then
+  -- With a hash tag it may be a cluster, where who waits may be connected to any node, and only a message gets there.
+  for _, key in ipairs(keys) do redis.call('PUBLISH', key, '') end
+elseif #keys > 0 then
   local waiting = redis.call('PUBSUB', 'NUMSUB', unpack(keys))
   for i = 1, #waiting, 2 do
     if waiting[i + 1] > 0 then redis.call('PUBLISH', waiting[i], '') end

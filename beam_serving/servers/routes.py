@@ -155,7 +155,9 @@ def _is_wrong_server(err: ResponseError) -> bool:
 
 
 def _gone(connection: Any, err: ResponseError) -> RedisConnectionError:
-    return RedisConnectionError(f"{connection.host}:{connection.port} serves us no longer: {err}")
+    return RedisConnectionError(
+        f"{connection.host}:{connection.port} serves us no longer ({type(err).__name__}: {err})"
+    )
 
 
 def _following(base: Any) -> Any:

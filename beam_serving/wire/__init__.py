@@ -15,6 +15,7 @@ import numpy as np
 
 from beam_serving.errors import RequestError
 from beam_serving.records import Answer, Failure, Generation, Image, Payload, Result
+from beam_serving.servers.address import hash_tag
 from beam_serving.wire import arrow, image, instances, native
 from beam_serving.wire.limits import DEFAULT_LIMITS, Limits, check_entry, quote
 
@@ -84,9 +85,11 @@ def identify(fields: Mapping[bytes, bytes], limits: Limits = DEFAULT_LIMITS) -> 
 def result_key(generation: Generation, stream: bytes, uri: bytes) -> bytes:
     """Gives the key of the hash in which a client of this generation looks for its result.
 
-    The key is also the name of the channel on which the result is announced.
+    The key is also the name of the channel on which the result is announced. On a stream with a hash tag, which no
+    client of the generation IMAGE can name, all keys have that tag: else a cluster could not write a result and
+    acknowledge its request at once.
     """
-    if generation is Generation.IMAGE:
+    if generation is Generation.IMAGE and not hash_tag(stream):
         return b"result:" + uri
     return b"cluster-serving_" + stream + b":" + uri
 
