@@ -105,11 +105,11 @@ class Node(NamedTuple):
 
 
 @contextmanager
-def _node(folder: Path, port: int, *arguments: str) -> Iterator[Node]:
+def _node(folder: Path, port: int, *arguments: str, password: str | None = None) -> Iterator[Node]:
     process = subprocess.Popen(
         [server_binary(), *arguments], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    node = Node(port, process, redis.Redis(port=port, protocol=2, retry=Retry(NoBackoff(), 0)))
+    node = Node(port, process, redis.Redis(port=port, password=password, protocol=2, retry=Retry(NoBackoff(), 0)))
     try:
         await_true(node.answers, f"a server on port {port}", 10)
         yield node
@@ -132,8 +132,11 @@ class Guarded(NamedTuple):
 
 
 @contextmanager
-def guarded_redis(folder: Path, sentinels: int = 3) -> Iterator[Guarded]:
-    """Runs a primary with a replica and sentinels that take one second of silence for its death."""
+def guarded_redis(folder: Path, sentinels: int = 3, password: str | None = None) -> Iterator[Guarded]:
+    """Runs a primary with a replica and sentinels that take one second of silence for its death.
+
+    The password is that of the sentinels.
+    """
     ports = [free_port() for _ in range(2 + sentinels)]
     common = ("--bind", "127.0.0.1", "--save", "", "--repl-diskless-sync-delay", "0")
     with ExitStack() as stack:
@@ -152,8 +155,9 @@ def guarded_redis(folder: Path, sentinels: int = 3) -> Iterator[Guarded]:
                 f"sentinel monitor digits 127.0.0.1 {ports[0]} {sentinels // 2 + 1}",
             ]
             lines += ["sentinel down-after-milliseconds digits 1000", "sentinel failover-timeout digits 5000"]
+            lines += [f"requirepass {password}"] if password else []
             (home / "sentinel.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
-            guards.append(stack.enter_context(_node(home, port, "sentinel.conf", "--sentinel")))
+            guards.append(stack.enter_context(_node(home, port, "sentinel.conf", "--sentinel", password=password)))
         guarded = Guarded(primary, replica, guards)
         await_true(lambda: all(_knows_all(guard, sentinels - 1) for guard in guards), "sentinels that know all", 20)
         yield guarded

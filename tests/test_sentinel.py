@@ -16,6 +16,7 @@ from beam_serving.client import AsyncInputQueue, AsyncOutputQueue, ConnectError,
 from beam_serving.config import Data, Model, Settings
 from beam_serving.connection import RedisAt, check
 from beam_serving.embedded import free_port
+from beam_serving.servers.routes import SENTINEL_PASSWORD_VARIABLE as VARIABLE
 from tests.servers import Guarded, guarded_redis
 from tests.service import await_true, service
 
@@ -137,3 +138,12 @@ def test_sentinels_that_are_not_there_are_named() -> None:
     assert str(caught.value).startswith(
         f"Redis at digits of the sentinels {src[17:-7].replace(',', ', ')}: nobody says"
     )
+
+
+def test_sentinels_may_want_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with guarded_redis(tmp_path, sentinels=1, password="s3cret") as guarded:  # noqa: S106 - a test's own
+        where = at(guarded.src)
+        with pytest.raises(ConnectError, match="refuses our user or password .*that of sentinels is " + VARIABLE):
+            check(where, where.client())
+        monkeypatch.setenv(VARIABLE, "s3cret")
+        check(where, where.client())

@@ -19,6 +19,7 @@ import redis.asyncio
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AskError,
+    AuthenticationError,
     ClusterDownError,
     ReadOnlyError,
     RedisError,
@@ -100,9 +101,10 @@ def find(route: Route, login: Login) -> HostPort:
     """Asks those who know, one after the other, which server it is.
 
     Raises:
+        redis.AuthenticationError: each of them refuses our user or password.
         redis.ConnectionError: none of them could say.
     """
-    answers = []
+    answers, refused = [], 0
     # Nodes may know the owner of old; whoever was sent away by it asks another one next.
     hosts = route.hosts if isinstance(route, Sentinels) else random.sample(route.hosts, len(route.hosts))
     for host, port in hosts:
@@ -112,10 +114,15 @@ def find(route: Route, login: Login) -> HostPort:
                 return found
             answers.append(f"{host}:{port} does not know")
         except RedisError as err:
+            refused += isinstance(err, AuthenticationError)
             answers.append(f"{host}:{port}: {err}")
         finally:
             client.close()
-    raise RedisConnectionError(f"nobody says which server it is: {'; '.join(answers)}")
+    said = f"nobody says which server it is: {'; '.join(answers)}"
+    if refused < len(hosts):
+        raise RedisConnectionError(said)
+    variable = f"; that of sentinels is {SENTINEL_PASSWORD_VARIABLE}" if isinstance(route, Sentinels) else ""
+    raise AuthenticationError(said + variable)
 
 
 def _reply(client: redis.Redis, *command: str) -> Any:
