@@ -6,10 +6,9 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
 
 import redis
 from redis.backoff import NoBackoff
@@ -78,10 +77,8 @@ class RedisAt:
 
     def url(self) -> str:
         """Gives the address as the client takes it, without the password."""
-        user = f"{quote(self.username, safe='')}@" if self.username else ""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        query = f"?{urlencode({'ssl_ca_certs': self.ca_file})}" if self.tls and self.ca_file else ""
-        return f"{'rediss' if self.tls else 'redis'}://{user}{host}:{self.port}/{self.db}{query}"
+        address = self.route.address if self.route else Address("server", ((self.host, self.port),))
+        return replace(address, tls=self.tls, db=self.db, username=self.username).url()
 
     def password(self) -> str | None:
         """Reads the password from where it is kept.

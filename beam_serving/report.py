@@ -5,7 +5,8 @@
     beam-serving:<name>:workers        the ids of the workers, a set
     beam-serving:<name>:worker:<id>    JSON of one worker's counters and histograms; written by the worker
     beam-serving:<name>:stop:<run>     there when the workers of one run shall end; written by the command `stop`
-    beam-serving:services              the names of all services, a set; written by the workers
+    beam-serving:services              the names of all services, a set; written by the workers. On a Redis Cluster
+                                       there is one for each hash tag, `beam-serving:services:{<tag>}`
 
 What a process says of itself expires some seconds after it is gone, so it does not outlive it. A run is what was begun
 at one stroke: the workers of one supervisor, or of one job on a cluster.
@@ -27,6 +28,8 @@ import redis
 from redis.exceptions import RedisError
 
 from beam_serving.connection import RedisAt
+from beam_serving.servers.address import hash_tag
+from beam_serving.servers.routes import Cluster
 from beam_serving.stats import STAGES, Histogram, WorkerStats
 
 _log = logging.getLogger(__name__)
@@ -34,7 +37,6 @@ EVERY_S = 1.0
 LIFETIME_S = 15
 FRESH_S = 5
 _STOP_LIFETIME_S = 3600
-_SERVICES_KEY = "beam-serving:services"
 
 
 def ready_key(name: str) -> str:
@@ -49,6 +51,12 @@ def worker_key(name: str, worker: str) -> str:
 
 def _workers_key(name: str) -> str:
     return f"beam-serving:{name}:workers"
+
+
+def services_key(at: RedisAt, name: str) -> str:
+    """Names the key that holds the names of all services, on a cluster of those that share a node with `name`."""
+    tag = hash_tag(name.encode()).decode() if isinstance(at.route, Cluster) else ""
+    return f"beam-serving:services:{{{tag}}}" if tag else "beam-serving:services"
 
 
 def _stop_key(name: str, run: str) -> str:
@@ -164,13 +172,13 @@ def working_reports(client: redis.Redis, name: str) -> list[Report]:
     return [report for report in read_reports(client, name) if report.states != ["stopped"]]
 
 
-def service_names(client: redis.Redis) -> list[str]:
+def service_names(client: redis.Redis, registered: str = "beam-serving:services") -> list[str]:
     """Gives the names of the services with workers, or with some that died lately; forgets the other names."""
-    members: Any = client.smembers(_SERVICES_KEY)
+    members: Any = client.smembers(registered)
     found = {name: read_reports(client, name, within_s=LIFETIME_S) for name in sorted(map(bytes.decode, members))}
     # A worker that comes back in this moment registers again with its next report.
     if gone := [name for name, reports in found.items() if not reports]:
-        client.srem(_SERVICES_KEY, *gone)
+        client.srem(registered, *gone)
     return [name for name, reports in found.items() if any(one.states != ["stopped"] for one in reports)]
 
 
@@ -203,6 +211,7 @@ class Reporter:
     ) -> None:
         self._client = at.client()
         self._name = name
+        self._registered = services_key(at, name)
         self._worker = worker
         self._run = run
         self._stats = stats
@@ -253,7 +262,7 @@ class Reporter:
     def _register(self) -> None:
         """Lists the service among those of this Redis; a user that may not write there loses nothing else."""
         try:
-            self._client.sadd(_SERVICES_KEY, self._name)
+            self._client.sadd(self._registered, self._name)
         except RedisError as err:
             _log.debug("cannot list this service: %s", err)
 

@@ -15,7 +15,7 @@ import redis
 import yaml
 
 from beam_serving.connection import RedisAt
-from beam_serving.report import ready_key
+from beam_serving.report import ready_key, working_reports
 
 DIGITS = Path(__file__).parents[1] / "beam_serving" / "demo"
 START_S = 120.0
@@ -58,9 +58,7 @@ class Service:
         assert self.process.poll() is None, self.log
 
     def worker_pids(self) -> list[int]:
-        keys: Any = self.client.keys(f"beam-serving:{self.name}:worker:*")
-        texts: Any = self.client.mget(sorted(keys))
-        return [json.loads(text)["pid"] for text in texts if text]
+        return [report.pid for report in working_reports(self.client, self.name)]
 
     def stop(self) -> int:
         """Asks it to stop and gives its exit code."""

@@ -1,5 +1,7 @@
 """How the place of Redis is written."""
 
+from dataclasses import replace
+
 import pytest
 
 from beam_serving.servers.address import WANTED, Address, hash_tag, slot_of
@@ -22,6 +24,7 @@ from beam_serving.servers.address import WANTED, Address, hash_tag, slot_of
 )
 def test_an_address_is_a_host_or_a_url(text: str, address: Address) -> None:
     assert Address.parse(text) == address
+    assert Address.parse(address.url()) == replace(address, password=None)
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,9 @@ from beam_serving.records import Generation
 from beam_serving.servers.address import slot_of
 from beam_serving.wire import result_key
 from tests.servers import Nodes, redis_cluster
-from tests.service import Service, await_true, service
+from tests.service import DIGITS, Service, await_true, service
 
+IMAGE = DIGITS / "images" / "digit_2.png"
 STREAM = "{digits}_stream"
 SLOT = slot_of(b"digits")
 RECORDS = 4000
@@ -99,6 +100,7 @@ def test_when_its_slot_moves_each_request_still_ends_as_one_result(cluster: Node
         await_true(lambda: cluster.nodes[source].client.xlen(STREAM) < RECORDS * 0.9, "some records served")
         queue.enqueue("before", ZEROS)
         cluster.move(SLOT, target)
+        running.client.close()  # the connection of this test to the old node
         assert isinstance(answers.query("before", timeout_s=60), np.ndarray)
         owner = cluster.nodes[target].client
         await_true(lambda: owner.xlen(STREAM) == 0, "an empty stream")
@@ -112,16 +114,24 @@ def test_when_its_slot_moves_each_request_still_ends_as_one_result(cluster: Node
     owner.delete(*owner.scan_iter("cluster-serving_{digits}_stream:*", count=5000))
 
 
-def test_status_and_stop_find_the_service(src: str, running: Service) -> None:
+def test_commands_find_the_service(src: str, running: Service) -> None:
     config = str(running.log_path.with_name("config.yaml"))
-    for command, said in (("status", "{digits}: ready"), ("stop", "{digits}: stopped")):
+    refused = f"{IMAGE.name}  error: request '{IMAGE.name}': the model does not say what it takes"
+    for command, code, said in (
+        ("status", 0, "{digits}: ready"),
+        ("list", 0, "{digits}"),
+        (f"enqueue {IMAGE} --wait", 1, refused),
+        ("results --delete", 1, refused),
+        ("results", 0, "no results of '{digits}_stream'"),
+        ("stop", 0, "{digits}: stopped"),
+    ):
         ended = subprocess.run(
-            [sys.executable, "-m", "beam_serving", command, "--config", config],
+            [sys.executable, "-m", "beam_serving", *command.split(), "--config", config],
             capture_output=True,
             text=True,
             check=False,
         )
-        assert (ended.returncode, ended.stderr) == (0, "")
+        assert (ended.returncode, ended.stderr) == (code, ""), ended.stdout
         assert said in ended.stdout
     assert running.process.wait(60) == 0
 

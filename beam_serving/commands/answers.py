@@ -76,4 +76,4 @@ def _output(output: Any) -> str:
 
 def queue_arguments(at: RedisAt, stream: str) -> dict[str, Any]:
     """Gives the arguments of a client's queue for a stream of this Redis."""
-    return {"url_or_host": at.url(), "stream": stream, "password": at.password()}
+    return {"url_or_host": at.url(), "stream": stream, "password": at.password(), "ca_file": at.ca_file}

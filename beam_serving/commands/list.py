@@ -14,7 +14,7 @@ from beam_serving.arguments import Parser
 from beam_serving.commands.place import add_place, settings_at
 from beam_serving.commands.tables import listed
 from beam_serving.connection import RedisAt
-from beam_serving.report import Report, read_reports, ready_key, service_names
+from beam_serving.report import Report, read_reports, ready_key, service_names, services_key
 
 _SAMPLE_S = 1.0
 
@@ -36,9 +36,10 @@ def main(arguments: Sequence[str]) -> int:
     add_place(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     given = parser.parse_args(arguments)
-    at = RedisAt.of(settings_at(given))
+    settings = settings_at(given)
+    at = RedisAt.of(settings)
     with at.reachable() as client:
-        services = running(client)
+        services = running(client, services_key(at, settings.name))
     if given.json:
         print(json.dumps(services))
     else:
@@ -46,9 +47,9 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def running(client: redis.Redis, sample_s: float = _SAMPLE_S) -> list[dict[str, Any]]:
+def running(client: redis.Redis, registered: str, sample_s: float = _SAMPLE_S) -> list[dict[str, Any]]:
     """Gives what is to say of each service as plain values; records are counted for `sample_s`."""
-    names = service_names(client)
+    names = service_names(client, registered)
     before = {name: _served(read_reports(client, name)) for name in names}
     started = time.monotonic()
     if names:

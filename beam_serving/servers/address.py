@@ -5,7 +5,7 @@ from __future__ import annotations
 import binascii
 from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 Kind = Literal["server", "sentinel", "cluster"]
 HostPort = tuple[str, int]
@@ -56,6 +56,13 @@ class Address:
         return cls(
             kind, hosts, protocol == "rediss", name, int(db or 0), unquote(username) or None, unquote(password) or None
         )
+
+    def url(self) -> str:
+        """Writes what `parse` reads, without the password."""
+        scheme = ("rediss" if self.tls else "redis") + ("" if self.kind == "server" else f"+{self.kind}")
+        user = f"{quote(self.username, safe='')}@" if self.username else ""
+        hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
+        return f"{scheme}://{user}{hosts}" + (f"/{self.name}" if self.name else "") + f"/{self.db}"
 
 
 def _host_port(text: str, default: int) -> HostPort:

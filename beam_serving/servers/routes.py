@@ -48,6 +48,11 @@ class Sentinels(NamedTuple):
     def __str__(self) -> str:
         return f"{self.name} of the sentinels {shown(self.hosts)}"
 
+    @property
+    def address(self) -> Address:
+        """Where the primary is asked for."""
+        return Address("sentinel", self.hosts, name=self.name)
+
     def ask(self, client: redis.Redis) -> HostPort | None:
         """Asks one sentinel for the primary."""
         found = _reply(client, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name)
@@ -62,6 +67,11 @@ class Cluster(NamedTuple):
 
     def __str__(self) -> str:
         return f"the cluster of {shown(self.hosts)}"
+
+    @property
+    def address(self) -> Address:
+        """Where the owner of the slot is asked for."""
+        return Address("cluster", self.hosts)
 
     def ask(self, client: redis.Redis) -> HostPort | None:
         """Asks one node for the owner of the slot."""

@@ -113,7 +113,7 @@ def test_a_file_that_cannot_be_read_is_named(at: RedisAt, tmp_path: Path, capsys
     [
         (["enqueue"], "the following arguments are required: FILE"),
         (["enqueue", "a", "--timeout", "0"], "argument --timeout: wants seconds, a number above 0, got '0'"),
-        (["results", "--src", "http://x"], "argument --src: wants host:port, redis://host:port/db or rediss://"),
+        (["results", "--src", "http://x"], "argument --src: wants host:port, redis://host:port/db, redis+sentinel://"),
         (["results", "--src", "u:p@x"], "argument --src: a password must not stand in the file"),
     ],
 )

@@ -8,6 +8,7 @@ from redis.connection import parse_url
 from beam_serving.arguments import Parser
 from beam_serving.client.connection import Server
 from beam_serving.commands.place import add_place, add_stream, settings_at, stream_at
+from beam_serving.config import Data, Model, Settings
 from beam_serving.connection import RedisAt
 
 
@@ -34,14 +35,19 @@ def test_the_configuration_says_where_or_the_command_line_alone(tmp_path: Path) 
     [
         RedisAt("there", 1, 2),
         RedisAt("::1", 1, username="me@home"),
-        RedisAt("there", 1, tls=True, ca_file="/a folder/ca.pem"),
+        RedisAt("there", 1, tls=True),
     ],
 )
-def test_the_client_is_told_the_same_address(at: RedisAt) -> None:
+def test_the_client_is_told_the_same_server(at: RedisAt) -> None:
     server = Server.at(at.url(), password="s3cret", max_connections=1, timeout_s=1)  # noqa: S106 - of nothing
     assert (server.name, server.password) == (f"{at.host}:{at.port}", "s3cret")
     options = parse_url(server.url)
     assert (options["host"], options["port"], options.get("db", 0)) == (at.host, at.port, at.db)
     assert options.get("username") == at.username
-    assert options.get("ssl_ca_certs") == at.ca_file
     assert at.url().startswith("rediss://" if at.tls else "redis://")
+
+
+def test_the_client_is_told_the_same_sentinels() -> None:
+    src = "rediss+sentinel://me@a:1,b:2/digits/3"
+    at = RedisAt.of(Settings(model=Model(path="noop"), data=Data(src=src)))
+    assert at.url() == src
