@@ -13,7 +13,8 @@ from tests.servers import Certificate, certificate, tls_redis
 from tests.service import Service, service
 
 WORKER = (
-    "on >worker-secret ~serving_stream ~serving_stream:dead ~cluster-serving_serving_stream:* ~beam-serving:tested:* "
+    "on >worker-secret ~serving_stream ~serving_stream:dead ~cluster-serving_serving_stream:* "
+    "~beam-serving:tested:* ~beam-serving:services "
     "resetchannels &cluster-serving_serving_stream:* -@all +ping +time +info +client|setname "
     "+eval +evalsha +xadd +xack +xdel +xlen +xrange +xreadgroup +xclaim +xautoclaim +xpending +xinfo +xgroup "
     "+hset +del +pexpire +publish +pubsub|numsub +get +set +mget +exists +pttl +sadd +srem +smembers"
@@ -23,7 +24,7 @@ CLIENT = (
     "resetchannels &cluster-serving_serving_stream:* -@all +client|setname "
     "+xadd +multi +exec +subscribe +unsubscribe +hgetall +del +scan"
 )
-"""The rules of the README."""
+"""The rules in docs/redis.md."""
 
 
 class Secured(NamedTuple):

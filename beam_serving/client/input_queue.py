@@ -26,7 +26,7 @@ class InputQueue:
     from the environment variable BEAM_SERVING_REDIS_PASSWORD. A request is delivered at least once: when the reply to
     a command is lost it is sent again under the same request id, and the service answers it once.
 
-    The URL may be one of sentinels or of a cluster; the README has a table. With `rediss` it is TLS, and `ca_file`
+    The URL may be one of sentinels or of a cluster, as docs/redis.md has it. With `rediss` it is TLS, and `ca_file`
     holds the certificates to trust, the system's where it is not given.
 
     A uri names a request; a later request of the same uri takes over its result.
