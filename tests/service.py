@@ -74,10 +74,11 @@ def service(at: RedisAt, folder: Path, config: dict[str, Any], *arguments: str) 
         running.await_ready()
         yield running
     finally:
-        pids = running.worker_pids() if running.process.poll() is None else []
+        ended = running.process.poll() is not None
+        running.process.terminate()
+        pids = [] if ended else running.worker_pids()
         for pid in pids:
             _signal(pid, signal.SIGCONT)
-        running.process.terminate()
         try:
             running.process.wait(60)
         except subprocess.TimeoutExpired:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,6 +44,15 @@ class Cluster:
     def kill(self, part: str) -> None:
         """Kills a part, which the cluster starts again."""
         os.kill(self.pid(part), signal.SIGKILL)
+
+    def forget_jobs(self) -> None:
+        """Kills what knows the jobs, and removes what it wrote, before it is started again."""
+        self.process.send_signal(signal.SIGSTOP)
+        for part in ("jobmanager-1", "zookeeper-1"):
+            self.kill(part)
+        for kept in ("jobs", "zookeeper"):
+            shutil.rmtree(self.folder / kept)
+        self.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """Ends all of it."""

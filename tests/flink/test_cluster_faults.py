@@ -100,6 +100,27 @@ def test_what_is_killed_loses_and_doubles_nothing(
         assert service.stop() == 0
 
 
+def test_a_job_that_the_cluster_has_lost_is_submitted_again(
+    flink: Cluster, at: RedisAt, client: redis.Redis, tmp_path: Path
+) -> None:
+    service = Service(at, tmp_path, config(flink), FLINK)
+    service.await_ready()
+    before = serving(client)
+    writes = result_writes(client)
+    queue_records(client)
+    await_half(client)
+    flink.forget_jobs()
+    killed_at = time.monotonic()
+    await_true(lambda: "submitting it again" in service.log, "a second submission", RECOVERY_S)
+    await_true(lambda: len(serving(client) - before) == 2, "two new workers", RECOVERY_S)
+    recovered_s = time.monotonic() - killed_at
+    await_true(lambda: client.xlen("serving_stream") == 0, "an empty stream", RECOVERY_S)
+    lost, doubled = RECORDS - results(client), result_writes(client) - writes - RECORDS
+    row("kill job manager and ZooKeeper, their data removed", lost, doubled, recovered_s)
+    assert (lost, doubled, client.xpending("serving_stream", "serving")["pending"]) == (0, 0, 0)
+    assert service.stop() == 0
+
+
 def test_a_killed_redis_that_comes_back_with_its_log_loses_and_doubles_nothing(flink: Cluster, tmp_path: Path) -> None:
     port, data = free_port(), tmp_path / "data"
     data.mkdir()
