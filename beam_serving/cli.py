@@ -34,6 +34,7 @@ _EXAMPLES = """\
 examples:
   python -m beam_serving --config config.yaml --runner=DirectRunner
   python -m beam_serving --config config.yaml --workers 2 --drain
+  python -m beam_serving --config config.yaml --drain --output results/ --output-format parquet
   python -m beam_serving --config config.yaml --detach
   python -m beam_serving quickstart
 

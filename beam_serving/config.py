@@ -17,13 +17,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from beam_serving.config_values import BatchSize, Floats, Names, OptionalShape, Seconds, WorkerCount
 from beam_serving.errors import ConfigError
 from beam_serving.old_config.translate import FLAT_0_10, Translation, renamed, translate
+from beam_serving.output import is_url
 from beam_serving.post_processing import checked as checked_rule
 from beam_serving.servers.address import Address
 from beam_serving.yaml_file import YamlFile, read_yaml
 
 _log = logging.getLogger(__name__)
 
-PATHS = ("model.path", "model.labels", "redis.password_file", "redis.ca_file", "flink.job_server_jar")
+PATHS = ("model.path", "model.labels", "data.output", "redis.password_file", "redis.ca_file", "flink.job_server_jar")
 """Keys whose values are paths; relative ones are taken from the folder of the file."""
 
 
@@ -68,6 +69,8 @@ class Data(_Section):
     max_pixels: int = Field(default=50_000_000, gt=0)
     max_payload_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
     result_ttl_s: float = Field(default=86_400, ge=0)
+    output: str | None = None
+    output_format: Literal["parquet", "jsonl"] = "parquet"
 
     @field_validator("streams")
     @classmethod
@@ -213,7 +216,7 @@ def checked(translation: Translation) -> Settings:
 
 
 def _beside(base: Path, path: str) -> str:
-    return path if path == "noop" else str(base / os.path.expanduser(path))
+    return path if path == "noop" or is_url(path) else str(base / os.path.expanduser(path))
 
 
 def _explain(error: Any, translation: Translation) -> str:

@@ -5,6 +5,7 @@
     |   `-- ModelLoadError     the model directory cannot be served; says why and what to do
     |-- ConnectError           Redis refuses us: exit code 1, one line
     |   `-- UnreachableError   it does not answer, which may heal
+    |-- OutputError            results are not in files, and kept in Redis for the next drain: exit code 1, one line
     |-- RequestError           the client that sent this request: an error result
     |-- ModelError             the clients whose requests made the model fail: error results
     `-- ClientError            raised in the client's own process
@@ -35,6 +36,10 @@ class ConnectError(BeamServingError):
 
 class UnreachableError(ConnectError):
     """Redis does not answer; unlike a refusal this may heal by itself."""
+
+
+class OutputError(BeamServingError):
+    """Results cannot be written to files; they are kept in Redis."""
 
 
 class RequestError(BeamServingError):

@@ -21,7 +21,7 @@ from beam_serving.models.labels import check_labels, read_labels
 _log = logging.getLogger(__name__)
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
 FLINK_RUNNER = "FlinkRunner"
-_FN_API_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+FN_API_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 
 def preflight(settings: Settings) -> ModelFiles:
@@ -162,7 +162,7 @@ def run_pipeline(settings: Settings, consumers: Sequence[str], arguments: Sequen
 
     serving = checked_steps(settings, consumers, drain)
     # Beam's "DirectRunner" would first try to download another runner; this is the local one by name.
-    options = PipelineOptions([*arguments, f"--runner={_FN_API_RUNNER}"])
+    options = PipelineOptions([*arguments, f"--runner={FN_API_RUNNER}"])
     pipeline = beam.Pipeline(options=options)
     build(pipeline, serving)
     result = pipeline.run()

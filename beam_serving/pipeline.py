@@ -50,7 +50,8 @@ def steps(settings: Settings, consumers: Iterable[str], drain: bool = False, nam
     """Makes the steps that the configuration asks for; `consumers` are the names to read under (see
     `ReadFromRedisStream` for `names_are_shared`).
 
-    With `batch_size: auto` the model is loaded and measured here.
+    With `batch_size: auto` the model is loaded and measured here. A drain that has an output keeps its results for it,
+    to be written to files when it has ended (`beam_serving.export`).
     """
     model, data, params = settings.model, settings.data, settings.params
     at = RedisAt.of(settings)
@@ -80,5 +81,5 @@ def steps(settings: Settings, consumers: Iterable[str], drain: bool = False, nam
         batch=Batch(batch_size),
         infer=Infer(shared_model, params.inference_timeout_s),
         top_n=TopN(served, read_labels(model.labels)),
-        write=WriteToRedis(at, data.group, data.result_ttl_s),
+        write=WriteToRedis(at, data.group, data.result_ttl_s, keep_rows=drain and data.output is not None),
     )

@@ -16,6 +16,7 @@ from beam_serving.config import PATHS, Settings, all_keys, checked, translated
 from beam_serving.errors import ConfigError
 from beam_serving.old_config.rewrite import rewrite
 from beam_serving.old_config.translate import NEW, Entry, Translation
+from beam_serving.output import is_url
 from beam_serving.yaml_file import parse_yaml, read_yaml
 
 
@@ -127,7 +128,7 @@ def _paths_from(translation: Translation, target: Path) -> dict[str, str]:
     for name in PATHS:
         section, key = name.split(".")
         value = translation.values.get(section, {}).get(key)
-        if value and value != "noop" and not os.path.isabs(os.path.expanduser(value)):
+        if value and value != "noop" and not is_url(value) and not os.path.isabs(os.path.expanduser(value)):
             found[name] = os.path.relpath(here / value, there)
     return found
 

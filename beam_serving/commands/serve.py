@@ -16,6 +16,7 @@ from beam_serving.errors import ConfigError
 from beam_serving.flink.options import FLAGS, cluster_of, jar_of, launcher_of, parallelism_of, submits_uber_jar
 from beam_serving.launch import FLINK_RUNNER, LOCAL_RUNNERS, check_beam_arguments
 from beam_serving.logs import configure_logging
+from beam_serving.output import check_output, path_of_flag
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +63,11 @@ def checked_start(parser: Parser, arguments: Sequence[str]) -> Start:
         raise ConfigError(f"--runner={given.runner} is not served yet; wanted is one of {served}")
     if given.detach and given.drain:
         raise ConfigError("--detach waits until the service is ready, and --drain may end it before; leave one out")
-    settings = load_settings(given.config)
+    if given.output and not given.drain:
+        raise ConfigError("--output goes with --drain: its files are complete when the queue is empty")
+    settings = _with_output(load_settings(given.config), given)
+    if given.drain and settings.data.output:
+        check_output(settings.data.output, for_beam)
     if settings.spark is not None:
         _log.info("the section 'spark' of %s is checked; --runner=%s does not use it", given.config, given.runner)
     workers = given.workers or settings.params.workers
@@ -86,11 +91,29 @@ def run(start: Start) -> int:
     if start.cluster is not None:
         from beam_serving.flink.remote import ClusterService
 
-        return ClusterService(settings, start.cluster, count, for_beam, given.drain, given.log_level).run()
-    from beam_serving.supervisor import Supervisor
+        code = ClusterService(settings, start.cluster, count, for_beam, given.drain, given.log_level).run()
+    else:
+        from beam_serving.supervisor import Supervisor
 
-    driver = "beam_serving.flink.driver" if given.runner == FLINK_RUNNER else None
-    return Supervisor(settings, count, for_beam, given.drain, given.log_level, driver).run()
+        driver = "beam_serving.flink.driver" if given.runner == FLINK_RUNNER else None
+        code = Supervisor(settings, count, for_beam, given.drain, given.log_level, driver).run()
+    if code == 0 and given.drain and settings.data.output:
+        from beam_serving.export import export
+
+        export(settings, for_beam)
+    return code
+
+
+def _with_output(settings: Settings, given: argparse.Namespace) -> Settings:
+    """Puts --output and --output-format in the place of the configuration's."""
+    flags = {
+        "output": path_of_flag(given.output) if given.output else None,
+        "output_format": given.output_format,
+    }
+    data = settings.data.model_copy(update={key: value for key, value in flags.items() if value})
+    if given.output_format and not data.output:
+        raise ConfigError("--output-format goes with --output")
+    return settings.model_copy(update={"data": data})
 
 
 def require_flink(start: Start) -> None:
@@ -128,6 +151,12 @@ def add_flags(parser: Parser) -> None:
     )
     parser.add_argument("--drain", action="store_true", help="serve what is queued, then end")
     parser.add_argument(
+        "--output",
+        metavar="PATH",
+        help="with --drain, write the results as files too: a folder, or gs://, s3://, azfs:// or hdfs://",
+    )
+    parser.add_argument("--output-format", choices=("parquet", "jsonl"), help="parquet, the default, or JSON lines")
+    parser.add_argument(
         "--log-level", default="info", choices=("debug", "info", "warning", "error"), help="(%(default)s)"
     )
     parser.add_argument(
@@ -152,6 +181,7 @@ def _parser() -> Parser:
         description="Serve a model from a Redis stream, as an Apache Beam pipeline, until SIGTERM, Ctrl-C or\n"
         "`beam-serving stop`. The same as beam-serving without a sub-command.",
         epilog="examples:\n  python -m beam_serving serve --config config.yaml --runner=DirectRunner\n"
+        "  python -m beam_serving serve --config config.yaml --drain --output results/\n"
         "  python -m beam_serving serve --config config.yaml --detach\n\n"
         "Flags of Apache Beam pass through, for example --job_name=digits.",
         formatter_class=argparse.RawDescriptionHelpFormatter,

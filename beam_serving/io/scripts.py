@@ -86,6 +86,7 @@ for i = 1, records do
       if ttl_ms ~= '0' then redis.call('PEXPIRE', key, ttl_ms) end
     end
     if letter > 0 then redis.call('XADD', KEYS[2], '*', unpack(ARGV, first + fields, at - 1)) end
+    -- row
   end
 end
 if #done == 0 then return 0 end
@@ -104,4 +105,38 @@ elseif #keys > 0 then
   end
 end
 return #done
+"""
+
+COMMIT_AND_KEEP = COMMIT.replace(
+    "local records = #KEYS - 2", "local records, rows = #KEYS - 3, KEYS[#KEYS]  -- the last key: stream of rows"
+).replace(
+    "-- row\n",
+    """if fields > 0 then
+      redis.call('XADD', rows, '*', 'entry', id, 'key', KEYS[i + 2], unpack(ARGV, first, first + fields - 1))
+    elseif letter > 0 then
+      -- Without a usable uri there is no result; the reason is the last value of the dead letter.
+      redis.call('XADD', rows, '*', 'entry', id, 'error', ARGV[at - 1])
+    end
+""",
+)
+"""COMMIT that also appends each result to a stream of rows, from which they are written to files (`io/outbox.py`)."""
+
+FORGET_ROWS = """
+-- KEYS: stream of rows.  ARGV: id of a row.  Removes the rows up to this one, and the stream with its last row.
+local ms, number = string.match(ARGV[1], '^(%d+)-(%d+)$')
+local forgotten = redis.call('XTRIM', KEYS[1], 'MINID', ms .. '-' .. string.format('%.0f', number + 1))
+if redis.call('XLEN', KEYS[1]) == 0 then redis.call('DEL', KEYS[1]) end
+return forgotten
+"""
+
+KEEP_LOCK = """
+-- KEYS: lock.  ARGV: holder, lifetime in ms.  Renews the lock for whoever holds it.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+
+RELEASE_LOCK = """
+-- KEYS: lock.  ARGV: holder.  Removes the lock if it is still the holder's.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
 """

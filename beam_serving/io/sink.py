@@ -7,6 +7,8 @@ over meanwhile, writes nothing for them.
 
 While Redis takes no writes (down, loading, a replica being promoted) the sink waits and tries again: its entries stay
 pending and leased, and reading stops with it. A server without memory refuses new requests, and still takes results.
+
+With `keep_rows` the same transaction appends each result to the outbox of its stream, from where it goes to files.
 """
 
 import logging
@@ -23,7 +25,8 @@ from redis.exceptions import RedisError
 from beam_serving.connection import RedisAt, backoff, fatal
 from beam_serving.errors import ConnectError, ModelError
 from beam_serving.io.channel import Argument, Channel, Script
-from beam_serving.io.scripts import COMMIT
+from beam_serving.io.outbox import ROWS
+from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP
 from beam_serving.io.stop import STOP
 from beam_serving.records import Failure, Result
 from beam_serving.stats import stats_of_process
@@ -40,14 +43,14 @@ class WriteToRedis(beam.PTransform[Any, Any]):
     Results live for `result_ttl_s` (0: until they are read). Writing the same result twice is harmless; see the module.
     """
 
-    def __init__(self, at: RedisAt, group: str, result_ttl_s: float) -> None:
+    def __init__(self, at: RedisAt, group: str, result_ttl_s: float, keep_rows: bool = False) -> None:
         super().__init__()
         self._at = at
-        self._group = group
         self._result_ttl_s = result_ttl_s
+        self._step = _CommitFn(at, group, result_ttl_s, keep_rows)
 
     def expand(self, results: beam.PCollection[list[Result]]) -> beam.PCollection[None]:
-        return results | "Commit" >> beam.ParDo(_CommitFn(self._at, self._group, self._result_ttl_s))
+        return results | "Commit" >> beam.ParDo(self._step)
 
     def display_data(self) -> dict[str, Any]:
         return {
@@ -57,20 +60,23 @@ class WriteToRedis(beam.PTransform[Any, Any]):
 
 
 class _CommitFn(beam.DoFn):
-    def __init__(self, at: RedisAt, group: str, result_ttl_s: float) -> None:
+    def __init__(self, at: RedisAt, group: str, result_ttl_s: float, keep_rows: bool) -> None:
         self._at = at
         self._group = group
         self._ttl_ms = int(result_ttl_s * 1000)
+        self._keep_rows = keep_rows
         self._written = Metrics.counter("beam_serving", "results_written")
 
     def setup(self) -> None:
-        self._commit = Script(Channel(self._at.client()), COMMIT)
+        self._commit = Script(Channel(self._at.client()), COMMIT_AND_KEEP if self._keep_rows else COMMIT)
         self._stats = stats_of_process()
 
     def process(self, results: list[Result]) -> Iterable[None]:
         started = time.perf_counter()
         for same_lease in _by_lease(results):
             keys, arguments = commit_arguments(same_lease, self._group, self._ttl_ms)
+            if self._keep_rows:
+                keys.append(same_lease[0].origin.stream + ROWS)
             written = self._write(keys, arguments)
             self._count(same_lease, written)
         self._stats.stages["write"].record(time.perf_counter() - started, len(results))

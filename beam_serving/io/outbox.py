@@ -1,0 +1,144 @@
+"""The outbox: a stream beside each stream of requests that keeps results until they are in files.
+
+`WriteToRedis` appends a result to it in the transaction that also writes the result for its client and acknowledges
+the request. So a row is there exactly when its request is served, whatever dies and when; rows are taken off only when
+the files that hold them are complete. A crash in between writes them again: at least once, and `entry` tells doubles.
+"""
+
+import logging
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import redis
+from apache_beam.transforms.display import DisplayDataItem
+from redis.exceptions import RedisError
+
+from beam_serving.connection import RedisAt, backoff
+from beam_serving.io.scripts import FORGET_ROWS, KEEP_LOCK, RELEASE_LOCK
+
+_log = logging.getLogger(__name__)
+ROWS = b":rows"
+"""Appended to a stream's name, it names its outbox."""
+_PAGE_BYTES = 8 << 20
+_PAGE_ROWS = 1000
+_LOCK_S = 60.0
+
+
+class Kept(NamedTuple):
+    """What one outbox holds: rows of the requests of `stream`, up to the row `last`."""
+
+    stream: bytes
+    last: bytes
+
+
+class KeptRow(NamedTuple):
+    """A result in an outbox. `row_id` begins with the time of its commit in ms; `fields` are those of the result.
+
+    `entry` is the id of the request in its stream. `key` is where the client finds the result, empty without a uri.
+    """
+
+    stream: bytes
+    row_id: bytes
+    entry: bytes
+    key: bytes
+    fields: dict[bytes, bytes]
+
+
+def kept(client: redis.Redis, streams: Iterable[str]) -> list[Kept]:
+    """Looks which outboxes hold rows now, and up to which row."""
+    found = []
+    for stream in streams:
+        newest: Any = client.xrevrange(stream.encode() + ROWS, count=1)
+        if newest:
+            found.append(Kept(stream.encode(), newest[0][0]))
+    return found
+
+
+def forget(client: redis.Redis, rows: Kept) -> None:
+    """Takes rows off that are in files now."""
+    client.eval(FORGET_ROWS, 1, rows.stream + ROWS, rows.last)
+
+
+def rows_of(client: redis.Redis, rows: Kept) -> Iterator[KeptRow]:
+    """Yields rows oldest first; reads at most about 8 MB at a time."""
+    start, count = b"-", 1
+    while True:
+        page: Any = client.xrange(rows.stream + ROWS, start, rows.last, count)
+        size = 0
+        for row_id, fields in page:
+            size += sum(map(len, fields.values()))
+            entry, key = fields.pop(b"entry"), fields.pop(b"key", b"")
+            yield KeptRow(rows.stream, row_id, entry, key, fields)
+        if len(page) < count:
+            return
+        start = b"(" + page[-1][0]
+        count = max(1, min(_PAGE_ROWS, 2 * count, _PAGE_BYTES * count // (size + 1)))
+
+
+@contextmanager
+def sole_writer(client: redis.Redis, name: str, run: str) -> Iterator[None]:
+    """Waits until nobody else writes the rows of this service to files, and keeps others from it.
+
+    Raises:
+        RedisError: the server does not answer.
+    """
+    key = f"beam-serving:{name}:output"
+    for attempt, wait_s in enumerate(backoff()):
+        if client.set(key, run, nx=True, px=int(_LOCK_S * 1000)):
+            break
+        if attempt == 0:
+            _log.info("another drain of %s writes its results to files; waiting for it", name)
+        threading.Event().wait(wait_s)
+    ended = threading.Event()
+    renewing = threading.Thread(target=_renew, args=(client, key, run, ended), name="output lock", daemon=True)
+    renewing.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        renewing.join(timeout=5)
+        client.eval(RELEASE_LOCK, 1, key, run)
+
+
+def _renew(client: redis.Redis, key: str, run: str, ended: threading.Event) -> None:
+    while not ended.wait(_LOCK_S / 4):
+        try:
+            client.eval(KEEP_LOCK, 1, key, run, int(_LOCK_S * 1000))
+        except RedisError as err:
+            _log.debug("cannot renew the lock %s: %s", key, err)
+
+
+class ReadFromOutbox(beam.PTransform[Any, Any]):
+    """Reads `kept` rows, a bounded source. Nothing is taken off: `forget` does that when the rows are in files."""
+
+    def __init__(self, at: RedisAt, kept: Iterable[Kept]) -> None:
+        super().__init__()
+        self._at = at
+        self._kept = list(kept)
+
+    def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection[KeptRow]:
+        return (
+            pbegin
+            | "Outboxes" >> beam.Create(self._kept, reshuffle=False)
+            | "Rows" >> beam.ParDo(_ReadRowsFn(self._at))
+        )
+
+    def display_data(self) -> dict[str, Any]:
+        return {"redis": DisplayDataItem(str(self._at), label="Redis server")}
+
+
+class _ReadRowsFn(beam.DoFn):
+    def __init__(self, at: RedisAt) -> None:
+        self._at = at
+
+    def setup(self) -> None:
+        self._client = self._at.client()
+
+    def process(self, rows: Kept) -> Iterable[KeptRow]:
+        return rows_of(self._client, rows)
+
+    def teardown(self) -> None:
+        self._client.close()
