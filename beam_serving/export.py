@@ -24,6 +24,7 @@ from beam_serving.connection import RedisAt
 from beam_serving.errors import OutputError
 from beam_serving.io.outbox import Kept, KeptRow, ReadFromOutbox, forget, kept, sole_writer
 from beam_serving.launch import FN_API_RUNNER
+from beam_serving.logs import beam_is_quiet
 from beam_serving.output import is_url
 from beam_serving.transforms.tabulate import SCHEMA, Row, json_line, parquet_row, row_of
 
@@ -43,7 +44,7 @@ def export(settings: Settings, arguments: Sequence[str]) -> None:
     assert output is not None  # noqa: S101 - checked by who calls this
     client = at.client()
     try:
-        with sole_writer(client, settings.name, uuid.uuid4().hex):
+        with beam_is_quiet(), sole_writer(client, settings.name, uuid.uuid4().hex):
             found = kept(client, settings.data.streams)
             if not found:
                 _log.info("no results to write to %s", output)

@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _NOISY = ("apache_beam", "root")
 
@@ -15,6 +17,18 @@ def configure_logging(level: str, who: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("beam_serving").setLevel(level.upper())
+
+
+@contextmanager
+def beam_is_quiet() -> Iterator[None]:
+    """Keeps what Beam logs of an error, tracebacks mostly, off the screen of an operator who gets one line of it."""
+    logger = logging.getLogger("apache_beam")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _from_us(record: logging.LogRecord) -> bool:

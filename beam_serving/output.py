@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from beam_serving.errors import ConfigError
+from beam_serving.logs import beam_is_quiet
 
 _STORES = {
     "gs": ("google.cloud.storage", "gcp"),
@@ -26,7 +27,13 @@ def is_url(path: str) -> bool:
 
 
 def path_of_flag(text: str) -> str:
-    """Gives the path that an argument of the command line means, seen from the folder where it was given."""
+    """Gives the path that an argument of the command line means, seen from the folder where it was given.
+
+    Raises:
+        ConfigError: it is empty, as an unset variable of a shell is.
+    """
+    if not text:
+        raise ConfigError("--output is empty; wanted is a folder or an address as gs://bucket/folder")
     return text if is_url(text) else str(Path(text).expanduser().absolute())
 
 
@@ -47,10 +54,11 @@ def check_output(path: str, arguments: Sequence[str]) -> None:
 
     FileSystems.set_options(PipelineOptions(list(arguments)))
     try:
-        probe = FileSystems.join(path, f".beam-serving-{uuid.uuid4().hex}")
-        with FileSystems.create(probe) as file:
-            file.write(b"can this be written?\n")
-        FileSystems.delete([probe])
+        with beam_is_quiet():
+            probe = FileSystems.join(path, f".beam-serving-{uuid.uuid4().hex}")
+            with FileSystems.create(probe) as file:
+                file.write(b"can this be written?\n")
+            FileSystems.delete([probe])
     except Exception as err:  # whatever the library of a store raises; the operator gets its words
         raise ConfigError(f"output {path}: cannot be written to: {' '.join(str(err).split())}") from err
 

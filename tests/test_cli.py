@@ -70,6 +70,7 @@ def error(arguments: list[str], code: int, capsys: Captured) -> str:
             ["--runner=SparkRunner"],
             "--runner=SparkRunner is not served yet; wanted is one of DirectRunner, FnApiRunner, FlinkRunner",
         ),
+        (["--output", "results"], "--output goes with --drain: its files are complete when the queue is empty"),
     ],
 )
 def test_a_wrong_word_on_the_command_line_is_named(arguments: list[str], said: str, capsys: Captured) -> None:
@@ -94,6 +95,38 @@ def test_a_wrong_value_of_a_flag_is_answered_in_one_line(arguments: list[str], s
 def test_a_flag_of_beam_passes(config: Path, capsys: Captured) -> None:
     said = error(["--config", str(config), "--job_name=digits"], 1, capsys)
     assert "cannot be reached" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--output-format", "jsonl"], "--output-format goes with --output"),
+        (["--output", ""], "--output is empty; wanted is a folder or an address as gs://bucket/folder"),
+        (
+            ["--output", "ftp://host/results"],
+            "output: ftp:// is no file system of Beam; wanted is a folder or one of gs://, s3://, azfs://, hdfs://",
+        ),
+        (["--output", "s3://bucket/results"], "output: s3:// needs an extra of Beam: pip install 'apache-beam[aws]'"),
+        (["--output", "/r[1]*"], "output /r[1]*: cannot hold * [ ], which Beam takes for a pattern"),
+    ],
+)
+def test_an_output_that_cannot_be_is_told_before_redis_is_asked(
+    config: Path, arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    assert error(["--config", str(config), "--drain", *arguments], 2, capsys) == said
+
+
+def test_an_output_that_cannot_be_written_is_told_before_redis_is_asked(config: Path, capsys: Captured) -> None:
+    said = error(["--config", str(config), "--drain", "--output", f"{config}/results"], 2, capsys)
+    assert said == f"output {config}/results: cannot be written to: [Errno 20] Not a directory: '{config}/results'"
+
+
+def test_the_output_may_stand_in_the_configuration(config: Path, capsys: Captured) -> None:
+    config.write_text(config.read_text(encoding="utf-8").replace("{src", "{output: nightly, src"), encoding="utf-8")
+    said = error(["--config", str(config), "--drain"], 1, capsys)
+    assert "cannot be reached" in said
+    assert list((config.parent / "nightly").iterdir()) == []
 
 
 def test_a_missing_configuration_is_named(tmp_path: Path, capsys: Captured) -> None:

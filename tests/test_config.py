@@ -213,6 +213,13 @@ def test_resize_to_goes_with_crop_only(tmp_path: Path) -> None:
     assert settings_of("model: {path: m}\ndata: {resize: crop, resize_to: 256}", tmp_path).data.resize_to == 256
 
 
+def test_an_output_lies_beside_the_configuration_or_in_a_store(tmp_path: Path) -> None:
+    settings = settings_of("model: {path: noop}\ndata: {output: results, output_format: jsonl}\n", tmp_path)
+    assert (settings.data.output, settings.data.output_format) == (str(tmp_path / "results"), "jsonl")
+    settings = settings_of("model: {path: noop}\ndata: {output: 'gs://bucket/results'}\n", tmp_path)
+    assert (settings.data.output, settings.data.output_format) == ("gs://bucket/results", "parquet")
+
+
 def test_labels_lie_beside_the_configuration(tmp_path: Path) -> None:
     model = settings_of("model: {path: m, labels: names.txt, outputs: 'a, b'}", tmp_path).model
     assert model.labels == str(tmp_path / "names.txt")

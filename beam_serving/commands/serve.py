@@ -63,7 +63,7 @@ def checked_start(parser: Parser, arguments: Sequence[str]) -> Start:
         raise ConfigError(f"--runner={given.runner} is not served yet; wanted is one of {served}")
     if given.detach and given.drain:
         raise ConfigError("--detach waits until the service is ready, and --drain may end it before; leave one out")
-    if given.output and not given.drain:
+    if given.output is not None and not given.drain:
         raise ConfigError("--output goes with --drain: its files are complete when the queue is empty")
     settings = _with_output(load_settings(given.config), given)
     if given.drain and settings.data.output:
@@ -107,7 +107,7 @@ def run(start: Start) -> int:
 def _with_output(settings: Settings, given: argparse.Namespace) -> Settings:
     """Puts --output and --output-format in the place of the configuration's."""
     flags = {
-        "output": path_of_flag(given.output) if given.output else None,
+        "output": None if given.output is None else path_of_flag(given.output),
         "output_format": given.output_format,
     }
     data = settings.data.model_copy(update={key: value for key, value in flags.items() if value})

@@ -6,7 +6,7 @@ import redis
 
 from beam_serving.connection import RedisAt
 from beam_serving.io.channel import Channel, Script
-from beam_serving.io.scripts import COMMIT
+from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP
 from beam_serving.io.sink import commit_arguments
 from beam_serving.records import Answer, Failure, Generation, Origin, Result, TopClasses
 
@@ -131,3 +131,35 @@ def test_an_answer_that_cannot_be_sent_becomes_an_error_result(client: redis.Red
     (origin,) = queue_and_read(client, [b"a"])
     assert commit(script, [Result(origin, Answer({"names": np.array([object()])}))]) == 1
     assert b"object" in client.hgetall(key("a"))[b"error"]
+
+
+def commit_and_keep(client: redis.Redis, at: RedisAt, results: list[Result]) -> list[dict[bytes, bytes]]:
+    """Commits, and gives the rows that were kept."""
+    keys, arguments = commit_arguments(results, "serving", 60_000)
+    Script(Channel(at.client()), COMMIT_AND_KEEP).run([*keys, STREAM + b":rows"], arguments)
+    return [row for _, row in client.xrange("serving_stream:rows")]  # type: ignore[union-attr]
+
+
+def test_a_result_that_is_kept_for_a_file_is_the_one_in_redis(at: RedisAt, client: redis.Redis) -> None:
+    first, second = queue_and_read(client, [b"a", b"b"])
+    rows = commit_and_keep(client, at, [Result(first, SEVEN), Result(second, Failure("no such luck"))])
+    assert [row.pop(b"entry") for row in rows] == [first.entry_id, second.entry_id]
+    assert [row.pop(b"key") for row in rows] == [key("a").encode(), key("b").encode()]
+    assert rows == [client.hgetall(key("a")), client.hgetall(key("b"))]
+    assert client.xlen(STREAM) == 0
+
+
+def test_what_is_not_written_is_not_kept(at: RedisAt, client: redis.Redis) -> None:
+    mine, taken = queue_and_read(client, [b"mine", b"taken"])
+    client.xclaim(STREAM, "serving", "thief", 0, [taken.entry_id])
+    rows = commit_and_keep(client, at, [Result(mine, SEVEN), Result(taken, SEVEN)])
+    assert [row[b"entry"] for row in rows] == [mine.entry_id]
+    assert len(commit_and_keep(client, at, [Result(mine, SEVEN)])) == 1
+
+
+def test_of_a_request_without_a_uri_the_reason_is_kept(at: RedisAt, client: redis.Redis) -> None:
+    (origin,) = queue_and_read(client, [b"a"])
+    letter = Failure("no uri", {b"x": b"y"})
+    rows = commit_and_keep(client, at, [Result(origin._replace(uri=b""), letter)])
+    assert rows == [{b"entry": origin.entry_id, b"error": b"no uri"}]
+    assert client.xlen(b"serving_stream:dead") == 1
