@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import apache_beam as beam
+import redis
 from apache_beam.metrics import Metrics, MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 from redis.exceptions import RedisError
@@ -50,16 +51,31 @@ def export(settings: Settings, arguments: Sequence[str]) -> None:
                 _log.info("no results to write to %s", output)
                 return
             rows, files = _write(at, found, _prefix(output, settings.name), settings.data.output_format, arguments)
-            for outbox in found:
-                forget(client, outbox)
+            _log.info("wrote %d results to %d file%s in %s", rows, files, "" if files == 1 else "s", output)
+            _forget(client, found)
     except (RedisError, RuntimeError, OSError) as err:
-        cause = str(err).strip().splitlines()[-1] if str(err).strip() else repr(err)
         raise OutputError(
-            f"results are not in files at {output} ({cause}); they are kept in Redis, and the next --drain writes them"
+            f"results are not in files at {output} ({_cause(err)}); they are kept in Redis, and the next --drain "
+            "writes them"
         ) from err
     finally:
         client.close()
-    _log.info("wrote %d results to %d file%s in %s", rows, files, "" if files == 1 else "s", output)
+
+
+def _forget(client: redis.Redis, found: Sequence[Kept]) -> None:
+    try:
+        for rows in found:
+            forget(client, rows)
+    except RedisError as err:
+        raise OutputError(
+            f"results are in files, and cannot be taken off Redis ({_cause(err)}); the next --drain writes them again"
+        ) from err
+
+
+def _cause(err: Exception) -> str:
+    """Gives the last line of an error: Beam puts whole tracebacks into the text of one."""
+    lines = str(err).strip().splitlines()
+    return lines[-1] if lines else repr(err)
 
 
 def build(pipeline: beam.Pipeline, read: ReadFromOutbox, prefix: str, output_format: str) -> None:

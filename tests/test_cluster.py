@@ -1,5 +1,6 @@
 """A service and its clients on a Redis Cluster of three real nodes: one node has all that belongs together."""
 
+import json
 import os
 import signal
 import subprocess
@@ -134,6 +135,24 @@ def test_commands_find_the_service(src: str, running: Service) -> None:
         assert (ended.returncode, ended.stderr) == (code, ""), ended.stdout
         assert said in ended.stdout
     assert running.process.wait(60) == 0
+
+
+def test_a_drain_keeps_its_rows_where_the_stream_is_until_they_are_in_a_file(
+    cluster: Nodes, src: str, tmp_path: Path
+) -> None:
+    owner = cluster.nodes[cluster.owner(SLOT)].client
+    for number in range(100):
+        owner.xadd(STREAM, {"uri": f"n{number}", "tensor:": ZEROS.tobytes(), "dtype:": "float32", "shape:": "64"})
+    config = {"name": "{digits}", "data": {"src": src, "streams": STREAM, "output_format": "jsonl"}}
+    running = Service(RedisAt.of(settings(src)), tmp_path, config, "--drain", "--output", str(tmp_path / "results"))
+    assert running.process.wait(120) == 0, running.log
+    (path,) = (tmp_path / "results").iterdir()
+    assert path.name.startswith("digits-")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert {json.loads(line)["uri"] for line in lines} == {f"n{number}" for number in range(100)}
+    assert len(lines) == 100
+    assert owner.exists("{digits}_stream:rows") == 0
+    owner.delete(*owner.scan_iter("cluster-serving_{digits}_stream:*", count=5000))
 
 
 def test_names_in_several_slots_are_a_mistake_of_the_operator() -> None:

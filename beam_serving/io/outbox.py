@@ -100,7 +100,14 @@ def sole_writer(client: redis.Redis, name: str, run: str) -> Iterator[None]:
     finally:
         ended.set()
         renewing.join(timeout=5)
+        _release(client, key, run)
+
+
+def _release(client: redis.Redis, key: str, run: str) -> None:
+    try:
         client.eval(RELEASE_LOCK, 1, key, run)
+    except RedisError as err:
+        _log.debug("cannot release the lock %s, it expires by itself: %s", key, err)
 
 
 def _renew(client: redis.Redis, key: str, run: str, ended: threading.Event) -> None:
