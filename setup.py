@@ -39,6 +39,7 @@ setup(
     package_data={"beam_serving": ["py.typed", "commands/*.yaml", "demo/*.yaml", "demo/images/*", "demo/model/*"]},
     install_requires=[
         "apache-beam>=2.77,<3",
+        "cryptography>=42",
         "hiredis>=3",
         "numpy>=1.26",
         "opencv-python-headless>=4.14,<5",

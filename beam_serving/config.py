@@ -1,7 +1,8 @@
 """config.yaml: every key with its type, default, unit and check; a mistake is answered with file, line and remedy.
 
 Secrets never stand in the file: the Redis password comes from the environment variable
-`BEAM_SERVING_REDIS_PASSWORD` or from the file that `redis: password_file` names.
+`BEAM_SERVING_REDIS_PASSWORD` or from the file that `redis: password_file` names, those for decryption alike
+(`beam_serving.encryption.secrets`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from beam_serving.yaml_file import YamlFile, read_yaml
 
 _log = logging.getLogger(__name__)
 
-PATHS = ("model.path", "model.labels", "data.output", "redis.password_file", "redis.ca_file", "flink.job_server_jar")
+PATHS = (
+    *("model.path", "model.labels", "model.secret_file", "data.secret_file", "data.output"),
+    *("redis.password_file", "redis.ca_file", "flink.job_server_jar"),
+)
 """Keys whose values are paths; relative ones are taken from the folder of the file."""
 
 
@@ -50,6 +54,8 @@ class Model(_Section):
     precision: Literal["f32", "bf16", "int8"] = "f32"
     labels: str | None = None
     outputs: Names = ()
+    encryption: Literal["none", "gcm", "cbc"] = "none"
+    secret_file: str | None = None
 
 
 class Data(_Section):
@@ -71,6 +77,8 @@ class Data(_Section):
     result_ttl_s: float = Field(default=86_400, ge=0)
     output: str | None = None
     output_format: Literal["parquet", "jsonl"] = "parquet"
+    encryption: Literal["none", "images", "all"] = "none"
+    secret_file: str | None = None
 
     @field_validator("streams")
     @classmethod

@@ -15,8 +15,11 @@ from beam_serving.connection import RedisAt, backoff, check, fatal
 from beam_serving.errors import ConfigError, ConnectError, UnreachableError
 from beam_serving.io.group import Group
 from beam_serving.io.stop import STOP
-from beam_serving.models.detect import ModelFiles, find_model
+from beam_serving.models.base import ModelOptions
+from beam_serving.models.detect import ModelFiles
+from beam_serving.models.encrypted import look_at
 from beam_serving.models.labels import check_labels, read_labels
+from beam_serving.wire.encrypted import RecordEncryption
 
 _log = logging.getLogger(__name__)
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
@@ -25,16 +28,21 @@ FN_API_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 
 def preflight(settings: Settings) -> ModelFiles:
-    """Checks what can be checked without Beam: the model directory, Redis, the streams and their group.
+    """Checks what can be checked without Beam: the model directory, secrets, Redis, the streams and their group.
 
     Waits up to `redis: wait_s` for Redis.
 
     Raises:
         ModelLoadError: the directory holds no model that can be served.
-        ConfigError: the file of labels cannot be used.
+        ConfigError: the file of labels cannot be used, or a secret is missing.
         ConnectError: Redis does not answer, or refuses us.
     """
-    files = find_model(settings.model.path, settings.model.engine)
+    model, data = settings.model, settings.data
+    options = ModelOptions(engine=model.engine, encryption=model.encryption, secret_file=model.secret_file)
+    files = look_at(model.path, options)
+    if model.encryption == "cbc":
+        _log.warning("%s: AES-CBC shows no tampering; `model encrypt --from cbc` makes files for gcm", model.path)
+    RecordEncryption(data.encryption, data.secret_file).opening()
     read_labels(settings.model.labels)
     at = RedisAt.of(settings)
     client = at.client()

@@ -21,6 +21,7 @@ from beam_serving.models.shared import SharedModel
 from beam_serving.post_processing import PostProcessing
 from beam_serving.transforms import Batch, Decode, ImageRules, Infer, TopN
 from beam_serving.wire import Limits
+from beam_serving.wire.encrypted import RecordEncryption
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,14 @@ def steps(settings: Settings, consumers: Iterable[str], drain: bool = False, nam
     model, data, params = settings.model, settings.data, settings.params
     at = RedisAt.of(settings)
     options = ModelOptions(
-        model.engine, model.threads, model.precision, model.device, data.shape, output_names=model.outputs
+        model.engine,
+        model.threads,
+        model.precision,
+        model.device,
+        data.shape,
+        output_names=model.outputs,
+        encryption=model.encryption,
+        secret_file=model.secret_file,
     )
     shared_model = SharedModel(model.path, options, None if params.batch_size == "auto" else params.batch_size)
     batch_size = shared_model.batch_size()
@@ -76,7 +84,12 @@ def steps(settings: Settings, consumers: Iterable[str], drain: bool = False, nam
         model=shared_model,
         read=ReadFromRedisStream(reading, consumers, params.checkpoint_interval_s, drain, names_are_shared),
         decode=Decode(
-            shared_model, rules, Limits(max_payload_bytes=data.max_payload_bytes), params.max_deliveries, batch_size
+            shared_model,
+            rules,
+            Limits(max_payload_bytes=data.max_payload_bytes),
+            params.max_deliveries,
+            batch_size,
+            RecordEncryption(data.encryption, data.secret_file),
         ),
         batch=Batch(batch_size),
         infer=Infer(shared_model, params.inference_timeout_s),

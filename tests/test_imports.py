@@ -18,6 +18,7 @@ ORDER = (
     "logs",
     "records",
     "servers",
+    "encryption",
     "yaml_file",
     "old_config",
     "config_values",
@@ -94,21 +95,24 @@ def test_imports_point_one_way(path: Path) -> None:
     assert ours <= allowed
 
 
-def test_the_client_knows_only_errors_records_servers_and_the_wire() -> None:
+def test_the_client_knows_only_errors_records_servers_encryption_and_the_wire() -> None:
     for path in (PACKAGE / "client").glob("*.py"):
         ours = {name.split(".")[1] for name in imported(tree_of(path)) if name.startswith("beam_serving.")}
-        assert ours <= {"client", "errors", "records", "servers", "wire"}, path.name
+        assert ours <= {"client", "encryption", "errors", "records", "servers", "wire"}, path.name
 
 
 @pytest.mark.parametrize(
     ("modules", "unwanted"),
     [
-        ("beam_serving.client", ["apache_beam", "cv2", "openvino", "tensorflow", "torch", "pydantic"]),
+        ("beam_serving.client", ["apache_beam", "cv2", "openvino", "tensorflow", "torch", "pydantic", "cryptography"]),
         (
             "beam_serving.cli, beam_serving.supervisor",
             ["apache_beam", "cv2", "openvino", "tensorflow", "torch", "pyarrow"],
         ),
-        ("beam_serving.wire", ["apache_beam", "cv2", "openvino", "redis", "tensorflow", "torch", "yaml"]),
+        (
+            "beam_serving.wire",
+            ["apache_beam", "cryptography", "cv2", "openvino", "redis", "tensorflow", "torch", "yaml"],
+        ),
     ],
 )
 def test_what_need_not_be_loaded_is_not(modules: str, unwanted: list[str]) -> None:

@@ -16,6 +16,7 @@ from beam_serving.client.input_queue import chunk_refused
 from beam_serving.client.output_queue import READ_COUNT, SCAN_COUNT, checked_reply
 from beam_serving.client.requests import Input, Inputs, Request, as_image, chunked, make_request
 from beam_serving.client.waiting import Wanted, key_of, pattern_of, taken_replies
+from beam_serving.encryption.gcm import key_to_send_with
 from beam_serving.errors import ResultError
 from beam_serving.wire.replies import Reply
 
@@ -36,7 +37,10 @@ class AsyncInputQueue:
         max_connections: int = 4,
         timeout_s: float = 5.0,
         ca_file: str | None = None,
+        secret: str | None = None,
+        salt: str | None = None,
     ) -> None:
+        self._key = key_to_send_with(secret, salt)
         self._server = Server.at(
             url_or_host,
             port,
@@ -52,18 +56,19 @@ class AsyncInputQueue:
 
     async def enqueue(self, uri: str, only_input: Input | None = None, /, **inputs: Input) -> str:
         """Queues one request and gives its request id; see `InputQueue.enqueue`."""
-        return await self._queue(make_request(uri, inputs if only_input is None else {"": only_input, **inputs}))
+        named = inputs if only_input is None else {"": only_input, **inputs}
+        return await self._queue(make_request(uri, named, self._key))
 
     async def enqueue_image(
         self, uri: str, image: np.ndarray | bytes | str | Path, *, name: str = "", encoding: str = "jpeg"
     ) -> str:
         """Queues one image and gives its request id; see `InputQueue.enqueue_image`."""
-        return await self._queue(make_request(uri, {name: as_image(image, encoding)}))
+        return await self._queue(make_request(uri, {name: as_image(image, encoding)}, self._key))
 
     async def enqueue_many(self, requests: Iterable[tuple[str, Inputs]]) -> list[str]:
         """Queues pairs of uri and inputs and gives their request ids; see `InputQueue.enqueue_many`."""
         request_ids: list[str] = []
-        for chunk in chunked(make_request(uri, inputs) for uri, inputs in requests):
+        for chunk in chunked(make_request(uri, inputs, self._key) for uri, inputs in requests):
             pipeline = self._redis.pipeline(transaction=True)
             for request in chunk:
                 pipeline.execute_command(*request.command(self._stream))

@@ -15,6 +15,7 @@ from beam_serving.client.front_end import predict_over_http
 from beam_serving.client.output_queue import OutputQueue
 from beam_serving.client.place import NOTHING_YET, Limits, OldArguments, Place, failed_like_cluster_serving
 from beam_serving.client.requests import Inputs, Request, as_image, chunked, make_request, new_request_id
+from beam_serving.encryption.gcm import key_to_send_with
 from beam_serving.errors import QueueFullError, ResultError, ResultTimeoutError
 from beam_serving.wire.replies import Reply
 
@@ -28,6 +29,9 @@ class InputQueue:
 
     The URL may be one of sentinels or of a cluster, as docs/redis.md has it. With `rediss` it is TLS, and `ca_file`
     holds the certificates to trust, the system's where it is not given.
+
+    With `secret` and `salt`, which are those of the service's `data: encryption`, the inputs are encrypted. Uris,
+    names, types and shapes are not, and neither are results.
 
     A uri names a request; a later request of the same uri takes over its result.
 
@@ -45,8 +49,11 @@ class InputQueue:
         max_connections: int = 4,
         timeout_s: float = 5.0,
         ca_file: str | None = None,
+        secret: str | None = None,
+        salt: str | None = None,
         **old: Unpack[OldArguments],
     ) -> None:
+        self._key = key_to_send_with(secret, salt)
         limits = Limits(password=password, max_connections=max_connections, timeout_s=timeout_s, ca_file=ca_file)
         self._place = Place.at(url_or_host, port, stream, limits, **old)
         self._server = self._place.server
@@ -71,9 +78,11 @@ class InputQueue:
             ClientError: an image file cannot be read.
         """
         if not self._place.like_cluster_serving:
-            return self._queue(make_request(uri, inputs if only_input is None else {"": only_input, **inputs}))
+            return self._queue(
+                make_request(uri, inputs if only_input is None else {"": only_input, **inputs}, self._key)
+            )
         return self._queue(
-            make_arrow_request(uri, inputs if only_input is None else {ONLY_INPUT: only_input, **inputs})
+            make_arrow_request(uri, inputs if only_input is None else {ONLY_INPUT: only_input, **inputs}, self._key)
         )
 
     def enqueue_image(
@@ -87,7 +96,7 @@ class InputQueue:
             QueueFullError: Redis has no room; nothing was queued.
             ConnectError: Redis cannot be reached, or refuses us.
         """
-        return self._queue(make_request(uri, {name: as_image(image, encoding)}))
+        return self._queue(make_request(uri, {name: as_image(image, encoding)}, self._key))
 
     def enqueue_many(self, requests: Iterable[tuple[str, Inputs]]) -> list[str]:
         """Queues pairs of uri and inputs, many per round trip, and gives their request ids.
@@ -97,7 +106,7 @@ class InputQueue:
             ConnectError: Redis cannot be reached, or refuses us.
         """
         request_ids: list[str] = []
-        for chunk in chunked(make_request(uri, inputs) for uri, inputs in requests):
+        for chunk in chunked(make_request(uri, inputs, self._key) for uri, inputs in requests):
             self._queue_chunk(chunk, len(request_ids))
             request_ids += [request.request_id for request in chunk]
         return request_ids
@@ -116,6 +125,8 @@ class InputQueue:
         """
         inputs = inputs_of(request_data)
         if self._place.frontend_url is not None:
+            if self._key is not None:
+                raise TypeError("a request to a front end is not encrypted; leave secret and salt out")
             return predict_over_http(self._place.frontend_url, inputs, timeout)
         if self._results is None:
             self._results = OutputQueue(self._server.url, stream=self._stream, **self._limits)
@@ -131,7 +142,7 @@ class InputQueue:
 
     def data_to_b64(self, **inputs: Any) -> str:
         """Gives inputs as Cluster Serving 0.9 and later have them on the stream, in the field `data`."""
-        return data_to_b64(inputs).decode()
+        return data_to_b64(inputs, self._key).decode()
 
     def close(self) -> None:
         """Closes the connections."""

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from beam_serving.encryption.gcm import Key
 from beam_serving.errors import ClientError
 from beam_serving.records import Image
 from beam_serving.wire import native
+from beam_serving.wire.encrypted import seal_fields
 
 Input = np.ndarray | Sequence[Any] | bytes | Path | Image | float
 """One input: a tensor (an array or nested lists), or an image file (its bytes or its path)."""
@@ -33,8 +35,8 @@ class Request(NamedTuple):
         return ["XADD", stream, "*", *(part for pair in self.fields.items() for part in pair)]
 
 
-def make_request(uri: str, inputs: Inputs) -> Request:
-    """Gives a request in this project's own format, with a new request id.
+def make_request(uri: str, inputs: Inputs, key: Key | None = None) -> Request:
+    """Gives a request in this project's own format, with a new request id; with a `key` its inputs are encrypted.
 
     Raises:
         TypeError: an input is neither a tensor of numbers nor an image.
@@ -45,7 +47,8 @@ def make_request(uri: str, inputs: Inputs) -> Request:
         raise ValueError(f"request {uri!r} has no input")
     request_id = new_request_id()
     values = {name: as_input(name, value) for name, value in named.items()}
-    return Request(request_id, native.encode_request(encode_uri(uri), request_id.encode(), values))
+    fields = native.encode_request(encode_uri(uri), request_id.encode(), values)
+    return Request(request_id, fields if key is None else seal_fields(fields, key))
 
 
 def encode_uri(uri: str) -> bytes:

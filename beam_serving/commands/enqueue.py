@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from beam_serving.arguments import Parser
 from beam_serving.client import AsyncOutputQueue, InputQueue
 from beam_serving.commands.answers import Answer, failed, json_line, queue_arguments, table
 from beam_serving.commands.place import add_place, add_stream, settings_at, stream_at
+from beam_serving.config import Settings
 from beam_serving.connection import RedisAt
+from beam_serving.encryption.secrets import RECORDS, reason_not_to_use
 from beam_serving.errors import BeamServingError, ClientError, ConfigError, ConnectError, ResultTimeoutError
 
 _NO_LIMIT_S = 10.0 * 365 * 86_400
@@ -26,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     """Queues the files and gives the exit code: 1 when one of those waited for has no result.
 
     Raises:
-        ConfigError: a file is not there, or two have the same uri; nothing was queued.
+        ConfigError: a file is not there, two have the same uri, or the secret is missing; nothing was queued.
         BeamServingError: Redis does not answer or has no room, or a file cannot be read.
     """
     given = _parser().parse_args(arguments)
@@ -35,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     stream, at = stream_at(given, settings), RedisAt.of(settings)
     with at.reachable():
         queue = queue_arguments(at, stream)
-    requests = _queued(files, queue)
+    requests = _queued(files, {**queue, **_secret(settings)})
     if given.wait:
         answers = asyncio.run(_collected(requests, queue, given))
         if not given.json:
@@ -77,6 +80,16 @@ def _queued(files: Mapping[str, Path], queue: Mapping[str, Any]) -> dict[str, st
             return dict(zip(files, requests.enqueue_many(bar), strict=True))
     except OSError as err:
         raise BeamServingError(f"{err.filename}: cannot be read ({err.strerror})") from err
+
+
+def _secret(settings: Settings) -> dict[str, str]:
+    """Gives what the requests of a service that takes encrypted ones are encrypted with."""
+    if settings.data.encryption == "none":
+        return {}
+    secret = RECORDS.read(settings.data.secret_file)
+    if reason := reason_not_to_use(secret):
+        raise ConfigError(f"{reason}; {RECORDS}")
+    return asdict(secret)
 
 
 async def _collected(

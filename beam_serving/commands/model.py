@@ -1,4 +1,4 @@
-"""Models on the command line: what a directory holds, what runs it and how fast."""
+"""Models on the command line: what a directory holds, what runs it and how fast; an encrypted copy of it."""
 
 from __future__ import annotations
 
@@ -11,32 +11,74 @@ from pathlib import Path
 from typing import Any
 
 from beam_serving.arguments import Parser
+from beam_serving.commands.encrypt_model import encrypt_model
+from beam_serving.encryption.secrets import MODEL
 from beam_serving.errors import ConfigError, ModelError
 from beam_serving.models.base import LoadedModel, ModelOptions, TensorSpec, describe, type_name, zeros
 from beam_serving.models.batches import warm_up
-from beam_serving.models.detect import ModelFiles, find_model
+from beam_serving.models.detect import ModelFiles
+from beam_serving.models.encrypted import look_at, opened_model
 from beam_serving.models.formats import ENGINES, format_of
 from beam_serving.models.loading import load
 
 _BATCH_SIZES = (1, 8)
 _TRIAL_S = 0.5
 _MOST_RUNS = 200
+_SECRET = f"file of two lines, secret and salt; else {MODEL.secret_variable} and {MODEL.salt_variable}"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs `model inspect` and gives the exit code.
+    """Runs `model inspect` or `model encrypt` and gives the exit code.
 
     Raises:
         ConfigError: the directory holds no model that can be served; the message is one line.
     """
+    given = _parser().parse_args(arguments)
+    try:
+        if given.action == "encrypt":
+            return _encrypt(given)
+        options = ModelOptions(
+            given.engine,
+            given.threads,
+            given.precision,
+            given.device,
+            given.shape,
+            encryption=given.encryption,
+            secret_file=given.secret_file,
+        )
+        about = inspect_model(given.directory, options)
+    except (ConfigError, ModelError) as err:
+        raise ConfigError("; ".join(line.strip() for line in str(err).splitlines())) from err
+    print(json.dumps(about) if given.json else table(about))
+    return 0
+
+
+def _encrypt(given: argparse.Namespace) -> int:
+    old_file = given.from_secret_file or given.secret_file
+    names = encrypt_model(
+        given.directory, given.out, ModelOptions(encryption=given.encryption, secret_file=old_file), given.secret_file
+    )
+    print(f"{given.out}: {len(names)} file{'s' * (len(names) > 1)} encrypted; serve it with model: encryption: gcm")
+    return 0
+
+
+def _parser() -> Parser:
     parser = Parser(
         prog="beam-serving model",
-        description="Look at a model as the service would load it.",
-        epilog="example:\n  python -m beam_serving model inspect my_model/ --shape 3,224,224",
+        description="Look at a model as the service would load it, or encrypt it.",
+        epilog="examples:\n  python -m beam_serving model inspect my_model/ --shape 3,224,224\n"
+        "  python -m beam_serving model encrypt my_model/ --out encrypted/",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    inspect = parser.add_subparsers(dest="action", required=True).add_parser(
+    actions = parser.add_subparsers(dest="action", required=True)
+    _add_inspect(actions)
+    _add_encrypt(actions)
+    return parser
+
+
+def _add_inspect(actions: Any) -> None:
+    inspect = actions.add_parser(
         "inspect",
         help="print a model's format, engine, inputs, outputs, size and speed",
         description="Load a model and print its format, engine, inputs, outputs, size on disk and speed.",
@@ -51,14 +93,31 @@ def main(arguments: Sequence[str]) -> int:
     inspect.add_argument("--precision", choices=("f32", "bf16", "int8"), default="f32", help="(%(default)s)")
     inspect.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(%(default)s)")
     inspect.add_argument("--threads", type=int, default=1, help="engine threads (%(default)s)")
-    given = parser.parse_args(arguments)
-    options = ModelOptions(given.engine, given.threads, given.precision, given.device, given.shape)
-    try:
-        about = inspect_model(given.directory, options)
-    except (ConfigError, ModelError) as err:
-        raise ConfigError("; ".join(line.strip() for line in str(err).splitlines())) from err
-    print(json.dumps(about) if given.json else table(about))
-    return 0
+    inspect.add_argument("--encryption", choices=("none", "gcm", "cbc"), default="none", help="(%(default)s)")
+    inspect.add_argument("--secret-file", metavar="FILE", help=_SECRET)
+
+
+def _add_encrypt(actions: Any) -> None:
+    encrypt = actions.add_parser(
+        "encrypt",
+        help="write an encrypted copy of a model's directory",
+        description="Write an encrypted copy of a model's directory, AES-GCM under a key of your secret.",
+        epilog="examples:\n  python -m beam_serving model encrypt my_model/ --out encrypted/ --secret-file secret.txt\n"
+        "  python -m beam_serving model encrypt old_model/ --out encrypted/ --from cbc --from-secret-file old.txt",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    encrypt.add_argument("directory", type=Path, help="directory with one model; it stays as it is")
+    encrypt.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory to write, a new one")
+    encrypt.add_argument("--secret-file", metavar="FILE", help=_SECRET)
+    encrypt.add_argument(
+        "--from",
+        dest="encryption",
+        choices=("none", "gcm", "cbc"),
+        default="none",
+        help="how the files are encrypted now; cbc is that of Cluster Serving (%(default)s)",
+    )
+    encrypt.add_argument("--from-secret-file", metavar="FILE", help="the secret that they are encrypted with now")
 
 
 def inspect_model(directory: Path, options: ModelOptions) -> dict[str, Any]:
@@ -68,11 +127,12 @@ def inspect_model(directory: Path, options: ModelOptions) -> dict[str, Any]:
         ModelLoadError: it cannot be loaded, or a trial inference failed.
         ModelError: it cannot run one of the batch sizes that are tried.
     """
-    files = find_model(directory, options.engine)
     started = time.perf_counter()
-    model = load(files, options)
+    with opened_model(directory, options) as found:
+        model = load(found, options)
     loaded_s = time.perf_counter() - started
     warm_up(model)
+    files = look_at(directory, options)
     sizes = {str(path.relative_to(directory)): path.stat().st_size for path in _files_of(files)}
     return {
         "directory": str(directory),

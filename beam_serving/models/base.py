@@ -53,7 +53,8 @@ class ModelOptions:
     of engine threads, 0 for the engine's choice or OMP_NUM_THREADS; `precision` is f32, bf16 or int8; `device` is
     cpu, cuda or auto (cuda where torch has one and can run the model). `input_names` are given to the inputs in the
     model's order; `output_names` are the outputs to serve, all of them when it is empty. Batches of `full_batch` rows
-    will come most: an engine may have a faster form for them.
+    will come most: an engine may have a faster form for them. `encryption` is none, gcm or cbc (see
+    `beam_serving.models.encrypted`), and `secret_file` holds the secret where the environment does not.
     """
 
     engine: str = "auto"
@@ -64,6 +65,8 @@ class ModelOptions:
     input_names: tuple[str, ...] = ()
     output_names: tuple[str, ...] = ()
     full_batch: int | None = None
+    encryption: str = "none"
+    secret_file: str | None = None
 
 
 def engine_threads(options: ModelOptions) -> int:

@@ -9,7 +9,7 @@ from apache_beam.ml.inference.base import ModelHandler
 
 from beam_serving.models.base import LoadedModel, ModelOptions
 from beam_serving.models.batches import UNNAMED, predict_batch
-from beam_serving.models.detect import find_model
+from beam_serving.models.encrypted import opened_model
 from beam_serving.models.loading import load
 
 ModelInput = np.ndarray | Mapping[str, np.ndarray]
@@ -42,7 +42,8 @@ class DirectoryModelHandler(ModelHandler[ModelInput, Prediction, LoadedModel]):
         Raises:
             ModelLoadError: the directory does not hold one model that can be served.
         """
-        return load(find_model(self._directory, self._options.engine), self._options)
+        with opened_model(self._directory, self._options) as files:
+            return load(files, self._options)
 
     def run_inference(
         self, batch: Sequence[ModelInput], model: LoadedModel, inference_args: dict[str, Any] | None = None

@@ -15,7 +15,7 @@ from beam_serving.errors import ModelLoadError
 from beam_serving.models.base import STRING, LoadedModel, ModelOptions
 from beam_serving.models.batch_size import best_batch_size
 from beam_serving.models.batches import warm_up
-from beam_serving.models.detect import find_model
+from beam_serving.models.encrypted import opened_model
 from beam_serving.models.loading import load
 from beam_serving.stats import stats_of_process
 
@@ -59,9 +59,9 @@ class SharedModel:
         return self.acquire().batch_size if self._batch_size is None else self._batch_size
 
     def _load(self) -> WorkerModel:
-        files = find_model(self._directory, self._options.engine)
-        batch_size = self._batch_size or best_batch_size(load(files, self._options))
-        model = load(files, dataclasses.replace(self._options, full_batch=batch_size))
+        with opened_model(self._directory, self._options) as files:
+            batch_size = self._batch_size or best_batch_size(load(files, self._options))
+            model = load(files, dataclasses.replace(self._options, full_batch=batch_size))
         warm_up(model, batch_size)
         if batch_size > 1:
             warm_up(model, 1)

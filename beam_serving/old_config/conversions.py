@@ -49,15 +49,27 @@ def unused(reason: str, *harmless: Any) -> Convert:
     return convert
 
 
-def refused(what: str, remedy: str) -> Convert:
-    """Gives the conversion of a switch that must be off."""
+def encrypted_model(value: Any, _: Old) -> Outcome:
+    """Takes the files of a model that are encrypted as the old servers wanted them."""
+    if not is_on(value):
+        return Outcome({"model.encryption": "none"})
+    remark = (
+        "the hash model_secured in Redis is not read: put its secret and salt into BEAM_SERVING_MODEL_SECRET and "
+        "BEAM_SERVING_MODEL_SALT, or a file for model: secret_file; AES-CBC shows no tampering: "
+        "beam-serving model encrypt --from cbc makes files for model: encryption: gcm"
+    )
+    return Outcome({"model.encryption": "cbc"}, remark, warns=True)
 
-    def convert(value: Any, _: Old) -> Outcome:
-        if is_on(value):
-            raise ValueError(f"{what} are not served yet; wants false, {remedy}")
-        return Outcome({}, "off, as it always is here")
 
-    return convert
+def encrypted_records(value: Any, _: Old) -> Outcome:
+    """Takes encrypted images, and tensors in clear beside them, as the old servers did."""
+    if not is_on(value):
+        return Outcome({"data.encryption": "none"})
+    remark = (
+        "the key that all old servers had built in is refused: choose a secret and a salt, for the clients and for "
+        "BEAM_SERVING_RECORD_SECRET and BEAM_SERVING_RECORD_SALT, or a file for data: secret_file"
+    )
+    return Outcome({"data.encryption": "images"}, remark, warns=True)
 
 
 def service_name(value: Any, _: Old) -> Outcome:

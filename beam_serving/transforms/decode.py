@@ -18,6 +18,7 @@ from beam_serving.stats import stats_of_process
 from beam_serving.transforms.image import ImageRules, tensor_of_image
 from beam_serving.transforms.rows import Rows
 from beam_serving.wire import Limits, decode_request, identify
+from beam_serving.wire.encrypted import NOT_ENCRYPTED, RecordEncryption
 
 _log = logging.getLogger(__name__)
 REFUSED = "refused"
@@ -128,13 +129,20 @@ class Decode(beam.PTransform[Any, Any]):
 
     An entry that was delivered more than `max_deliveries` times is given up: its error result is also a dead letter.
     Images of one poll are decoded side by side into arrays of `batch_size` rows, so that they need not be stacked.
+    The secret of encrypted records is read where a worker starts.
     """
 
     def __init__(
-        self, model: SharedModel, rules: ImageRules, limits: Limits, max_deliveries: int, batch_size: int
+        self,
+        model: SharedModel,
+        rules: ImageRules,
+        limits: Limits,
+        max_deliveries: int,
+        batch_size: int,
+        encryption: RecordEncryption = NOT_ENCRYPTED,
     ) -> None:
         super().__init__()
-        self._step = _DecodeFn(model, rules, limits, max_deliveries, batch_size)
+        self._step = _DecodeFn(model, rules, limits, max_deliveries, batch_size, encryption)
 
     def expand(self, entries: beam.PCollection[Entry | Flush]) -> Any:  # two collections, which Beam has no type for
         return entries | "Decode" >> beam.ParDo(self._step).with_outputs(REFUSED, main="examples")
@@ -142,8 +150,15 @@ class Decode(beam.PTransform[Any, Any]):
 
 class _DecodeFn(beam.DoFn):
     def __init__(
-        self, model: SharedModel, rules: ImageRules, limits: Limits, max_deliveries: int, batch_size: int
+        self,
+        model: SharedModel,
+        rules: ImageRules,
+        limits: Limits,
+        max_deliveries: int,
+        batch_size: int,
+        encryption: RecordEncryption,
     ) -> None:
+        self._encryption = encryption
         self._batch_size = batch_size
         self._model = model
         self._rules = rules
@@ -153,6 +168,7 @@ class _DecodeFn(beam.DoFn):
     def setup(self) -> None:
         self._inputs = self._model.acquire().model.inputs
         self._rows = _rows_of(self._inputs, self._batch_size)
+        self._opening = self._encryption.opening()
         self._stats = stats_of_process()
 
     def process(self, entry: Entry | Flush) -> Iterable[Example | Flush | _Refused]:
@@ -164,7 +180,7 @@ class _DecodeFn(beam.DoFn):
         if entry.deliveries > self._max_deliveries:
             return self._give_up(entry)
         try:
-            payload = decode_request(entry.fields, self._limits)
+            payload = decode_request(entry.fields, self._limits, self._opening)
             tensors = tensors_for(payload, self._inputs, self._rules, self._rows)
         except RequestError as err:
             return self._refuse(entry, str(err))

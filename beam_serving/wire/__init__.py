@@ -4,6 +4,8 @@
     field `data`                       ARROW    Cluster Serving 0.9 and later  beam_serving.wire.arrow
     fields `image:...`, `tensor:...`   NATIVE   this project's clients         beam_serving.wire.native
 
+Encrypted requests have the same forms (beam_serving.wire.encrypted).
+
 Everything here is a pure function from bytes to values or back. Whatever the bytes are, decoding gives a value or
 raises RequestError: no code in a request is ever run, and no uri is ever opened.
 """
@@ -17,9 +19,18 @@ from beam_serving.errors import RequestError
 from beam_serving.records import Answer, Failure, Generation, Image, Payload, Result
 from beam_serving.servers.address import hash_tag
 from beam_serving.wire import arrow, image, instances, native
+from beam_serving.wire.encrypted import CIPHER, Opening, decode_encrypted
 from beam_serving.wire.limits import DEFAULT_LIMITS, Limits, check_entry, quote
 
-__all__ = ["DEFAULT_LIMITS", "Identity", "Limits", "decode_request", "encode_result", "identify", "result_key"]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "Identity",
+    "Limits",
+    "decode_request",
+    "encode_result",
+    "identify",
+    "result_key",
+]
 
 _MAX_ERROR_CHARS = 2000
 
@@ -35,15 +46,22 @@ class Identity(NamedTuple):
     request_id: bytes
 
 
-def decode_request(fields: Mapping[bytes, bytes], limits: Limits = DEFAULT_LIMITS) -> Payload:
+def decode_request(
+    fields: Mapping[bytes, bytes], limits: Limits = DEFAULT_LIMITS, opening: Opening | None = None
+) -> Payload:
     """Reads the fields of a stream entry of any generation. Native tensors are views on the bytes of their field.
+
+    `opening` decrypts, where the service takes encrypted requests.
 
     Raises:
         RequestError: the message begins with the request's uri and says what came and what is wanted.
     """
     try:
         uri = check_entry(fields, limits)
-        inputs, generation = _decode_inputs(fields, limits)
+        if opening is not None or CIPHER in fields:
+            inputs, generation = decode_encrypted(fields, limits, opening, _decode_inputs)
+        else:
+            inputs, generation = _decode_inputs(fields, limits)
         request_id = fields.get(b"id", b"")
         if len(request_id) > limits.max_name_bytes:
             raise RequestError(f"field 'id' is {len(request_id)} bytes, at most {limits.max_name_bytes} are served")

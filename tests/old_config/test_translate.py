@@ -194,7 +194,8 @@ def test_every_nested_key_is_understood(name: str) -> None:
         ("redisSecureEnabled: false", {}, ""),
         ("redisSecureTrustStorePath: a.jks", {}, ""),
         ("redisSecureTrustStorePassword: a", {}, ""),
-        ("modelEncrypted: false", {}, ""),
+        ("modelEncrypted: false", {"model.encryption": "none"}, ""),
+        ("recordEncrypted: off", {"data.encryption": "none"}, ""),
     ],
 )
 def test_a_value_is_converted_or_the_reason_why_not_is_given(text: str, new: dict[str, Any], warned: str) -> None:
@@ -259,8 +260,8 @@ def test_where_nothing_was_asked_for_results_are_what_the_old_servers_sent(
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("modelEncrypted: true", "encrypted models are not served yet; wants false, with the model decrypted on disk"),
-        ("recordEncrypted: yes", "encrypted records are not served yet; wants false, with TLS to Redis instead"),
+        ("modelEncrypted: maybe", "wants true or false"),
+        ("recordEncrypted: 2", "wants true or false"),
         ("queueUsed: kafka", "wants redis: no other queue is served"),
         ("postProcessing: best(3)", "wants topN(n) or pickTopN(n) with n from 1"),
         ("postProcessing: topN(0)", "wants topN(n) or pickTopN(n) with n from 1"),

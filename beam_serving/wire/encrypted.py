@@ -1,0 +1,113 @@
+"""Encrypted requests: AES-GCM, inside the formats that they have anyway.
+
+    native           field `cipher` = `aes-gcm`; each value of `image:<name>` and `tensor:<name>` is sealed, and bound to
+                     the names and facts beside it (docs/protocol.md)
+    image, arrow     the bytes of each image are sealed; tensors and texts cannot be
+
+In the formats of Cluster Serving that is what its servers took with `recordEncrypted`. Sealed is IV, ciphertext and tag
+(`beam_serving.encryption`). Results are never encrypted.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from beam_serving.encryption.gcm import Key, key_of
+from beam_serving.encryption.secrets import RECORDS
+from beam_serving.errors import RequestError
+from beam_serving.records import Generation, Image
+from beam_serving.wire.limits import Limits, quote, subject
+
+CIPHER = b"cipher"
+AES_GCM = b"aes-gcm"
+
+Inputs = dict[str, Image | np.ndarray]
+DecodeInputs = Callable[[Mapping[bytes, bytes], Limits], tuple[Inputs, Generation]]
+
+_SEALED = (b"image:", b"tensor:")
+_CONTEXT = b"beam-serving request 1"
+
+
+class Opening(NamedTuple):
+    """What opens encrypted requests. With `everything`, a request with anything in clear is refused."""
+
+    key: Key
+    everything: bool
+
+
+class RecordEncryption(NamedTuple):
+    """What the configuration says of encrypted requests: `none`, `images` or `all`, and where the secret is."""
+
+    wanted: str = "none"
+    secret_file: str | None = None
+
+    def opening(self) -> Opening | None:
+        """Reads the secret, where there is something to open.
+
+        Raises:
+            ConfigError: the secret is missing.
+        """
+        if self.wanted == "none":
+            return None
+        return Opening(key_of(RECORDS.read(self.secret_file)), self.wanted == "all")
+
+
+NOT_ENCRYPTED = RecordEncryption()
+
+
+def seal_fields(fields: Mapping[bytes, bytes], key: Key) -> dict[bytes, bytes]:
+    """Gives the fields of a native request with its values sealed."""
+    sealed = {
+        name: key.seal(value, _context(fields, name)) if name.startswith(_SEALED) else value
+        for name, value in fields.items()
+    }
+    return {**sealed, CIPHER: AES_GCM}
+
+
+def decode_encrypted(
+    fields: Mapping[bytes, bytes], limits: Limits, opening: Opening | None, decode_inputs: DecodeInputs
+) -> tuple[Inputs, Generation]:
+    """Gives the inputs of a request that is encrypted, or that comes where such are wanted.
+
+    Raises:
+        RequestError: a value cannot be opened, is in clear and must not be, or there is no key.
+    """
+    if opening is None:
+        raise RequestError("it is encrypted, and this service has no key; send it in clear, or set data: encryption")
+    if CIPHER in fields and fields.keys().isdisjoint((b"image", b"data")):
+        return decode_inputs(_opened_fields(fields, opening.key), limits)
+    inputs, generation = decode_inputs(fields, limits)
+    for name, value in inputs.items():
+        if isinstance(value, Image) and generation is not Generation.NATIVE:
+            inputs[name] = Image(_opened(value.encoded, b"", name, opening.key))
+        elif isinstance(value, Image) or opening.everything:
+            what = "image" if isinstance(value, Image) else "tensor"
+            raise RequestError(f"{subject(name)}{what} is in clear, this service takes encrypted ones only")
+    return inputs, generation
+
+
+def _opened_fields(fields: Mapping[bytes, bytes], key: Key) -> dict[bytes, bytes]:
+    if fields[CIPHER] != AES_GCM:
+        raise RequestError(f"cipher is {quote(fields[CIPHER])}, wanted is {quote(AES_GCM)}")
+    return {
+        name: _opened(value, _context(fields, name), name.partition(b":")[2], key)
+        if name.startswith(_SEALED)
+        else value
+        for name, value in fields.items()
+    }
+
+
+def _opened(sealed: bytes, context: bytes, name: bytes | str, key: Key) -> bytes:
+    try:
+        return key.open(sealed, context)
+    except ValueError as err:
+        raise RequestError(f"{subject(name)}payload {err}") from err
+
+
+def _context(fields: Mapping[bytes, bytes], name: bytes) -> bytes:
+    """Gives what a sealed value belongs to: moved to another request, name, type or shape it does not open."""
+    suffix = name.partition(b":")[2]
+    facts = (_CONTEXT, fields.get(b"uri", b""), fields.get(b"id", b""), name)
+    layout = (fields.get(b"dtype:" + suffix, b""), fields.get(b"shape:" + suffix, b""))
+    return b"".join(len(fact).to_bytes(4, "big") + fact for fact in (*facts, *layout))

@@ -1,0 +1,153 @@
+"""Encrypted requests in every format, and what is refused of them."""
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from beam_serving.encryption.gcm import Key
+from beam_serving.errors import ConfigError, RequestError
+from beam_serving.records import Generation, Image
+from beam_serving.wire import DEFAULT_LIMITS, Limits, decode_request, native
+from beam_serving.wire.encrypted import NOT_ENCRYPTED, Opening, RecordEncryption, seal_fields
+from tests.old_clients import arrow_data, tensor_column
+
+KEY = Key(b"k" * 16)
+ALL, IMAGES = Opening(KEY, everything=True), Opening(KEY, everything=False)
+FILE = b"\xff\xd8 a file"
+NOT_OPENED = "payload cannot be decrypted: another secret or salt, or it was changed on the way"
+
+
+def plain(**inputs: Image | np.ndarray) -> dict[bytes, bytes]:
+    return native.encode_request(b"a", b"i", inputs or {"x": np.arange(3, dtype=np.float32), "y": Image(FILE)})
+
+
+def refusal(fields: Mapping[bytes, bytes], opening: Opening | None, limits: Limits = DEFAULT_LIMITS) -> str:
+    with pytest.raises(RequestError) as caught:
+        decode_request(fields, limits, opening)
+    return str(caught.value)
+
+
+def image_request(file: bytes) -> dict[bytes, bytes]:
+    return {b"uri": b"a", b"image": base64.b64encode(file)}
+
+
+def arrow_request(**columns: Any) -> dict[bytes, bytes]:
+    return {b"uri": b"a", b"data": arrow_data(**columns).encode()}
+
+
+def text_column(file: bytes) -> pa.Array:
+    return pa.array([base64.b64encode(file).decode()])
+
+
+@given(
+    st.dictionaries(st.text(max_size=5), arrays.arrays(np.float32, arrays.array_shapes()), min_size=1, max_size=3),
+    st.binary(min_size=1, max_size=20),
+    st.binary(max_size=20),
+)
+def test_a_native_request_opens_to_what_was_sent(inputs: dict[str, np.ndarray], uri: bytes, request_id: bytes) -> None:
+    sealed = seal_fields(native.encode_request(uri, request_id, inputs), KEY)
+    for opening in (ALL, IMAGES):
+        payload = decode_request(sealed, DEFAULT_LIMITS, opening)
+        assert (payload.uri, payload.request_id, payload.generation) == (uri, request_id, Generation.NATIVE)
+        for name, value in inputs.items():
+            np.testing.assert_array_equal(payload.inputs[name], value)  # type: ignore[arg-type]
+
+
+def test_only_values_are_sealed_and_no_two_are_alike() -> None:
+    first, second = seal_fields(plain(), KEY), seal_fields(plain(), KEY)
+    assert first[b"cipher"] == b"aes-gcm"
+    changed = {name for name in first if first[name] != second[name]}
+    assert changed == {b"tensor:x", b"image:y"}
+    assert FILE not in first[b"image:y"]
+
+
+@pytest.mark.parametrize("field", [b"uri", b"id", b"dtype:x", b"shape:x"])
+def test_a_value_does_not_open_beside_other_facts(field: bytes) -> None:
+    other = {b"uri": b"b", b"id": b"j", b"dtype:x": b"int32", b"shape:x": b"3,1"}
+    sealed = {**seal_fields(plain(x=np.zeros(3, np.float32)), KEY), field: other[field]}
+    uri = other[field].decode() if field == b"uri" else "a"
+    assert refusal(sealed, ALL) == f"request '{uri}': input 'x': {NOT_OPENED}"
+
+
+def test_a_value_does_not_open_under_another_name() -> None:
+    sealed = seal_fields(plain(x=np.zeros(3, np.float32), y=np.ones(3, np.float32)), KEY)
+    sealed[b"tensor:x"], sealed[b"tensor:y"] = sealed[b"tensor:y"], sealed[b"tensor:x"]
+    assert refusal(sealed, ALL) == f"request 'a': input 'x': {NOT_OPENED}"
+
+
+@pytest.mark.parametrize("size", [1, 27])
+def test_a_value_that_is_cut_off_is_refused(size: int) -> None:
+    sealed = seal_fields(plain(x=np.zeros(3, np.float32)), KEY)
+    said = f"request 'a': input 'x': payload is {size} bytes, wanted are at least 28: 12 of IV, "
+    assert refusal({**sealed, b"tensor:x": sealed[b"tensor:x"][:size]}, ALL).startswith(said)
+    assert refusal({**sealed, b"tensor:x": sealed[b"tensor:x"][:-1]}, ALL) == f"request 'a': input 'x': {NOT_OPENED}"
+
+
+def test_another_key_is_refused() -> None:
+    assert refusal(seal_fields(plain(), Key(b"K" * 16)), ALL) == f"request 'a': input 'x': {NOT_OPENED}"
+
+
+def test_what_is_too_large_is_refused_before_it_is_opened() -> None:
+    huge = {**seal_fields(plain(), KEY), b"tensor:x": bytes(2000)}
+    assert refusal(huge, ALL, Limits(max_payload_bytes=1000)).endswith("bytes, at most 1000 are served")
+
+
+def test_an_encrypted_request_to_a_service_without_a_key_is_told_so() -> None:
+    said = "request 'a': it is encrypted, and this service has no key; send it in clear, or set data: encryption"
+    assert refusal(seal_fields(plain(), KEY), None) == said
+
+
+def test_another_cipher_is_refused() -> None:
+    said = "request 'a': cipher is 'rot13', wanted is 'aes-gcm'"
+    assert refusal({**seal_fields(plain(), KEY), b"cipher": b"rot13"}, ALL) == said
+
+
+@pytest.mark.parametrize("opening", [ALL, IMAGES])
+def test_images_of_older_clients_open(opening: Opening) -> None:
+    sealed = KEY.seal(FILE)
+    body = json.dumps({"instances": [{"x": base64.b64encode(sealed).decode()}]}).encode()
+    for fields in (
+        image_request(sealed),
+        arrow_request(x=text_column(sealed)),
+        {b"uri": b"a", b"data": body, b"serde": b"stream"},
+    ):
+        assert list(decode_request(fields, DEFAULT_LIMITS, opening).inputs.values()) == [Image(FILE)]
+
+
+@pytest.mark.parametrize("opening", [ALL, IMAGES])
+def test_images_of_older_clients_in_clear_are_refused(opening: Opening) -> None:
+    file = FILE * 4
+    assert refusal(image_request(file), opening) == f"request 'a': {NOT_OPENED}"
+    assert refusal(arrow_request(x=text_column(file)), opening) == f"request 'a': input 'x': {NOT_OPENED}"
+
+
+def test_tensors_in_clear_are_taken_beside_encrypted_images_only_where_the_service_says_so() -> None:
+    tensor = np.arange(3, dtype=np.float32)
+    said = "request 'a': input 'x': tensor is in clear, this service takes encrypted ones only"
+    for fields in (plain(x=tensor), arrow_request(x=tensor_column(tensor))):
+        np.testing.assert_array_equal(decode_request(fields, DEFAULT_LIMITS, IMAGES).inputs["x"], tensor)  # type: ignore[arg-type]
+        assert refusal(fields, ALL) == said
+
+
+@pytest.mark.parametrize("opening", [ALL, IMAGES])
+def test_a_native_image_in_clear_is_refused(opening: Opening) -> None:
+    said = "request 'a': input 'y': image is in clear, this service takes encrypted ones only"
+    assert refusal(plain(y=Image(FILE)), opening) == said
+
+
+def test_the_secret_is_read_only_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BEAM_SERVING_RECORD_SECRET", raising=False)
+    assert NOT_ENCRYPTED.opening() is None
+    with pytest.raises(ConfigError, match="^secret for decryption is missing; set BEAM_SERVING_RECORD_SECRET and "):
+        RecordEncryption("all").opening()
+    monkeypatch.setenv("BEAM_SERVING_RECORD_SECRET", "a secret")
+    monkeypatch.setenv("BEAM_SERVING_RECORD_SALT", "a salt")
+    assert [RecordEncryption(wanted).opening().everything for wanted in ("images", "all")] == [False, True]  # type: ignore[union-attr]
