@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from beam_serving.config import Settings
 from beam_serving.connection import RedisAt, backoff, check, fatal
+from beam_serving.encryption.records import RecordEncryption
 from beam_serving.errors import ConfigError, ConnectError, UnreachableError
 from beam_serving.io.group import Group
 from beam_serving.io.stop import STOP
@@ -19,7 +20,6 @@ from beam_serving.models.base import ModelOptions
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.encrypted import look_at
 from beam_serving.models.labels import check_labels, read_labels
-from beam_serving.wire.encrypted import RecordEncryption
 
 _log = logging.getLogger(__name__)
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")

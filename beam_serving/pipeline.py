@@ -12,6 +12,7 @@ import apache_beam as beam
 
 from beam_serving.config import Settings
 from beam_serving.connection import RedisAt
+from beam_serving.encryption.records import RecordEncryption
 from beam_serving.io.consumer import Reading
 from beam_serving.io.sink import WriteToRedis
 from beam_serving.io.source import ReadFromRedisStream
@@ -21,7 +22,6 @@ from beam_serving.models.shared import SharedModel
 from beam_serving.post_processing import PostProcessing
 from beam_serving.transforms import Batch, Decode, ImageRules, Infer, TopN
 from beam_serving.wire import Limits
-from beam_serving.wire.encrypted import RecordEncryption
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import apache_beam as beam
 import numpy as np
 from apache_beam import pvalue
 
+from beam_serving.encryption.records import NOT_ENCRYPTED, RecordEncryption
 from beam_serving.errors import RequestError
 from beam_serving.models.base import STRING, TensorSpec, type_name
 from beam_serving.models.shared import SharedModel
@@ -18,7 +19,6 @@ from beam_serving.stats import stats_of_process
 from beam_serving.transforms.image import ImageRules, tensor_of_image
 from beam_serving.transforms.rows import Rows
 from beam_serving.wire import Limits, decode_request, identify
-from beam_serving.wire.encrypted import NOT_ENCRYPTED, RecordEncryption
 
 _log = logging.getLogger(__name__)
 REFUSED = "refused"

@@ -15,11 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from beam_serving.encryption.records import Opening
 from beam_serving.errors import RequestError
 from beam_serving.records import Answer, Failure, Generation, Image, Payload, Result
 from beam_serving.servers.address import hash_tag
 from beam_serving.wire import arrow, image, instances, native
-from beam_serving.wire.encrypted import CIPHER, Opening, decode_encrypted
+from beam_serving.wire.encrypted import CIPHER, decode_encrypted
 from beam_serving.wire.limits import DEFAULT_LIMITS, Limits, check_entry, quote
 
 __all__ = [

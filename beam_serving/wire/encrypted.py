@@ -1,20 +1,19 @@
 """Encrypted requests: AES-GCM, inside the formats that they have anyway.
 
-    native           field `cipher` = `aes-gcm`; each value of `image:<name>` and `tensor:<name>` is sealed, and bound to
-                     the names and facts beside it (docs/protocol.md)
-    image, arrow     the bytes of each image are sealed; tensors and texts cannot be
+    native          field `cipher` = `aes-gcm`; each value of `image:<name>` and `tensor:<name>` is sealed, and bound to
+                    the names and facts beside it (docs/protocol.md)
+    image, arrow    the bytes of each image are sealed; tensors and texts cannot be
 
 In the formats of Cluster Serving that is what its servers took with `recordEncrypted`. Sealed is IV, ciphertext and tag
 (`beam_serving.encryption`). Results are never encrypted.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import numpy as np
 
-from beam_serving.encryption.gcm import Key, key_of
-from beam_serving.encryption.secrets import RECORDS
+from beam_serving.encryption.gcm import Key
+from beam_serving.encryption.records import Opening
 from beam_serving.errors import RequestError
 from beam_serving.records import Generation, Image
 from beam_serving.wire.limits import Limits, quote, subject
@@ -27,33 +26,6 @@ DecodeInputs = Callable[[Mapping[bytes, bytes], Limits], tuple[Inputs, Generatio
 
 _SEALED = (b"image:", b"tensor:")
 _CONTEXT = b"beam-serving request 1"
-
-
-class Opening(NamedTuple):
-    """What opens encrypted requests. With `everything`, a request with anything in clear is refused."""
-
-    key: Key
-    everything: bool
-
-
-class RecordEncryption(NamedTuple):
-    """What the configuration says of encrypted requests: `none`, `images` or `all`, and where the secret is."""
-
-    wanted: str = "none"
-    secret_file: str | None = None
-
-    def opening(self) -> Opening | None:
-        """Reads the secret, where there is something to open.
-
-        Raises:
-            ConfigError: the secret is missing.
-        """
-        if self.wanted == "none":
-            return None
-        return Opening(key_of(RECORDS.read(self.secret_file)), self.wanted == "all")
-
-
-NOT_ENCRYPTED = RecordEncryption()
 
 
 def seal_fields(fields: Mapping[bytes, bytes], key: Key) -> dict[bytes, bytes]:

@@ -130,9 +130,9 @@ def test_migrate_to_another_folder_keeps_what_paths_lead_to(old: Path, tmp_path:
 
 
 def test_migrate_writes_nothing_where_the_file_does_not_load(old: Path, capsys: Captured) -> None:
-    old.write_text("modelPath: m\nmodelEncrypted: true\n", encoding="utf-8")
+    old.write_text("modelPath: m\nmodelEncrypted: maybe\n", encoding="utf-8")
     assert run("migrate", old, "-o", old.with_name("new.yaml")) == 2
-    assert capsys.readouterr().err.startswith(f"error: {old}:2: modelEncrypted: encrypted models are not served yet; ")
+    assert capsys.readouterr().err.startswith(f"error: {old}:2: modelEncrypted: wants true or false")
     assert not old.with_name("new.yaml").exists()
 
 

@@ -115,12 +115,12 @@ def test_every_changed_or_missing_byte_of_a_file_is_an_error(tmp_path: Path) -> 
 
 def test_the_errors_of_a_file_tell_a_wrong_key_from_a_change(tmp_path: Path) -> None:
     sealed = sealed_file(tmp_path, b"weights")
-    with pytest.raises(ValueError, match="^cannot be decrypted: it has another secret, salt or file name$"):
+    with pytest.raises(ValueError, match=r"^cannot be decrypted: it has another secret, salt or file name$"):
         opened_file(sealed, key=Key(b"K" * 16))
-    with pytest.raises(ValueError, match="^cannot be decrypted: it has another secret, salt or file name$"):
+    with pytest.raises(ValueError, match=r"^cannot be decrypted: it has another secret, salt or file name$"):
         opened_file(sealed, name="other.bin")
     sealed.write_bytes(sealed.read_bytes()[:-1])
-    with pytest.raises(ValueError, match="^was changed or cut off after it was encrypted$"):
+    with pytest.raises(ValueError, match=r"^was changed or cut off after it was encrypted$"):
         opened_file(sealed)
 
 

@@ -330,3 +330,30 @@ def test_an_old_key_in_a_new_file_is_refused_with_its_new_name() -> None:
 def test_a_section_that_is_none_is_a_mistake_in_an_old_file_too() -> None:
     (said,) = mistakes("modelPath: m\ndata: 5\n")
     assert said == "config.yaml:2: data: Input should be a valid dictionary or instance of Data (got 5)"
+
+
+@pytest.mark.parametrize(
+    "text", ["modelEncrypted: true", "model: {model_encrypted: yes}", "secure: {model_encrypted: on}"]
+)
+def test_an_encrypted_model_is_served_and_the_rest_is_told(text: str) -> None:
+    translation = translation_of(text)
+    (entry,) = [entry for entry in translation.entries if "ncrypted" in entry.key]
+    assert entry.new == {"model.encryption": "cbc"}
+    assert entry.warns
+    assert entry.remark == (
+        "the hash model_secured in Redis is not read: put its secret and salt into BEAM_SERVING_MODEL_SECRET and "
+        "BEAM_SERVING_MODEL_SALT, or a file for model: secret_file; AES-CBC shows no tampering: "
+        "beam-serving model encrypt --from cbc makes files for model: encryption: gcm"
+    )
+
+
+@pytest.mark.parametrize("text", ["recordEncrypted: true", "secure: {record_encrypted: 'yes'}"])
+def test_encrypted_records_are_served_and_the_rest_is_told(text: str) -> None:
+    translation = translation_of(text)
+    (entry,) = [entry for entry in translation.entries if "ncrypted" in entry.key]
+    assert entry.new == {"data.encryption": "images"}
+    assert entry.warns
+    assert entry.remark == (
+        "the key that all old servers had built in is refused: choose a secret and a salt, for the clients and for "
+        "BEAM_SERVING_RECORD_SECRET and BEAM_SERVING_RECORD_SALT, or a file for data: secret_file"
+    )

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from beam_serving.encryption.gcm import Key
+from beam_serving.encryption.records import NOT_ENCRYPTED, Opening, RecordEncryption
 from beam_serving.errors import ConfigError, RequestError
 from beam_serving.records import Generation, Image
 from beam_serving.wire import DEFAULT_LIMITS, Limits, decode_request, native
-from beam_serving.wire.encrypted import NOT_ENCRYPTED, Opening, RecordEncryption, seal_fields
+from beam_serving.wire.encrypted import seal_fields
 from tests.old_clients import arrow_data, tensor_column
 
 KEY = Key(b"k" * 16)
@@ -146,7 +147,7 @@ def test_a_native_image_in_clear_is_refused(opening: Opening) -> None:
 def test_the_secret_is_read_only_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BEAM_SERVING_RECORD_SECRET", raising=False)
     assert NOT_ENCRYPTED.opening() is None
-    with pytest.raises(ConfigError, match="^secret for decryption is missing; set BEAM_SERVING_RECORD_SECRET and "):
+    with pytest.raises(ConfigError, match=r"^secret for decryption is missing; set BEAM_SERVING_RECORD_SECRET and "):
         RecordEncryption("all").opening()
     monkeypatch.setenv("BEAM_SERVING_RECORD_SECRET", "a secret")
     monkeypatch.setenv("BEAM_SERVING_RECORD_SALT", "a salt")

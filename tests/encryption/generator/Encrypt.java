@@ -15,8 +15,8 @@ import javax.crypto.spec.SecretKeySpec;
  * Encrypts as Cluster Serving's JVM did, with javax.crypto alone; nothing of its code is here. A program of one file:
  *
  *   java Encrypt.java answers > ../fixtures/known_answers.json
- *   java Encrypt.java cbc SECRET SALT PLAIN_FILE ENCRYPTED_FILE     an encrypted model file
- *   java Encrypt.java gcm SECRET SALT PLAIN_FILE ENCRYPTED_FILE     the bytes of an encrypted image
+ *   java Encrypt.java cbc SECRET SALT PLAIN_FOLDER ENCRYPTED_FOLDER   the encrypted files of a model
+ *   java Encrypt.java gcm SECRET SALT PLAIN_FILE ENCRYPTED_FILE       the bytes of an encrypted image
  *   java Encrypt.java open SECRET SALT CONTEXT_HEX SEALED_FILE PLAIN_FILE
  */
 public class Encrypt {
@@ -25,13 +25,19 @@ public class Encrypt {
     public static void main(String[] arguments) throws Exception {
         switch (arguments[0]) {
             case "answers" -> answers();
-            case "cbc" -> Files.write(Path.of(arguments[4]), cbc(key(arguments[1], arguments[2]), random(16),
-                Files.readAllBytes(Path.of(arguments[3]))));
+            case "cbc" -> folder(key(arguments[1], arguments[2]), Path.of(arguments[3]), Path.of(arguments[4]));
             case "gcm" -> Files.write(Path.of(arguments[4]), gcm(key(arguments[1], arguments[2]), random(12), new byte[0],
                 Files.readAllBytes(Path.of(arguments[3]))));
             case "open" -> Files.write(Path.of(arguments[5]), open(key(arguments[1], arguments[2]),
                 HEX.parseHex(arguments[3]), Files.readAllBytes(Path.of(arguments[4]))));
             default -> throw new IllegalArgumentException(arguments[0]);
+        }
+    }
+
+    private static void folder(SecretKeySpec key, Path plain, Path encrypted) throws Exception {
+        Files.createDirectories(encrypted);
+        for (var file : plain.toFile().listFiles()) {
+            Files.write(encrypted.resolve(file.getName()), cbc(key, random(16), Files.readAllBytes(file.toPath())));
         }
     }
 
