@@ -2,6 +2,7 @@
 
 import base64
 import json
+import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,6 +69,13 @@ def test_only_values_are_sealed_and_no_two_are_alike() -> None:
     changed = {name for name in first if first[name] != second[name]}
     assert changed == {b"tensor:x", b"image:y"}
     assert FILE not in first[b"image:y"]
+
+
+def test_a_value_is_bound_to_what_the_protocol_says() -> None:
+    sealed = seal_fields(plain(x=np.zeros((1, 3), np.float32)), KEY)
+    facts = (b"beam-serving request 1", b"a", b"i", b"tensor:x", b"float32", b"1,3")
+    context = b"".join(struct.pack(">I", len(fact)) + fact for fact in facts)
+    assert KEY.open(sealed[b"tensor:x"], context) == bytes(12)
 
 
 @pytest.mark.parametrize("field", [b"uri", b"id", b"dtype:x", b"shape:x"])
