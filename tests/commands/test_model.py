@@ -87,7 +87,8 @@ def test_what_cannot_be_served_is_one_line_and_exit_code_2(capsys: pytest.Captur
 def test_a_wrong_shape_says_what_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "inspect", "noop", "--shape", "3,x")
     assert code == 2
-    assert err.endswith("argument --shape: wants numbers joined by commas, as 3,224,224, got '3,x'\n")
+    said = "argument --shape: wants numbers joined by commas, as 3,224,224, got '3,x'"
+    assert err == f"error: {said}; beam-serving model inspect --help has examples\n"
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
