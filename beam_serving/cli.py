@@ -46,9 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and gives the exit code: 0 done, 1 failed while serving, 2 wrong usage or configuration."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        # Also before the service handles it: the kernel drops a signal that the first process of a container does not.
+        signal.signal(signal.SIGTERM, _end_command)
         if arguments and arguments[0] in COMMANDS:
             command = importlib.import_module(f"beam_serving.commands.{arguments[0].replace('-', '_')}")
-            signal.signal(signal.SIGTERM, _end_command)
             return int(command.main(arguments[1:]))
         return _serve(arguments)
     except ConfigError as err:

@@ -197,6 +197,16 @@ def test_a_wrong_password_ends_the_program_with_one_line(config: Path) -> None:
     assert "s3cret" not in line
 
 
+def test_sigterm_while_redis_is_waited_for_is_handled_so_that_a_first_process_gets_it(config: Path) -> None:
+    config.write_text(config.read_text(encoding="utf-8").replace("wait_s: 0.1", "wait_s: 60"), encoding="utf-8")
+    command = [sys.executable, "-m", "beam_serving", "--config", str(config)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("does not answer yet" in line for line in process.stderr)
+        process.terminate()
+        assert process.wait(10) == 130
+
+
 def test_the_version_is_told(capsys: Captured) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["--version"])
