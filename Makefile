@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
 FLINK_READY := $(VENV)/.flink-ready
+DOCKER_READY := $(VENV)/.docker-ready
 TEST_READY := $(VENV)/.test-ready
 
-.PHONY: run test test-long lint types format bench flink-cluster clean
+.PHONY: run test test-long docker-test lint types format bench flink-cluster clean
 
 run: $(RUN_READY)
 	$(BIN)/python -m beam_serving quickstart
@@ -16,6 +17,9 @@ test: lint types
 
 test-long: $(TEST_READY)
 	$(BIN)/python -m pytest -m long
+
+docker-test: $(DOCKER_READY)
+	$(BIN)/python docker/test/run.py
 
 lint: $(TEST_READY)
 	$(BIN)/ruff check .
@@ -36,6 +40,7 @@ bench: $(TEST_READY)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/beam_serving/docker-test"
 
 $(BIN)/uv:
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed, this is " + sys.version'
@@ -50,6 +55,11 @@ $(RUN_READY): setup.py pyproject.toml constraints.txt | $(BIN)/uv
 $(FLINK_READY): setup.py pyproject.toml constraints.txt | $(BIN)/uv
 	@echo "setting up $(VENV) for a Flink cluster (once)"
 	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[embedded,flink]'
+	touch $@ $(RUN_READY)
+
+$(DOCKER_READY): setup.py pyproject.toml constraints.txt | $(BIN)/uv
+	@echo "setting up $(VENV) for the tests of the images (once)"
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[embedded,docker]'
 	touch $@ $(RUN_READY)
 
 $(TEST_READY): setup.py pyproject.toml constraints.txt | $(BIN)/uv

