@@ -2,7 +2,7 @@
 
 As root on Debian it does so for real, without a daemon: Debian's podman with storage, mounts and a network of its own,
 on a base image that debootstrap makes, for there may be no registry to pull one from. Elsewhere it says what it left
-out. What it downloads is kept in ~/.cache/beam_serving/docker-test (or below XDG_CACHE_HOME).
+out. What it makes is kept in ~/.cache/beam_serving/docker-test (or below XDG_CACHE_HOME) until `make clean`.
 """
 
 from __future__ import annotations
