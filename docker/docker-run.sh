@@ -7,8 +7,8 @@
 #   CONFIG=a.yaml MODEL=nets/a docker/docker-run.sh   other places
 #
 # The configuration says `model: path: model`. `localhost` in it is this machine, since the network is the host's
-# (NETWORK names another). IMAGE, NAME and DOCKER, the engine, may be set, and the passwords
-# BEAM_SERVING_REDIS_PASSWORD and BEAM_SERVING_SENTINEL_PASSWORD.
+# (NETWORK names another). IMAGE, NAME and DOCKER, the engine, may be set, and the variables with passwords and secrets
+# (docs/redis.md, docs/encryption.md).
 set -euo pipefail
 config=${CONFIG:-config.yaml}
 model=${MODEL:-model}
@@ -38,6 +38,10 @@ engine_flags=(
     # Their values stay out of the command line, where others could read them.
     --env BEAM_SERVING_REDIS_PASSWORD
     --env BEAM_SERVING_SENTINEL_PASSWORD
+    --env BEAM_SERVING_MODEL_SECRET
+    --env BEAM_SERVING_MODEL_SALT
+    --env BEAM_SERVING_RECORD_SECRET
+    --env BEAM_SERVING_RECORD_SALT
 )
 if [[ "${1:-}" == --detach ]]; then
     engine_flags+=(--detach)
