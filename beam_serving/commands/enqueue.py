@@ -75,11 +75,16 @@ def _by_uri(files: Sequence[Path], prefix: str) -> dict[str, Path]:
 def _queued(files: Mapping[str, Path], queue: Mapping[str, Any]) -> dict[str, str]:
     """Queues each file, which is read just before, and gives the request ids by uri."""
     bar = tqdm(files.items(), desc="queueing", unit="", leave=False, disable=None)
+    with bar, InputQueue(**queue) as requests:
+        images = ((uri, _content(path)) for uri, path in bar)
+        return dict(zip(files, requests.enqueue_many(images), strict=True))
+
+
+def _content(path: Path) -> bytes:
     try:
-        with bar, InputQueue(**queue) as requests:
-            return dict(zip(files, requests.enqueue_many(bar), strict=True))
+        return path.read_bytes()
     except OSError as err:
-        raise BeamServingError(f"{err.filename}: cannot be read ({err.strerror})") from err
+        raise BeamServingError(f"{path}: cannot be read ({err.strerror})") from err
 
 
 def _secret(settings: Settings) -> dict[str, str]:
