@@ -10,6 +10,7 @@ EXTRAS = {
     "tensorflow": ["tensorflow>=2.18"],
     "onnx": ["onnx>=1.17", "onnxruntime>=1.20"],
     "flink": ["apache-flink-libraries>=1.19,<1.20"],
+    "spark": ["pyspark==3.5.0"],
     "gcp": ["apache-beam[gcp]"],
     "pandas": ["pandas>=2"],
     "bench": ["matplotlib>=3.8"],
@@ -63,7 +64,7 @@ setup(
     entry_points={
         "console_scripts": [
             "beam-serving=beam_serving.cli:main",
-            "beam-serving-flink-worker=beam_serving.flink.sdk_worker:main",
+            "beam-serving-worker=beam_serving.portable.sdk_worker:main",
             "cluster-serving-init=beam_serving.old_names:init",
             "cluster-serving-restart=beam_serving.old_names:restart",
             "cluster-serving-shutdown=beam_serving.old_names:stop",

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 PATHS = (
     *("model.path", "model.labels", "model.secret_file", "data.secret_file", "data.output"),
-    *("redis.password_file", "redis.ca_file", "flink.job_server_jar"),
+    *("redis.password_file", "redis.ca_file", "flink.job_server_jar", "spark.job_server_jar"),
 )
 """Keys whose values are paths; relative ones are taken from the folder of the file."""
 
@@ -131,14 +131,17 @@ class Redis(_Section):
 
 
 class Spark(_Section):
-    """The seed's Spark resources; read and checked now, used by the Spark runner."""
+    """Where Spark is, and what a drain gets of it: the seed's keys, then ours."""
 
     master: str = "local[*]"
     driver_memory: str = Field(default="4g", pattern=r"^\d+[kmgt]$")
     executor_memory: str = Field(default="1g", pattern=r"^\d+[kmgt]$")
     num_executors: int = Field(default=1, ge=1)
     executor_cores: int = Field(default=1, ge=1)
-    total_executor_cores: int = Field(default=1, ge=1)
+    total_executor_cores: Annotated[int | None, Field(ge=1)] = None
+    worker_command: str | None = None
+    job_server_jar: str | None = None
+    start_s: Seconds = 60.0
 
 
 class Flink(_Section):
@@ -163,7 +166,7 @@ class Settings(_Section):
     params: Params = Params()
     redis: Redis = Redis()
     flink: Flink = Flink()
-    spark: Spark | None = None
+    spark: Spark = Spark()
 
     def about(self, workers: int) -> dict[str, Any]:
         """Gives what a service says of itself while it is ready."""
@@ -260,4 +263,4 @@ def _nearest(location: tuple[str, ...]) -> str:
 
 
 def _section_of(name: str) -> Any:
-    return Spark if name == "spark" else Settings.model_fields[name].annotation
+    return Settings.model_fields[name].annotation

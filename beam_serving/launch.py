@@ -4,7 +4,7 @@ import argparse
 import difflib
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import redis
@@ -15,6 +15,7 @@ from beam_serving.connection import RedisAt, backoff, check, fatal
 from beam_serving.encryption.records import RecordEncryption
 from beam_serving.errors import ConfigError, ConnectError, UnreachableError
 from beam_serving.io.group import Group
+from beam_serving.io.readers import Readers
 from beam_serving.io.stop import STOP
 from beam_serving.models.base import ModelOptions
 from beam_serving.models.detect import ModelFiles
@@ -24,6 +25,7 @@ from beam_serving.models.labels import check_labels, read_labels
 _log = logging.getLogger(__name__)
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
 FLINK_RUNNER = "FlinkRunner"
+SPARK_RUNNER = "SparkRunner"
 FN_API_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 
@@ -134,9 +136,7 @@ def _add_once(parser: argparse.ArgumentParser, add: object) -> None:
             parser._add_action(action)
 
 
-def checked_steps(
-    settings: Settings, consumers: Iterable[str], drain: bool = False, names_are_shared: bool = False
-) -> Any:  # a Serving, whose module imports Beam
+def checked_steps(settings: Settings, readers: Readers) -> Any:  # a Serving, whose module imports Beam
     """Makes the steps and loads their model, so that its errors arrive as what they are and not wrapped by Beam.
 
     Raises:
@@ -145,7 +145,7 @@ def checked_steps(
     """
     from beam_serving.pipeline import steps
 
-    serving = steps(settings, consumers, drain, names_are_shared)
+    serving = steps(settings, readers)
     check_labels(settings.model.labels, serving.model.acquire().model)
     return serving
 
@@ -168,7 +168,7 @@ def run_pipeline(settings: Settings, consumers: Sequence[str], arguments: Sequen
 
     from beam_serving.pipeline import build
 
-    serving = checked_steps(settings, consumers, drain)
+    serving = checked_steps(settings, Readers(consumers, drain))
     # Beam's "DirectRunner" would first try to download another runner; this is the local one by name.
     options = PipelineOptions([*arguments, f"--runner={FN_API_RUNNER}"])
     pipeline = beam.Pipeline(options=options)

@@ -5,7 +5,6 @@ others. They are not flattened into one collection with these: Beam's local runn
 and an unbounded stage never ends, so nothing would ever be written.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -14,6 +13,7 @@ from beam_serving.config import Settings
 from beam_serving.connection import RedisAt
 from beam_serving.encryption.records import RecordEncryption
 from beam_serving.io.consumer import Reading
+from beam_serving.io.readers import Readers
 from beam_serving.io.sink import WriteToRedis
 from beam_serving.io.source import ReadFromRedisStream
 from beam_serving.models.base import ModelOptions
@@ -47,9 +47,8 @@ def build(pipeline: beam.Pipeline, serving: Serving) -> None:
         _ = written | f"Write {label}" >> serving.write
 
 
-def steps(settings: Settings, consumers: Iterable[str], drain: bool = False, names_are_shared: bool = False) -> Serving:
-    """Makes the steps that the configuration asks for; `consumers` are the names to read under (see
-    `ReadFromRedisStream` for `names_are_shared`).
+def steps(settings: Settings, readers: Readers) -> Serving:
+    """Makes the steps that the configuration asks for.
 
     With `batch_size: auto` the model is loaded and measured here. A drain that has an output keeps its results for it,
     to be written to files when it has ended (`beam_serving.export`).
@@ -82,7 +81,7 @@ def steps(settings: Settings, consumers: Iterable[str], drain: bool = False, nam
     reading = Reading(at, data.streams, data.group, batch_size, params.poll_s, params.reclaim_idle_s)
     return Serving(
         model=shared_model,
-        read=ReadFromRedisStream(reading, consumers, params.checkpoint_interval_s, drain, names_are_shared),
+        read=ReadFromRedisStream(reading, readers, params.checkpoint_interval_s),
         decode=Decode(
             shared_model,
             rules,

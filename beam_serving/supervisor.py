@@ -50,7 +50,8 @@ class Supervisor:
 
     Each has a consumer name of its own, which it keeps when it is started again after it died: so what it had not
     finished is served by its successor at once, and no other process ever carries that name. With a `driver`, the
-    name of a module, there is one process of it instead, which starts the workers itself and ends when one dies.
+    name of a module, there is one process of it instead, which starts the workers itself and ends when one dies. A
+    driver that drains the queue every `every_s` says by itself that the service is there, also between drains.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Supervisor:
         drain: bool,
         log_level: str,
         driver: str | None = None,
+        every_s: float | None = None,
     ) -> None:
         self._settings = settings
         self._arguments = tuple(arguments)
@@ -68,6 +70,7 @@ class Supervisor:
         self._log_level = log_level
         self._run = new_run()
         self._driver = driver
+        self._every_s = every_s
         self._names = tuple(f"{self._run}-{index}" for index in range(workers))
         self._slots = [_Slot(names) for names in ([self._names] if driver else [(name,) for name in self._names])]
         self._client: redis.Redis = RedisAt.of(settings).client()
@@ -118,7 +121,15 @@ class Supervisor:
 
     def _start(self, slot: _Slot) -> None:
         settings = self._settings.model_dump_json()
-        job = Job(settings, self._run, slot.consumers, self._arguments, self._drain, self._log_level)
+        job = Job(
+            settings,
+            self._run,
+            slot.consumers,
+            self._arguments,
+            self._drain,
+            self._log_level,
+            every_s=self._every_s,
+        )
         # A session of its own: Ctrl-C reaches the workers through us, once.
         slot.process = subprocess.Popen(
             [sys.executable, "-m", self._driver or "beam_serving.worker"],
@@ -193,7 +204,7 @@ class Supervisor:
         living = {slot.process.pid for slot in self._slots if slot.process}
         ours = [report for report in reports if report.pid in living or report.parent_pid in living]
         serving = [report for report in ours if report.states == ["serving"]]
-        ready = len(serving) == len(self._names)
+        ready = len(serving) >= (len(self._names) if self._every_s is None else 1)
         if ready and not self._ready:
             _log.info("ready: %s", self._describe(serving[0]))
             tell_ready()

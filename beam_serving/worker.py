@@ -55,7 +55,7 @@ class Job:
     """What a process is told: the settings, the names it reads and reports under, Beam's own arguments.
 
     `run` names what was started at one stroke. Where no supervisor needs to live, `announcing` tells the workers how
-    many they are.
+    many they are. With `every_s` a driver drains the queue in every interval.
     """
 
     settings: str
@@ -65,6 +65,7 @@ class Job:
     drain: bool
     log_level: str
     announcing: int = 0
+    every_s: float | None = None
 
     def encode(self) -> bytes:
         """Gives the job as one line of JSON. No secret is in it: workers read theirs where they connect."""

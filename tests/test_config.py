@@ -35,14 +35,14 @@ def mistakes(text: str, folder: Path) -> str:
 def test_only_the_path_of_the_model_must_be_given(tmp_path: Path) -> None:
     settings = settings_of("model:\n  path: digits\n", tmp_path)
     assert settings.model.path == str(tmp_path / "digits")
-    assert (settings.data, settings.params, settings.spark) == (Data(), Params(), None)
+    assert (settings.data, settings.params, settings.spark) == (Data(), Params(), Spark())
 
 
 def test_blank_sections_and_values_mean_the_default(tmp_path: Path) -> None:
     text = "name:\nmodel:\n  path: m\n  engine:\ndata:\nparams:\n  batch_size:\n  poll_s:\nredis:\nspark:\n"
     settings = settings_of(text, tmp_path)
     assert (settings.name, settings.model.engine) == ("beam-serving", "auto")
-    assert (settings.data, settings.params, settings.spark) == (Data(), Params(), None)
+    assert (settings.data, settings.params, settings.spark) == (Data(), Params(), Spark())
 
 
 def test_the_form_of_the_older_servers_is_read(tmp_path: Path) -> None:
@@ -328,10 +328,7 @@ def _defaults(section: type[BaseModel]) -> dict[str, Any]:
 
 
 def _sections() -> dict[str, type[BaseModel]]:
-    sections = {
-        name: field.annotation for name, field in Settings.model_fields.items() if name not in ("name", "spark")
-    }
-    return {**sections, "spark": Spark}  # type: ignore[dict-item]
+    return {name: field.annotation for name, field in Settings.model_fields.items() if name != "name"}  # type: ignore[misc]
 
 
 def test_every_key_stands_in_the_configuration_of_the_repository() -> None:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from beam_serving.arguments import Parser
-from beam_serving.commands.serve import add_flags, checked_start, require_flink, run
+from beam_serving.commands.serve import add_flags, checked_start, require_engine, run
 from beam_serving.commands.stop import stop
 from beam_serving.connection import RedisAt
 from beam_serving.launch import preflight
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     start = checked_start(_parser(), arguments)
     preflight(start.settings)
-    require_flink(start)
+    require_engine(start)
     with RedisAt.of(start.settings).reachable() as client:
         stopped = stop(start.settings, client, start.cluster)
     print(f"{start.settings.name}: {'stopped' if stopped else 'nothing runs'}, starting", flush=True)

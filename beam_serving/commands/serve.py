@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,17 @@ from beam_serving.commands.place import add_config
 from beam_serving.config import Settings, load_settings
 from beam_serving.cores import available_cores
 from beam_serving.errors import ConfigError
-from beam_serving.flink.options import FLAGS, cluster_of, jar_of, launcher_of, parallelism_of, submits_uber_jar
-from beam_serving.launch import FLINK_RUNNER, LOCAL_RUNNERS, check_beam_arguments
+from beam_serving.flink.options import FLAGS, cluster_of, parallelism_of, submits_uber_jar
+from beam_serving.flink.options import jar_of as flink_jar_of
+from beam_serving.launch import FLINK_RUNNER, LOCAL_RUNNERS, SPARK_RUNNER, check_beam_arguments
 from beam_serving.logs import configure_logging
 from beam_serving.output import check_output, path_of_flag
+from beam_serving.portable.jar import FLINK, SPARK, find_or_build, require_java
+from beam_serving.portable.options import launcher_of
+from beam_serving.spark.options import jar_of as spark_jar_of
+from beam_serving.spark.options import master_of
 
-_log = logging.getLogger(__name__)
+_DRIVERS = {FLINK_RUNNER: "beam_serving.flink.driver", SPARK_RUNNER: "beam_serving.spark.driver"}
 
 
 @dataclass(frozen=True)
@@ -58,24 +63,45 @@ def checked_start(parser: Parser, arguments: Sequence[str]) -> Start:
     flags = [flag for action in parser._actions for flag in action.option_strings]
     on_flink = given.runner == FLINK_RUNNER
     check_beam_arguments(for_beam, flags, FLAGS if on_flink else ())
-    if not on_flink and given.runner not in LOCAL_RUNNERS:
-        served = ", ".join((*LOCAL_RUNNERS, FLINK_RUNNER))
+    if given.runner not in (*LOCAL_RUNNERS, FLINK_RUNNER, SPARK_RUNNER):
+        served = ", ".join((*LOCAL_RUNNERS, FLINK_RUNNER, SPARK_RUNNER))
         raise ConfigError(f"--runner={given.runner} is not served yet; wanted is one of {served}")
-    if given.detach and given.drain:
-        raise ConfigError("--detach waits until the service is ready, and --drain may end it before; leave one out")
-    if given.output is not None and not given.drain:
-        raise ConfigError("--output goes with --drain: its files are complete when the queue is empty")
+    _check_drain(given)
     settings = _with_output(load_settings(given.config), given)
     if given.drain and settings.data.output:
         check_output(settings.data.output, for_beam)
-    if settings.spark is not None:
-        _log.info("the section 'spark' of %s is checked; --runner=%s does not use it", given.config, given.runner)
     workers = given.workers or settings.params.workers
     count = available_cores() if workers == "auto" else int(workers)
+    if given.runner == SPARK_RUNNER:
+        return Start(settings, _readers_on_spark(for_beam, settings, given, count), for_beam, given, None)
     if not on_flink:
         return Start(settings, count, for_beam, given, None)
     count = parallelism_of(for_beam, settings.flink, count)
     return Start(settings, count, for_beam, given, cluster_of(for_beam, settings.flink))
+
+
+def _check_drain(given: argparse.Namespace) -> None:
+    on_spark = given.runner == SPARK_RUNNER
+    if given.drain and given.every:
+        raise ConfigError("--every drains the queue again and again, and --drain once; leave one out")
+    if on_spark and not (given.drain or given.every):
+        raise ConfigError(
+            "--runner=SparkRunner needs --drain, since Spark runs no pipeline whose source never ends; or --every "
+            "SECONDS, which drains the queue in every interval"
+        )
+    if given.every and not on_spark:
+        raise ConfigError(f"--every goes with --runner={SPARK_RUNNER}; {given.runner} serves all the time")
+    if given.output is not None and not given.drain:
+        raise ConfigError("--output goes with --drain: its files are complete when the queue is empty")
+    if given.detach and given.drain:
+        raise ConfigError("--detach waits until the service is ready, and --drain may end it before; leave one out")
+
+
+def _readers_on_spark(for_beam: list[str], settings: Settings, given: argparse.Namespace, workers: int) -> int:
+    master = master_of(for_beam, settings.spark, workers)
+    if given.workers and not master.local:
+        raise ConfigError(f"--workers is for one machine; on {master.url} it is spark: num_executors, executor_cores")
+    return master.readers
 
 
 def run(start: Start) -> int:
@@ -87,7 +113,7 @@ def run(start: Start) -> int:
     if start.given.detach:
         return _detached(start)
     settings, count, for_beam, given = start.settings, start.workers, start.for_beam, start.given
-    require_flink(start)
+    require_engine(start)
     if start.cluster is not None:
         from beam_serving.flink.remote import ClusterService
 
@@ -95,8 +121,8 @@ def run(start: Start) -> int:
     else:
         from beam_serving.supervisor import Supervisor
 
-        driver = "beam_serving.flink.driver" if given.runner == FLINK_RUNNER else None
-        code = Supervisor(settings, count, for_beam, given.drain, given.log_level, driver).run()
+        driver = _DRIVERS.get(given.runner)
+        code = Supervisor(settings, count, for_beam, given.drain, given.log_level, driver, given.every).run()
     if code == 0 and given.drain and settings.data.output:
         from beam_serving.export import export
 
@@ -116,19 +142,20 @@ def _with_output(settings: Settings, given: argparse.Namespace) -> Settings:
     return settings.model_copy(update={"data": data})
 
 
-def require_flink(start: Start) -> None:
-    """Finds or builds what a service on Flink needs; does nothing for the other runners.
+def require_engine(start: Start) -> None:
+    """Finds or builds what a service on Flink or Spark needs; does nothing for the other runners.
 
     Raises:
         ConfigError: Java, Maven or the job server's jar is missing.
     """
-    if start.given.runner != FLINK_RUNNER:
-        return
-    from beam_serving.flink.jar import find_or_build, require_java
-
-    if start.cluster is None or not submits_uber_jar(start.for_beam, start.settings.flink):
-        require_java(launcher_of(start.for_beam))
-    find_or_build(jar_of(start.for_beam, start.settings.flink))
+    settings, arguments = start.settings, start.for_beam
+    if start.given.runner == FLINK_RUNNER:
+        if start.cluster is None or not submits_uber_jar(arguments, settings.flink):
+            require_java(FLINK, launcher_of(arguments))
+        find_or_build(FLINK, flink_jar_of(arguments, settings.flink))
+    if start.given.runner == SPARK_RUNNER:
+        require_java(SPARK, launcher_of(arguments))
+        find_or_build(SPARK, spark_jar_of(arguments, settings.spark))
 
 
 def _detached(start: Start) -> int:
@@ -137,6 +164,7 @@ def _detached(start: Start) -> int:
     given, name = start.given, start.settings.name
     arguments = ["--config", str(given.config), "--runner", given.runner, "--log-level", given.log_level]
     arguments += ["--workers", str(given.workers)] if given.workers else []
+    arguments += ["--every", str(given.every)] if given.every else []
     pid = start_detached([*arguments, *start.for_beam], start.log_file, start.settings.params.grace_s)
     print(f"{name}: ready, pid {pid}, log {start.log_file}")
     return 0
@@ -157,6 +185,12 @@ def add_flags(parser: Parser) -> None:
     )
     parser.add_argument("--output-format", choices=("parquet", "jsonl"), help="parquet, the default, or JSON lines")
     parser.add_argument(
+        "--every",
+        type=_seconds,
+        metavar="SECONDS",
+        help=f"with --runner={SPARK_RUNNER}, drain the queue in every interval, until stopped",
+    )
+    parser.add_argument(
         "--log-level", default="info", choices=("debug", "info", "warning", "error"), help="(%(default)s)"
     )
     parser.add_argument(
@@ -173,6 +207,16 @@ def _workers(text: str) -> int | str:
     if text == "auto" or (text.isdigit() and 1 <= int(text) <= 256):
         return text if text == "auto" else int(text)
     raise argparse.ArgumentTypeError(f"wants a number from 1 to 256 or 'auto', got {text!r}")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"wants a number of seconds above 0, got {text!r}")
+    return seconds
 
 
 def _parser() -> Parser:

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     configure_logging("info", "worker pool")
     stop_on_signals()
     # Loads Beam, which takes seconds: not before the arguments are checked.
-    from beam_serving.flink.pool import HostPool, served
+    from beam_serving.portable.pool import HostPool, served
 
     pool = HostPool()
     try:

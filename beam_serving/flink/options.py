@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from beam_serving.config import Flink
 from beam_serving.errors import ConfigError
-from beam_serving.worker import ALLOCATOR
+from beam_serving.portable.options import COMMON_FLAGS, java_of, last_value, process_environment
 
-WORKER_PROGRAM = "beam-serving-flink-worker"
 EMBEDDED = ("[local]", "[auto]")
 FLAGS = (
     "--auto_watermark_interval",
@@ -42,7 +38,7 @@ def parallelism_of(arguments: Sequence[str], flink: Flink, workers: int) -> int:
     Raises:
         ConfigError: the flag is no number above 0.
     """
-    text = _last(arguments, "--parallelism")
+    text = last_value(arguments, "--parallelism")
     if text is None:
         return flink.parallelism or workers
     if not text.isdecimal() or not 1 <= int(text) <= 256:
@@ -56,7 +52,7 @@ def cluster_of(arguments: Sequence[str], flink: Flink) -> str | None:
     Raises:
         ConfigError: there is none, and a flag asks for what only clusters do.
     """
-    master = _last(arguments, "--flink_master") or flink.rest
+    master = last_value(arguments, "--flink_master") or flink.rest
     if master is not None and master not in EMBEDDED:
         return master
     for flag in ("--environment_type", "--environment_config", "--job_endpoint", "--flink_submit_uber_jar"):
@@ -72,20 +68,12 @@ def submits_uber_jar(arguments: Sequence[str], flink: Flink) -> bool:
 
 def jar_of(arguments: Sequence[str], flink: Flink) -> str | None:
     """Gives the jar that was named: on the command line, else in the configuration."""
-    return _last(arguments, "--flink_job_server_jar") or flink.job_server_jar
+    return last_value(arguments, "--flink_job_server_jar") or flink.job_server_jar
 
 
-def launcher_of(arguments: Sequence[str]) -> str:
-    """Gives the program that runs the jar."""
-    return _last(arguments, "--job_server_java_launcher") or "java"
-
-
-def java_of(arguments: Sequence[str], flink: Flink) -> list[str]:
-    """Gives that program with its options."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--job_server_jvm_properties", action="append", default=[])
-    properties: list[str] = parser.parse_known_args(list(arguments))[0].job_server_jvm_properties
-    return [launcher_of(arguments), flink.java_options, *properties]
+def java_for(arguments: Sequence[str], flink: Flink) -> list[str]:
+    """Gives the program that runs the jar, with its options."""
+    return java_of(arguments, flink.java_options)
 
 
 def embedded_flags(parallelism: int, workers_at: str, job_server: str) -> list[str]:
@@ -105,9 +93,7 @@ def _workers(flink: Flink, job: str) -> list[str]:
     if flink.worker_pool:
         pool = {"url": flink.worker_pool, "params": {"job": job}}
         return ["--environment_type=EXTERNAL", f"--environment_config={json.dumps(pool)}"]
-    command = flink.worker_command or str(Path(sys.executable).with_name(WORKER_PROGRAM))
-    process = {"command": command, "env": {**ALLOCATOR, "BEAM_SERVING_JOB": job}}
-    return ["--environment_type=PROCESS", f"--environment_config={json.dumps(process)}"]
+    return process_environment(flink.worker_command, job)
 
 
 def _flags(parallelism: int, workers_each: int, version: str) -> list[str]:
@@ -119,19 +105,8 @@ def _flags(parallelism: int, workers_each: int, version: str) -> list[str]:
         # Beam's state per key group leaks at each checkpoint of the source, so there are no more groups than tasks.
         f"--max_parallelism={parallelism}",
         f"--sdk_worker_parallelism={workers_each}",
-        # A bundle goes to a worker that has none; else two readers may meet in one, by the order of the start.
-        "--load_balance_bundles",
         # A reader is a bundle of its own that lasts for minutes; nothing is gained by waiting for a second element.
         "--max_bundle_size=1",
         "--max_bundle_time_mills=1",
-        # Without it Beam runs `pip freeze` at each start.
-        "--experiments=disable_logging_submission_environment",
+        *COMMON_FLAGS,
     ]
-
-
-def _last(arguments: Sequence[str], flag: str) -> str | None:
-    """Gives the value of a flag, written `--flag=value` or `--flag value`; the last one counts."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument(flag, dest="value")
-    value: str | None = parser.parse_known_args(list(arguments))[0].value
-    return value

@@ -13,15 +13,17 @@ from redis.exceptions import RedisError
 from beam_serving.config import Settings
 from beam_serving.connection import RedisAt
 from beam_serving.errors import ConfigError
-from beam_serving.flink.causes import raise_cause, telling_line
-from beam_serving.flink.jar import find_or_build
-from beam_serving.flink.job_server import JobServer
-from beam_serving.flink.options import cluster_flags, jar_of, java_of, submits_uber_jar
+from beam_serving.flink.job_server import flink_server
+from beam_serving.flink.options import cluster_flags, jar_of, java_for, submits_uber_jar
 from beam_serving.flink.rest import ClusterError, FlinkJob, FlinkRest, job_name
 from beam_serving.flink.spread import names_for_tasks
+from beam_serving.io.readers import Readers
 from beam_serving.io.stop import STOP
 from beam_serving.launch import checked_steps, forget_model, preflight
 from beam_serving.notify import tell_ready
+from beam_serving.portable.causes import raise_cause, telling_line
+from beam_serving.portable.driver import submit
+from beam_serving.portable.jar import FLINK, find_or_build
 from beam_serving.report import FRESH_S, LIFETIME_S, Report, read_reports
 from beam_serving.statistics_line import StatisticsLine
 from beam_serving.worker import Job, new_run, stop_on_signals
@@ -99,9 +101,8 @@ class ClusterService:
             )
 
     def _submit(self) -> FlinkJob:
-        serving = checked_steps(
-            self._settings, names_for_tasks(self._run, self._parallelism), self._drain, names_are_shared=True
-        )
+        names = names_for_tasks(self._run, self._parallelism)
+        serving = checked_steps(self._settings, Readers(names, self._drain, names_are_shared=True))
         forget_model()
         job = Job(self._settings.model_dump_json(), self._run, (), (), self._drain, self._log_level, self._parallelism)
         rest, flink = self._rest, self._settings.flink
@@ -109,11 +110,11 @@ class ClusterService:
             self._name, self._parallelism, rest.slots_each(), rest.version(), flink, job.encode().decode().strip()
         )
         flags += self._arguments
-        jar = find_or_build(jar_of(self._arguments, flink))
+        jar = find_or_build(FLINK, jar_of(self._arguments, flink))
         if submits_uber_jar(self._arguments, flink):
             uber = ["--flink_submit_uber_jar", f"--flink_job_server_jar={jar}", f"--flink_master={self._at}"]
             return self._submitted(serving, [*flags, *uber])
-        with JobServer(java_of(self._arguments, flink), jar, self._at) as server:
+        with flink_server(java_for(self._arguments, flink), jar, self._at) as server:
             server.await_start(flink.start_s)
             try:
                 return self._submitted(serving, [*flags, f"--job_endpoint={server.endpoint}"])
@@ -122,15 +123,8 @@ class ClusterService:
 
     def _submitted(self, serving: Any, flags: list[str]) -> FlinkJob:
         """Gives the pipeline away and waits until the cluster has it."""
-        import apache_beam as beam
-        from apache_beam.options.pipeline_options import PipelineOptions
-
-        from beam_serving.pipeline import build
-
         known = {job.job_id for job in self._rest.jobs(self._name)}
-        pipeline = beam.Pipeline(options=PipelineOptions(flags))
-        build(pipeline, serving)
-        result = pipeline.run()
+        result = submit(serving, flags)
         give_up_at = time.monotonic() + _TAKEN_S
         while time.monotonic() < give_up_at:
             for job in self._rest.jobs(self._name):

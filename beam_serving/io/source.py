@@ -11,6 +11,7 @@ the worker dies before, the entry stays pending and another consumer, or the nex
 """
 
 import dataclasses
+import math
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,7 @@ from apache_beam.transforms.display import DisplayDataItem
 
 from beam_serving.io.consumer import Reading, StreamConsumer
 from beam_serving.io.lease import Lease
+from beam_serving.io.readers import Readers
 from beam_serving.io.stop import STOP
 from beam_serving.records import Entry, Flush
 from beam_serving.stats import stats_of_process
@@ -88,29 +90,23 @@ class _PollProvider(RestrictionProvider):
 class ReadFromRedisStream(beam.PTransform[Any, Any]):
     """Reads the streams of `reading` as members of a consumer group and gives `Entry` and `Flush` records.
 
-    `consumers` are the names to read under, one reader each. With `drain` a reader ends when nothing is queued or
-    pending any more, else it never does. A runner that starts failed work again by itself could have two readers of
-    one name alive at a time: with `names_are_shared` each appends something of its own to the name, for each bundle.
-    See the module for the delivery guarantee.
+    See `Readers` for who reads, and the module for the delivery guarantee.
     """
 
-    def __init__(
-        self,
-        reading: Reading,
-        consumers: Iterable[str],
-        checkpoint_interval_s: float,
-        drain: bool = False,
-        names_are_shared: bool = False,
-    ) -> None:
+    def __init__(self, reading: Reading, readers: Readers, checkpoint_interval_s: float) -> None:
         super().__init__()
-        self._consumers = list(consumers)
+        self._readers = readers
         self._reading = reading
-        self._reader = _ReadFn(reading, checkpoint_interval_s, drain, names_are_shared)
+        self._checkpoint_interval_s = checkpoint_interval_s
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection[Entry | Flush]:
-        return (
-            pbegin | "Consumers" >> beam.Create(self._consumers, reshuffle=False) | "Poll" >> beam.ParDo(self._reader)
-        )
+        names, polling = self._readers.names, _Polling(self._reading, self._readers)
+        if self._readers.bounded:
+            # One element for each reader that no worker is needed for: else Spark starts one before those that read.
+            starts = [pbegin | f"Reader {number}" >> beam.Impulse() for number in range(len(names))]
+            return starts | "Readers" >> beam.Flatten() | "Poll" >> beam.ParDo(_DrainFn(polling, names[0]))
+        reader = _ReadFn(polling, self._checkpoint_interval_s)
+        return pbegin | "Consumers" >> beam.Create(names, reshuffle=False) | "Poll" >> beam.ParDo(reader)
 
     def display_data(self) -> dict[str, Any]:
         return {
@@ -124,15 +120,41 @@ _TRACKER = beam.DoFn.RestrictionParam(_PollProvider())
 
 
 class _ReadFn(beam.DoFn):
-    def __init__(self, reading: Reading, checkpoint_interval_s: float, drain: bool, names_are_shared: bool) -> None:
-        self._reading = dataclasses.replace(reading, poll_s=min(reading.poll_s, _DRAIN_POLL_S)) if drain else reading
+    """Reads until it shall hand the rest over, as often as it is started."""
+
+    def __init__(self, polling: "_Polling", checkpoint_interval_s: float) -> None:
+        self._polling = polling
         self._checkpoint_interval_s = checkpoint_interval_s
-        self._drain = drain
-        self._names_are_shared = names_are_shared
 
     @beam.DoFn.unbounded_per_element()
     def process(self, name: str, tracker: Any = _TRACKER) -> Iterable[Entry | Flush]:
-        checkpoint_at = time.monotonic() + self._checkpoint_interval_s
+        return self._polling.entries(name, tracker, self._checkpoint_interval_s)
+
+
+class _DrainFn(beam.DoFn):
+    """Reads to the end in one bundle: a drain has no rest to hand over, so its restriction stays in here."""
+
+    def __init__(self, polling: "_Polling", name: str) -> None:
+        self._polling = polling
+        self._name = name
+
+    def process(self, start: bytes) -> Iterable[Entry | Flush]:  # noqa: ARG002 - says only that reading starts
+        return self._polling.entries(self._name, _PollTracker(Polls(0)), math.inf)
+
+
+class _Polling:
+    """One reader's polls."""
+
+    def __init__(self, reading: Reading, readers: Readers) -> None:
+        self._drain = readers.drain
+        self._reading = (
+            dataclasses.replace(reading, poll_s=min(reading.poll_s, _DRAIN_POLL_S)) if readers.drain else reading
+        )
+        self._names_are_shared = readers.names_are_shared
+
+    def entries(self, name: str, tracker: Any, checkpoint_interval_s: float) -> Iterator[Entry | Flush]:
+        """Yields what is queued, poll by poll, as long as the tracker and the interval allow."""
+        checkpoint_at = time.monotonic() + checkpoint_interval_s
         position = tracker.current_restriction().start
         own_name = f"{name}-{uuid.uuid4().hex[:8]}" if self._names_are_shared else name
         consumer = StreamConsumer(self._reading, own_name, STOP)

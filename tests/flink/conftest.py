@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from beam_serving.flink.jar import find_or_build
 
 

@@ -79,7 +79,7 @@ def test_the_command_line_names_the_cluster_or_the_embedded_flink() -> None:
             {},
             "PROCESS",
             {
-                "command": str(Path(sys.executable).with_name("beam-serving-flink-worker")),
+                "command": str(Path(sys.executable).with_name("beam-serving-worker")),
                 "env": {**ALLOCATOR, "BEAM_SERVING_JOB": "{}"},
             },
         ),

@@ -1,6 +1,6 @@
 """Beam's worker pool service, by which a runner asks for its workers: each is a process of ours.
 
-An embedded Flink gets processes that its driver has started before; on a cluster, `HostPool` starts them when they are
+An embedded engine gets processes that its driver has started before; on a cluster, `HostPool` starts them when they are
 asked for, one pool on each host of task managers.
 """
 
@@ -19,8 +19,8 @@ import grpc
 from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 
 from beam_serving.errors import ConfigError
-from beam_serving.flink.processes import end
-from beam_serving.flink.sdk_worker import JOB_VARIABLE
+from beam_serving.portable.options import JOB_VARIABLE
+from beam_serving.portable.processes import end
 from beam_serving.worker import Job, worker_environment
 
 JOB_PARAMETER = "job"
@@ -79,7 +79,7 @@ class HostPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
             job = Job.decode(request.params[JOB_PARAMETER])
         except (KeyError, TypeError, ValueError) as err:
             return beam_fn_api_pb2.StartWorkerResponse(error=f"the parameter {JOB_PARAMETER!r} holds no job: {err!r}")
-        command = [sys.executable, "-m", "beam_serving.flink.sdk_worker", f"--id={request.worker_id}"]
+        command = [sys.executable, "-m", "beam_serving.portable.sdk_worker", f"--id={request.worker_id}"]
         command.append(f"--provision_endpoint={request.provision_endpoint.url}")
         environment = {**worker_environment(), JOB_VARIABLE: job.encode().decode()}
         with self._lock:

@@ -1,4 +1,4 @@
-"""The worker processes of an embedded Flink: started before it asks for them, and ended with it."""
+"""The worker processes of an embedded engine: started before it asks for them, and ended with it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def started_workers(job: Job) -> Iterator[list[subprocess.Popen[bytes]]]:
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for name in job.consumers:
-            command = [sys.executable, "-m", "beam_serving.flink.sdk_worker"]
+            command = [sys.executable, "-m", "beam_serving.portable.sdk_worker"]
             process = subprocess.Popen(command, stdin=subprocess.PIPE, env=worker_environment(), start_new_session=True)
             processes.append(process)
             assert process.stdin is not None  # noqa: S101 - asked for two lines above

@@ -4,9 +4,9 @@ import logging
 from pathlib import Path
 
 import pytest
+from beam_serving.flink.jar import POM, find_or_build, require_java
 
 from beam_serving.errors import ConfigError
-from beam_serving.flink.jar import POM, find_or_build, require_java
 
 
 def program(folder: Path, name: str, script: str) -> Path:

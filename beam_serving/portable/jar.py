@@ -1,4 +1,4 @@
-"""The jar of Beam's Flink job server: named by the configuration, found in the cache, or built with Maven once."""
+"""The jar of Beam's job server for an engine: named by the operator, found in the cache, or built once with Maven."""
 
 from __future__ import annotations
 
@@ -9,19 +9,40 @@ import shutil
 import subprocess
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from beam_serving.errors import ConfigError
 
 _log = logging.getLogger(__name__)
-POM = Path(__file__).parents[2] / "runners" / "flink" / "pom.xml"
+_RUNNERS = Path(__file__).parents[2] / "runners"
 OLDEST_JAVA = 11
 _VERSION = re.compile(r'version "(?:1\.)?(\d+)')
 _SAY_EVERY_S = 10.0
 
 
-def require_java(launcher: str = "java") -> None:
-    """Checks that there is a Java that Flink runs on.
+@dataclass(frozen=True)
+class Engine:
+    """What a job server is made for, by the name that messages use."""
+
+    name: str
+
+    @property
+    def section(self) -> str:
+        """Its section of the configuration, and its folder in `runners`."""
+        return self.name.lower()
+
+    @property
+    def pom(self) -> Path:
+        """What builds its job server."""
+        return _RUNNERS / self.section / "pom.xml"
+
+
+FLINK, SPARK = Engine("Flink"), Engine("Spark")
+
+
+def require_java(engine: Engine, launcher: str = "java") -> None:
+    """Checks that there is a Java that the engine runs on.
 
     Raises:
         ConfigError: there is none, or it is too old; says what to install.
@@ -30,10 +51,11 @@ def require_java(launcher: str = "java") -> None:
     try:
         ended = subprocess.run([launcher, "-version"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as err:
-        raise ConfigError(f"--runner=FlinkRunner needs Java, and {launcher!r} cannot be run; {remedy}") from err
+        raise ConfigError(f"--runner={engine.name}Runner needs Java, and {launcher!r} cannot be run; {remedy}") from err
     found = _VERSION.search(ended.stderr + ended.stdout)
     if found and int(found[1]) < OLDEST_JAVA:
-        raise ConfigError(f"--runner=FlinkRunner needs Java {OLDEST_JAVA} or newer, this is Java {found[1]}; {remedy}")
+        needed = f"--runner={engine.name}Runner needs Java {OLDEST_JAVA} or newer"
+        raise ConfigError(f"{needed}, this is Java {found[1]}; {remedy}")
 
 
 def cache_folder() -> Path:
@@ -41,7 +63,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "beam_serving"
 
 
-def find_or_build(configured: str | None, pom: Path = POM) -> Path:
+def find_or_build(engine: Engine, configured: str | None) -> Path:
     """Gives the jar: the one that was named, else the one in the cache, which Maven fills the first time.
 
     Raises:
@@ -49,43 +71,42 @@ def find_or_build(configured: str | None, pom: Path = POM) -> Path:
     """
     if configured:
         if not Path(configured).is_file():
-            raise ConfigError(f"flink: job_server_jar: no such file: {configured}")
+            raise ConfigError(f"{engine.section}: job_server_jar: no such file: {configured}")
         return Path(configured)
-    version = _version_of(pom)
-    cached = cache_folder() / f"flink-job-server-{version}.jar"
+    version = _version_of(engine)
+    cached = cache_folder() / f"{engine.section}-job-server-{version}.jar"
     if not cached.is_file():
-        _build(pom, cached)
+        _build(engine, cached)
     return cached
 
 
-def _version_of(pom: Path) -> str:
+def _version_of(engine: Engine) -> str:
     try:
-        text = pom.read_text(encoding="utf-8")
+        text = engine.pom.read_text(encoding="utf-8")
     except OSError as err:
-        raise ConfigError(
-            f"{pom}, which builds Flink's job server, is not there; set flink: job_server_jar to a built one"
-        ) from err
+        remedy = f"set {engine.section}: job_server_jar to a built one"
+        raise ConfigError(f"{engine.pom}, which builds {engine.name}'s job server, is not there; {remedy}") from err
     found = re.search(r"<beam\.version>([\w.-]+)</beam\.version>", text)
     return found[1] if found else "unknown"
 
 
-def _build(pom: Path, cached: Path) -> None:
+def _build(engine: Engine, cached: Path) -> None:
     maven = shutil.which("mvn")
     if maven is None:
         raise ConfigError(
-            "Flink's job server is built with Maven the first time, and 'mvn' is not there; install Maven, for "
-            "example Debian's package maven, or set flink: job_server_jar to a built one"
+            f"{engine.name}'s job server is built with Maven the first time, and 'mvn' is not there; install Maven, "
+            f"for example Debian's package maven, or set {engine.section}: job_server_jar to a built one"
         )
     cached.parent.mkdir(parents=True, exist_ok=True)
-    _log.info("building Flink's job server with Maven, once; it goes to %s", cached)
+    _log.info("building %s's job server with Maven, once; it goes to %s", engine.name, cached)
     # On the same file system as the cache: the jar is moved into it whole or not at all.
     with tempfile.TemporaryDirectory(prefix="build-", dir=cached.parent) as folder:
-        shutil.copy(pom, folder)
-        _run_maven([maven, "--batch-mode", "--file", str(Path(folder, pom.name)), "package"])
+        shutil.copy(engine.pom, folder)
+        _run_maven(engine, [maven, "--batch-mode", "--file", str(Path(folder, engine.pom.name)), "package"])
         Path(folder, "target", "job-server.jar").replace(cached)
 
 
-def _run_maven(command: list[str]) -> None:
+def _run_maven(engine: Engine, command: list[str]) -> None:
     started = said_at = time.monotonic()
     artifacts = 0
     last_words = "nothing"
@@ -101,5 +122,5 @@ def _run_maven(command: list[str]) -> None:
                 said_at = time.monotonic()
                 _log.info("Maven: %d files downloaded, %.0f s", artifacts, said_at - started)
     if maven.returncode != 0:
-        raise ConfigError(f"Maven cannot build Flink's job server: {last_words}")
+        raise ConfigError(f"Maven cannot build {engine.name}'s job server: {last_words}")
     _log.info("Maven: done in %.0f s", time.monotonic() - started)

@@ -1,7 +1,7 @@
-"""One worker of a Flink job: runs the steps that the runner sends it, until the runner lets it go.
+"""One worker of a job: runs the steps that the runner sends it, until the runner lets it go.
 
-An embedded Flink is given workers that wait for it. On a cluster Beam starts this module on each host, as the program
-`beam-serving-flink-worker` (environment PROCESS) or through a worker pool (environment EXTERNAL), and tells it where
+An embedded engine is given workers that wait for it. On a cluster Beam starts this module on each host, as the program
+`beam-serving-worker` (environment PROCESS) or through a worker pool (environment EXTERNAL), and tells it where
 to ask for its work.
 
 SIGTERM and SIGINT end reading: what is in flight is finished, and with its last reader the job itself ends.
@@ -22,11 +22,11 @@ from collections.abc import Sequence
 
 import grpc
 
-from beam_serving.flink.processes import tell_of_thread
+from beam_serving.portable.options import JOB_VARIABLE
+from beam_serving.portable.processes import tell_of_thread
 from beam_serving.worker import Job, serving_process
 
 _log = logging.getLogger(__name__)
-JOB_VARIABLE = "BEAM_SERVING_JOB"
 _PROVISION_S = 30.0
 
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _await_work()
     text = os.environ.get(JOB_VARIABLE)
     if text is None:
-        parser.error(f"the variable {JOB_VARIABLE} is not set; `python -m beam_serving --runner=FlinkRunner` sets it")
+        parser.error(f"the variable {JOB_VARIABLE} is not set; `python -m beam_serving` sets it")
     job = Job.decode(text)
     # Beam's own connections tell the runner by this who they are; it is read when their module is loaded.
     os.environ["WORKER_ID"] = given.id

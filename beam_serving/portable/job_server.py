@@ -1,0 +1,94 @@
+"""The job server as a process of ours: it runs an engine or talks to a cluster, and what Java says goes to a file."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from beam_serving.embedded import free_port, listens
+from beam_serving.errors import BeamServingError
+from beam_serving.portable.causes import telling_line
+from beam_serving.portable.jar import Engine
+
+_log = logging.getLogger(__name__)
+_PR_SET_PDEATHSIG = 1
+_STOP_S = 5.0
+
+
+class JobServer:
+    """Runs a job server until `stop`; it dies with this process, however that ends.
+
+    `command_in` gives the engine's own part of the command, and is told the folder for files that go with the server.
+    """
+
+    def __init__(self, engine: Engine, command_in: Callable[[Path], Sequence[str]]) -> None:
+        self._name = f"{engine.name}'s job server"
+        self._folder = tempfile.TemporaryDirectory(prefix=f"beam-serving-{engine.section}-", ignore_cleanup_errors=True)
+        self._log_path = Path(self._folder.name, "job-server.log")
+        self._port = free_port()
+        command = [*command_in(Path(self._folder.name))]
+        command += ["--job-host", "127.0.0.1", "--job-port", str(self._port), "--artifact-port", "0"]
+        command += ["--expansion-port", "0", "--artifacts-dir", self._folder.name]
+        with self._log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+
+    def __enter__(self) -> JobServer:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.stop()
+
+    @property
+    def endpoint(self) -> str:
+        """Where it takes jobs."""
+        return f"127.0.0.1:{self._port}"
+
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return self._process.poll() is None
+
+    def await_start(self, within_s: float) -> None:
+        """Waits until it takes jobs.
+
+        Raises:
+            BeamServingError: it ended, or does not answer in time; with its last words.
+        """
+        give_up_at = time.monotonic() + within_s
+        while not listens("127.0.0.1", self._port):
+            if not self.alive():
+                raise BeamServingError(f"{self._name} ended at once; it said: {self.last_words()}")
+            if time.monotonic() > give_up_at:
+                raise BeamServingError(f"{self._name} does not answer in {within_s:g} s: {self.last_words()}")
+            time.sleep(0.05)
+
+    def last_words(self) -> str:
+        """Gives the line of its log that tells most of what went wrong."""
+        return telling_line(self._log_path.read_text(encoding="utf-8", errors="replace")) or "nothing"
+
+    def stop(self) -> None:
+        """Ends the process and removes its files."""
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._folder.cleanup()
+
+
+def _die_with_parent() -> None:
+    """Asks the kernel, in the child before it becomes Java, to kill it when its parent ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,159 @@
+"""The driver of drains on Spark: starts the job server, then drains the queue, once or in every interval.
+
+`python -m beam_serving.spark.driver` reads its job from standard input; see `beam_serving.portable.driver`. The job
+server is resident: only the first drain waits for Java.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import redis
+from redis.exceptions import RedisError
+
+from beam_serving.config import Settings
+from beam_serving.connection import RedisAt
+from beam_serving.io.group import Group
+from beam_serving.io.readers import Readers
+from beam_serving.io.stop import STOP
+from beam_serving.launch import checked_steps, forget_model
+from beam_serving.portable.driver import ENDED, Outcome, Workers, main, submit, watch
+from beam_serving.portable.jar import SPARK, find_or_build
+from beam_serving.portable.job_server import JobServer
+from beam_serving.portable.options import process_environment
+from beam_serving.portable.processes import started_workers
+from beam_serving.report import Reporter, ask_to_stop
+from beam_serving.spark.options import Master, command, flags, jar_of, master_of
+from beam_serving.stats import stats_of_process
+from beam_serving.worker import Job
+
+_log = logging.getLogger(__name__)
+_TICK_S = 0.1
+
+
+class Drains:
+    """The drains of one job on one job server."""
+
+    def __init__(self, settings: Settings, job: Job, master: Master, server: JobServer) -> None:
+        self._settings = settings
+        self._job = job
+        self._master = master
+        self._server = server
+        self._client: redis.Redis = RedisAt.of(settings).client()
+        self._parent = os.getppid()
+        self._serving: Any = None
+
+    def run(self) -> Outcome:
+        """Drains once, or in every interval until a stop."""
+        outcome = Outcome(ENDED)
+        next_at = time.monotonic()
+        while outcome.state == ENDED and not STOP.is_set():
+            # Workers load Beam while Java starts, and between drains.
+            with self._workers() as (workers, environment):
+                self._prepare()
+                if not self._await_turn(next_at, workers):
+                    break
+                next_at = time.monotonic() + (self._job.every_s or 0)
+                outcome = self._drain(workers, environment)
+            if self._job.every_s is None:
+                break
+        return outcome
+
+    def _prepare(self) -> None:
+        """Checks the model and waits for the job server, the first time."""
+        if self._serving is not None:
+            return
+        readers = Readers([self._job.run] * self._master.readers, drain=True, names_are_shared=True, bounded=True)
+        self._serving = checked_steps(self._settings, readers)
+        model = self._serving.model.acquire()
+        stats = stats_of_process()
+        stats.engine, stats.batch_size = model.model.engine, model.batch_size
+        forget_model()
+        self._server.await_start(self._settings.spark.start_s)
+        stats.state = "serving"
+
+    def _drain(self, workers: Workers, environment: list[str]) -> Outcome:
+        own = flags(f"beam-serving-{self._settings.name}", self._master, self._server.endpoint, environment)
+        result = submit(self._serving, [*own, *self._job.arguments])
+        return watch(result, self._server, workers, self._settings.params.grace_s)
+
+    def _await_turn(self, at: float, workers: Workers) -> bool:
+        """Waits for the next drain, which nothing queued puts off; says whether there is one."""
+        if self._job.every_s is None:
+            return not STOP.is_set()
+        while not STOP.wait(_TICK_S):
+            if os.getppid() != self._parent or not self._server.alive() or workers.dead():
+                return False
+            if time.monotonic() >= at and self._anything_queued():
+                return True
+        return False
+
+    def _anything_queued(self) -> bool:
+        data = self._settings.data
+        try:
+            return any(Group(self._client, stream.encode(), data.group, b"").backlog()[0] for stream in data.streams)
+        except RedisError as err:
+            _log.debug("cannot ask for the backlog: %s", err)
+            return False
+
+    @contextmanager
+    def _workers(self) -> Iterator[tuple[Workers, list[str]]]:
+        """Gives the workers of one drain and the flags by which Spark finds them."""
+        if not self._master.local:
+            job = self._job.encode().decode().strip()
+            yield _OnCluster(self._client, self._job), process_environment(self._settings.spark.worker_command, job)
+            return
+        with started_workers(self._job) as processes:
+            from beam_serving.portable.pool import WorkerPool, served
+
+            pool = WorkerPool(processes)
+            with served(pool) as address:
+                yield pool, ["--environment_type=EXTERNAL", f"--environment_config={address}"]
+
+
+class _OnCluster:
+    """Workers that executors start: Spark sees to those that die, and a key in Redis stops them."""
+
+    def __init__(self, client: redis.Redis, job: Job) -> None:
+        self._client = client
+        self._job = job
+
+    def dead(self) -> bool:
+        return False
+
+    def stop_reading(self) -> None:
+        name = Settings.model_validate_json(self._job.settings).name
+        try:
+            ask_to_stop(self._client, name, self._job.run)
+        except RedisError as err:
+            _log.warning("cannot ask the workers to stop: %s", err)
+
+
+def run(settings: Settings, job: Job) -> Outcome:
+    """Drains the queue of a job, by a Spark in this process's own job server or on a cluster.
+
+    Raises:
+        BeamServingError: it cannot start.
+    """
+    spark = settings.spark
+    master = master_of(job.arguments, spark, len(job.consumers))
+    jar = find_or_build(SPARK, jar_of(job.arguments, spark))
+    with ExitStack() as stack:
+        if job.every_s is not None:
+            # Between drains no worker says that the service is there: the driver does.
+            about = (RedisAt.of(settings), settings.name, f"{job.run}-driver", job.run)
+            reporter = Reporter(*about, stats_of_process(), STOP.set)
+            stack.callback(reporter.close)
+        server = JobServer(SPARK, lambda folder: command(job.arguments, spark, master, jar, folder))
+        stack.enter_context(server)
+        return Drains(settings, job, master, server).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main("spark", run))
