@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
 FLINK_READY := $(VENV)/.flink-ready
+SPARK_READY := $(VENV)/.spark-ready
 DOCKER_READY := $(VENV)/.docker-ready
 TEST_READY := $(VENV)/.test-ready
 
-.PHONY: run test test-long docker-test lint types format bench flink-cluster clean
+.PHONY: run test test-long docker-test lint types format bench flink-cluster spark-cluster clean
 
 run: $(RUN_READY)
 	$(BIN)/python -m beam_serving quickstart
@@ -35,6 +36,9 @@ format: $(TEST_READY)
 flink-cluster: $(FLINK_READY)
 	$(BIN)/python runners/flink/cluster.py --task-managers 2
 
+spark-cluster: $(SPARK_READY)
+	$(BIN)/python runners/spark/cluster.py --workers 2
+
 bench: $(TEST_READY)
 	$(BIN)/python -m beam_serving bench
 
@@ -57,6 +61,11 @@ $(FLINK_READY): setup.py pyproject.toml constraints.txt | $(BIN)/uv
 	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[embedded,flink]'
 	touch $@ $(RUN_READY)
 
+$(SPARK_READY): setup.py pyproject.toml constraints.txt | $(BIN)/uv
+	@echo "setting up $(VENV) for a Spark cluster (once)"
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[embedded,spark]'
+	touch $@ $(RUN_READY)
+
 $(DOCKER_READY): setup.py pyproject.toml constraints.txt | $(BIN)/uv
 	@echo "setting up $(VENV) for the tests of the images (once)"
 	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[embedded,docker]'
@@ -64,5 +73,5 @@ $(DOCKER_READY): setup.py pyproject.toml constraints.txt | $(BIN)/uv
 
 $(TEST_READY): setup.py pyproject.toml constraints.txt | $(BIN)/uv
 	@echo "setting up $(VENV) for the tests (once; torch and TensorFlow are large)"
-	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[embedded,torch,tensorflow,onnx,flink,pandas,bench,dev]'
-	touch $@ $(RUN_READY) $(FLINK_READY)
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[embedded,torch,tensorflow,onnx,flink,spark,pandas,bench,dev]'
+	touch $@ $(RUN_READY) $(FLINK_READY) $(SPARK_READY)

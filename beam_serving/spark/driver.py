@@ -19,22 +19,25 @@ from redis.exceptions import RedisError
 
 from beam_serving.config import Settings
 from beam_serving.connection import RedisAt
+from beam_serving.errors import BeamServingError
 from beam_serving.io.group import Group
 from beam_serving.io.readers import Readers
 from beam_serving.io.stop import STOP
 from beam_serving.launch import checked_steps, forget_model
+from beam_serving.portable.causes import raise_cause, telling_line
 from beam_serving.portable.driver import ENDED, Outcome, Workers, main, submit, watch
 from beam_serving.portable.jar import SPARK, find_or_build
 from beam_serving.portable.job_server import JobServer
 from beam_serving.portable.options import process_environment
 from beam_serving.portable.processes import started_workers
-from beam_serving.report import Reporter, ask_to_stop
+from beam_serving.report import LIFETIME_S, Reporter, ask_to_stop, read_reports
 from beam_serving.spark.options import Master, command, flags, jar_of, master_of
 from beam_serving.stats import stats_of_process
 from beam_serving.worker import Job
 
 _log = logging.getLogger(__name__)
 _TICK_S = 0.1
+_DRIVER = "-driver"
 
 
 class Drains:
@@ -61,6 +64,9 @@ class Drains:
                     break
                 next_at = time.monotonic() + (self._job.every_s or 0)
                 outcome = self._drain(workers, environment)
+            if outcome.state != ENDED and isinstance(workers, _OnCluster) and not workers.came():
+                raise_cause(outcome.said)
+                raise BeamServingError(f"no worker came up: {telling_line(outcome.said)}")
             if self._job.every_s is None:
                 break
         return outcome
@@ -107,7 +113,8 @@ class Drains:
         """Gives the workers of one drain and the flags by which Spark finds them."""
         if not self._master.local:
             job = self._job.encode().decode().strip()
-            yield _OnCluster(self._client, self._job), process_environment(self._settings.spark.worker_command, job)
+            workers = _OnCluster(self._client, self._settings, self._job)
+            yield workers, process_environment(self._settings.spark.worker_command, job)
             return
         with started_workers(self._job) as processes:
             from beam_serving.portable.pool import WorkerPool, served
@@ -120,17 +127,43 @@ class Drains:
 class _OnCluster:
     """Workers that executors start: Spark sees to those that die, and a key in Redis stops them."""
 
-    def __init__(self, client: redis.Redis, job: Job) -> None:
+    def __init__(self, client: redis.Redis, settings: Settings, job: Job) -> None:
         self._client = client
-        self._job = job
+        self._settings = settings
+        self._run = job.run
+        self._give_up_at: float | None = None
+        self._came = False
 
     def dead(self) -> bool:
+        """Says no.
+
+        Raises:
+            BeamServingError: none has come up in time.
+        """
+        start_s = self._settings.spark.start_s
+        self._give_up_at = self._give_up_at or time.monotonic() + start_s
+        if not self._came and time.monotonic() > self._give_up_at and not self.came():
+            spark = self._settings.spark
+            raise BeamServingError(
+                f"no worker came up within {start_s:g} s: has the cluster no executor free with {spark.executor_cores} "
+                f"cores and {spark.executor_memory}? Its page and the logs of its workers say more"
+            )
         return False
 
-    def stop_reading(self) -> None:
-        name = Settings.model_validate_json(self._job.settings).name
+    def came(self) -> bool:
+        """Whether one has come up, in this drain or lately."""
         try:
-            ask_to_stop(self._client, name, self._job.run)
+            reports = read_reports(self._client, self._settings.name, self._run, LIFETIME_S)
+        except RedisError as err:
+            _log.debug("cannot read the workers' numbers: %s", err)
+            return True
+        self._came = self._came or any(not report.worker.endswith(_DRIVER) for report in reports)
+        return self._came
+
+    def stop_reading(self) -> None:
+        """Asks for it in Redis, where workers look once a second."""
+        try:
+            ask_to_stop(self._client, self._settings.name, self._run)
         except RedisError as err:
             _log.warning("cannot ask the workers to stop: %s", err)
 
@@ -147,7 +180,7 @@ def run(settings: Settings, job: Job) -> Outcome:
     with ExitStack() as stack:
         if job.every_s is not None:
             # Between drains no worker says that the service is there: the driver does.
-            about = (RedisAt.of(settings), settings.name, f"{job.run}-driver", job.run)
+            about = (RedisAt.of(settings), settings.name, job.run + _DRIVER, job.run)
             reporter = Reporter(*about, stats_of_process(), STOP.set)
             stack.callback(reporter.close)
         server = JobServer(SPARK, lambda folder: command(job.arguments, spark, master, jar, folder))

@@ -78,6 +78,10 @@ def command(arguments: Sequence[str], spark: Spark, master: Master, jar: Path, f
         "java.io.tmpdir": folder,
         "spark.local.dir": folder,
         "spark.ui.enabled": "false",
+        # Once for each drain Beam's own part warns that its workers hang up.
+        "org.slf4j.simpleLogger.defaultLogLevel": "warn",
+        "org.slf4j.simpleLogger.log.org.apache.beam": "error",
+        "org.slf4j.simpleLogger.showDateTime": "true",
         "spark.driver.host": _LOOPBACK if master.local else _own_address(master.address),
         # Each reader starts from a collection of its own, of one element: more partitions would be empty ones.
         "spark.default.parallelism": 1,
