@@ -25,17 +25,21 @@ class StatisticsLine:
         self._streams = streams
         self._group = group
         self._last = Report()
+        self._seen: dict[tuple[str, int, str], Report] = {}
+        self._ended = Report()
         self._last_at = time.monotonic()
         self._last_queue = 0
 
     def line(self, client: redis.Redis, reports: Sequence[Report]) -> str | None:
         """Gives the numbers since the last call; None while there is nothing to tell."""
         now = time.monotonic()
-        total = reduce(add, reports, Report())
+        self._seen.update(_by_process(reports))
+        total = self._totals()
         counts = total.counts - self._last.counts
         queue, pending = self._backlog(client)
         stages = {stage: total.stages[stage].since(self._last.stages[stage]) for stage in STAGES}
         elapsed_s = now - self._last_at
+        memory_bytes = sum(report.memory_bytes for report in reports)
         quiet = not counts and not queue and not self._last_queue
         self._last, self._last_at, self._last_queue = total, now, queue
         if quiet:
@@ -52,7 +56,7 @@ class StatisticsLine:
         )
         return (
             f"{counts['served'] / elapsed_s:.1f} records/s, queue {queue}, pending {pending}{events}"
-            f", memory {total.memory_bytes / 1e6:.0f} MB; ms p50/p99: {times or 'none'}"
+            f", memory {memory_bytes / 1e6:.0f} MB; ms p50/p99: {times or 'none'}"
         )
 
     def log(self, client: redis.Redis, reports: Sequence[Report]) -> None:
@@ -65,10 +69,25 @@ class StatisticsLine:
         if line:
             _log.info("%s", line)
 
+    def note(self, reports: Sequence[Report]) -> None:
+        """Keeps the numbers of workers beyond their lives: of one that ended by itself all, else the last it told.
+
+        `reports` are all that are there, fresh or not.
+        """
+        now = _by_process(reports)
+        for key in [key for key, report in self._seen.items() if report.states == ["stopped"] and key not in now]:
+            ended = self._ended + self._seen.pop(key)
+            self._ended = Report(counts=ended.counts, stages=ended.stages)
+        self._seen.update(now)
+
     def total(self, reports: Sequence[Report]) -> str:
-        """Gives the totals since the workers started."""
-        counts = reduce(add, reports, Report()).counts
+        """Gives the totals since the service started."""
+        self.note(reports)
+        counts = self._totals().counts
         return f"{counts['served']} records served, {counts['errors']} of them with an error"
+
+    def _totals(self) -> Report:
+        return reduce(add, self._seen.values(), self._ended)
 
     def _backlog(self, client: redis.Redis) -> tuple[int, int]:
         queue = pending = 0
@@ -79,3 +98,8 @@ class StatisticsLine:
                 summary: Any = client.xpending(stream, self._group)
                 pending += int(summary["pending"])
         return queue, pending
+
+
+def _by_process(reports: Sequence[Report]) -> dict[tuple[str, int, str], Report]:
+    """Tells apart the processes that reported under one worker's name, one after the other."""
+    return {(report.host, report.pid, report.worker): report for report in reports}

@@ -113,6 +113,7 @@ class Supervisor:
             now = time.monotonic()
             if not self._ready or now >= next_announce:
                 self._say_whether_ready()
+                self._statistics.note(self._reports(LIFETIME_S))
                 next_announce = now + _ANNOUNCE_EVERY_S
                 next_statistics = next_statistics or now + self._settings.params.statistics_s
             if self._ready and now >= next_statistics:

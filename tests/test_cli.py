@@ -67,8 +67,9 @@ def error(arguments: list[str], code: int, capsys: Captured) -> str:
         ),
         (["server"], f"unknown command 'server'; commands: {', '.join(cli.COMMANDS)}; see --help"),
         (
-            ["--runner=SparkRunner"],
-            "--runner=SparkRunner is not served yet; wanted is one of DirectRunner, FnApiRunner, FlinkRunner",
+            ["--runner=DataflowRunner"],
+            "--runner=DataflowRunner is not served yet; wanted is one of DirectRunner, FnApiRunner, FlinkRunner, "
+            "SparkRunner",
         ),
         (["--output", "results"], "--output goes with --drain: its files are complete when the queue is empty"),
     ],

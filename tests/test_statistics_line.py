@@ -11,8 +11,10 @@ from beam_serving.statistics_line import StatisticsLine
 from beam_serving.stats import Histogram
 
 
-def report(memory_bytes: int = 0, infer: Histogram | None = None, **counts: int) -> Report:
-    filled = Report(["serving"], "opencv", Counter(counts), memory_bytes=memory_bytes)
+def report(
+    memory_bytes: int = 0, infer: Histogram | None = None, pid: int = 1, state: str = "serving", **counts: int
+) -> Report:
+    filled = Report([state], "opencv", Counter(counts), memory_bytes=memory_bytes, pid=pid)
     if infer:
         filled.stages["infer"] = infer
     return filled
@@ -55,7 +57,7 @@ def test_a_line_has_the_rate_the_backlog_and_the_memory(
         client.xadd(stream, {"uri": "a"})
     client.xreadgroup("serving", "worker", {"two": ">"}, count=1)
     clock[0] += 10
-    line = statistics.line(client, [report(30_000_000, served=20), report(40_000_000, served=5)])
+    line = statistics.line(client, [report(30_000_000, served=20), report(40_000_000, pid=2, served=5)])
     assert line == "2.5 records/s, queue 3, pending 1, memory 70 MB; ms p50/p99: none"
 
 
@@ -102,6 +104,15 @@ def test_a_worker_that_starts_again_takes_nothing_off_the_rate(
 
 
 def test_the_totals_are_told_at_the_end(statistics: StatisticsLine) -> None:
-    total = statistics.total([report(served=3, errors=1), report(served=4)])
+    total = statistics.total([report(served=3, errors=1), report(pid=2, served=4)])
     assert total == "7 records served, 1 of them with an error"
+
+
+def test_workers_that_are_gone_stay_in_the_totals(statistics: StatisticsLine) -> None:
     assert statistics.total([]) == "0 records served, 0 of them with an error"
+    statistics.note([report(served=1), report(pid=2, served=2)])
+    statistics.note([report(served=3), report(pid=2, state="stopped", served=4)])
+    # The first was killed, the second ended by itself, and a third has taken its place.
+    for _ in range(3):
+        statistics.note([report(pid=3, served=5)])
+    assert statistics.total([]) == "12 records served, 0 of them with an error"

@@ -21,7 +21,7 @@ from beam_serving.output import check_output, path_of_flag
 from beam_serving.portable.jar import FLINK, SPARK, find_or_build, require_java
 from beam_serving.portable.options import launcher_of
 from beam_serving.spark.options import jar_of as spark_jar_of
-from beam_serving.spark.options import master_of
+from beam_serving.spark.options import master_of, require_master
 
 _DRIVERS = {FLINK_RUNNER: "beam_serving.flink.driver", SPARK_RUNNER: "beam_serving.spark.driver"}
 
@@ -155,6 +155,7 @@ def require_engine(start: Start) -> None:
         find_or_build(FLINK, flink_jar_of(arguments, settings.flink))
     if start.given.runner == SPARK_RUNNER:
         require_java(SPARK, launcher_of(arguments))
+        require_master(master_of(arguments, settings.spark, start.workers))
         find_or_build(SPARK, spark_jar_of(arguments, settings.spark))
 
 

@@ -64,10 +64,8 @@ class Drains:
                     break
                 next_at = time.monotonic() + (self._job.every_s or 0)
                 outcome = self._drain(workers, environment)
-            if outcome.state != ENDED and isinstance(workers, _OnCluster) and not workers.came():
-                raise_cause(outcome.said)
-                raise BeamServingError(f"no worker came up: {telling_line(outcome.said)}")
             if self._job.every_s is None:
+                self._give_up_if_hopeless(outcome, workers)
                 break
         return outcome
 
@@ -88,6 +86,12 @@ class Drains:
         own = flags(f"beam-serving-{self._settings.name}", self._master, self._server.endpoint, environment)
         result = submit(self._serving, [*own, *self._job.arguments])
         return watch(result, self._server, workers, self._settings.params.grace_s)
+
+    def _give_up_if_hopeless(self, outcome: Outcome, workers: Workers) -> None:
+        """Ends a drain that no worker came up for: what failed at the start fails at each start."""
+        if outcome.state != ENDED and isinstance(workers, _OnCluster) and not workers.came():
+            raise_cause(outcome.said)
+            raise BeamServingError(f"no worker came up: {telling_line(outcome.said)}")
 
     def _await_turn(self, at: float, workers: Workers) -> bool:
         """Waits for the next drain, which nothing queued puts off; says whether there is one."""

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from beam_serving.config import Spark
+from beam_serving.embedded import listens
 from beam_serving.errors import ConfigError
 from beam_serving.portable.options import COMMON_FLAGS, java_of, last_value
 
 _LOCAL = re.compile(r"local(\[\s*(?P<slots>\*|[1-9]\d{0,2})\s*(,\s*\d+\s*)?\])?")
-_CLUSTER = re.compile(r"spark://(?P<host>[^\s,:/]+):(?P<port>\d{1,5})(,[^\s,:/]+:\d{1,5})*")
+_CLUSTER = re.compile(r"spark://[^\s,:/]+:\d{1,5}(,[^\s,:/]+:\d{1,5})*")
 _LOOPBACK = "127.0.0.1"
 
 
@@ -31,11 +32,10 @@ class Master:
         return not self.url.startswith("spark://")
 
     @property
-    def address(self) -> tuple[str, int]:
-        """Host and port of a cluster's first master."""
-        found = _CLUSTER.fullmatch(self.url)
-        assert found is not None  # noqa: S101 - checked in master_of
-        return found["host"], int(found["port"])
+    def addresses(self) -> list[tuple[str, int]]:
+        """Hosts and ports of a cluster's masters."""
+        pairs = (one.rsplit(":", 1) for one in self.url.removeprefix("spark://").split(","))
+        return [(host, int(port)) for host, port in pairs]
 
 
 def master_of(arguments: Sequence[str], spark: Spark, workers: int) -> Master:
@@ -62,6 +62,17 @@ def master_of(arguments: Sequence[str], spark: Spark, workers: int) -> Master:
     return Master(url, executors * spark.executor_cores, spark.executor_cores)
 
 
+def require_master(master: Master) -> None:
+    """Checks that one of a cluster's masters is there.
+
+    Raises:
+        ConfigError: none is.
+    """
+    if master.local or any(listens(host, port) for host, port in master.addresses):
+        return
+    raise ConfigError(f"spark: master: nobody answers at {master.url}; is a cluster running there?")
+
+
 def cores_of(spark: Spark) -> int:
     """Gives the cores of all executors together."""
     return spark.total_executor_cores or spark.num_executors * spark.executor_cores
@@ -82,7 +93,7 @@ def command(arguments: Sequence[str], spark: Spark, master: Master, jar: Path, f
         "org.slf4j.simpleLogger.defaultLogLevel": "warn",
         "org.slf4j.simpleLogger.log.org.apache.beam": "error",
         "org.slf4j.simpleLogger.showDateTime": "true",
-        "spark.driver.host": _LOOPBACK if master.local else _own_address(master.address),
+        "spark.driver.host": _LOOPBACK if master.local else _own_address(master.addresses[0]),
         # Each reader starts from a collection of its own, of one element: more partitions would be empty ones.
         "spark.default.parallelism": 1,
     }

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
-from beam_serving.flink.jar import find_or_build
+
+from beam_serving.portable.jar import FLINK, find_or_build
 
 
 @pytest.fixture(scope="session")
 def job_server_jar() -> Path:
     """The real jar; on a new machine Maven builds it here, once."""
-    return find_or_build(None)
+    return find_or_build(FLINK, None)

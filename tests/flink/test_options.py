@@ -14,7 +14,7 @@ from beam_serving.flink.options import (
     cluster_of,
     embedded_flags,
     jar_of,
-    java_of,
+    java_for,
     parallelism_of,
 )
 from beam_serving.launch import check_beam_arguments
@@ -101,7 +101,7 @@ def test_workers_of_a_cluster_are_told_their_job(
 
 def test_java_and_the_jar_can_be_named_by_beams_own_flags() -> None:
     flink = Flink(job_server_jar="a.jar", java_options="-Xmx2g")
-    assert java_of([], flink) == ["java", "-Xmx2g"]
+    assert java_for([], flink) == ["java", "-Xmx2g"]
     arguments = ["--job_server_java_launcher=/jdk/java", "--job_server_jvm_properties=-Da=b"]
-    assert java_of(arguments, flink) == ["/jdk/java", "-Xmx2g", "-Da=b"]
+    assert java_for(arguments, flink) == ["/jdk/java", "-Xmx2g", "-Da=b"]
     assert (jar_of([], flink), jar_of(["--flink_job_server_jar", "b.jar"], flink)) == ("a.jar", "b.jar")

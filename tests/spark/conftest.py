@@ -1,0 +1,13 @@
+"""The job server's jar: what the tests of Spark share."""
+
+from pathlib import Path
+
+import pytest
+
+from beam_serving.portable.jar import SPARK, find_or_build
+
+
+@pytest.fixture(scope="session")
+def job_server_jar() -> Path:
+    """The real jar; on a new machine Maven builds it here, once."""
+    return find_or_build(SPARK, None)

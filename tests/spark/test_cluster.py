@@ -1,0 +1,94 @@
+"""Draining on a real Spark cluster of two workers, and what its pages say that a drain got of it."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from beam_serving.connection import RedisAt
+from beam_serving.report import LIFETIME_S, read_reports
+from tests.flink.test_embedded import descendants
+from tests.service import Service, await_true, result_writes
+from tests.spark.cluster import Cluster, cluster
+from tests.test_faults import assert_all_served_once, queue_records
+
+SPARK = "--runner=SparkRunner"
+RECORDS = 30_000
+pytestmark = [pytest.mark.usefixtures("job_server_jar"), pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+def config(spark: Cluster, **section: object) -> dict[str, Any]:
+    own = {"master": spark.url, "num_executors": 2, "executor_memory": "512m", "driver_memory": "1g"}
+    return {"params": {"batch_size": 8, "reclaim_idle_s": 2.0}, "spark": {**own, **section}}
+
+
+def shares(client: redis.Redis) -> list[int]:
+    """Gives how many records each worker has served."""
+    return [report.counts["served"] for report in read_reports(client, "tested", within_s=LIFETIME_S)]
+
+
+def test_both_executors_serve_with_what_the_configuration_gives_them(
+    spark: Cluster, at: RedisAt, client: redis.Redis, tmp_path: Path
+) -> None:
+    writes = result_writes(client)
+    queue_records(client, RECORDS)
+    running = Service(at, tmp_path, config(spark), SPARK, "--drain")
+    await_true(lambda: client.xlen("serving_stream") < RECORDS, "some records served", 120)
+    (application,) = spark.applications()
+    executors = spark.executors()
+    driver = descendants(running.process.pid)
+    heaps = [re.findall(rb"-Xmx(\w+)\0", Path(f"/proc/{pid}/cmdline").read_bytes()) for pid in driver]
+    assert running.process.wait(120) == 0, running.log
+    assert_all_served_once(client, writes, RECORDS)
+    assert f"state DONE: {RECORDS} records served, 0 of them with an error" in running.log
+    # The fields of the section, as the cluster understood them.
+    assert (application["cores"], application["memoryperexecutor"]) == (2, 512)
+    assert [executor["memory"] for executor in executors] == [512, 512]
+    assert [b"1g"] in heaps
+    print(
+        f"\n| cores {application['cores']}, executors {len(executors)}, memory {application['memoryperexecutor']} MB |"
+    )
+    served = shares(client)
+    print("shares", served)
+    assert len(served) == 2
+    assert min(served) >= 0.35 * RECORDS
+    await_true(lambda: spark.applications() == [], "the end of the application")
+
+
+def test_one_executor_is_enough(spark: Cluster, at: RedisAt, client: redis.Redis, tmp_path: Path) -> None:
+    writes = result_writes(client)
+    queue_records(client, 2000)
+    asked = config(spark, num_executors=2, total_executor_cores=1, executor_memory="600m")
+    running = Service(at, tmp_path, asked, SPARK, "--drain")
+    await_true(lambda: client.xlen("serving_stream") < 2000, "some records served", 120)
+    (application,) = spark.applications()
+    assert (application["cores"], application["memoryperexecutor"], len(spark.executors())) == (1, 600, 1)
+    assert running.process.wait(120) == 0, running.log
+    assert_all_served_once(client, writes, 2000)
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"worker_command": "/nowhere/worker"}, "/nowhere/worker"),
+        ({"executor_memory": "100g", "start_s": 10}, "no worker came up within 10 s: has the cluster no executor free"),
+    ],
+)
+def test_a_drain_whose_workers_do_not_come_up_says_why(
+    spark: Cluster, at: RedisAt, client: redis.Redis, tmp_path: Path, section: dict[str, Any], said: str
+) -> None:
+    queue_records(client, 1000)
+    running = Service(at, tmp_path, config(spark, **section), SPARK, "--drain")
+    assert running.process.wait(120) == 1, running.log
+    assert said in running.log.splitlines()[-1]
+    assert client.xlen("serving_stream") == 1000
+    await_true(lambda: spark.applications() == [], "the end of the application")
