@@ -24,7 +24,7 @@ from beam_serving.io.group import Group
 from beam_serving.io.readers import Readers
 from beam_serving.io.stop import STOP
 from beam_serving.launch import checked_steps, forget_model
-from beam_serving.portable.causes import raise_cause, telling_line
+from beam_serving.portable.causes import raise_cause
 from beam_serving.portable.driver import ENDED, Outcome, Workers, main, submit, watch
 from beam_serving.portable.jar import SPARK, find_or_build
 from beam_serving.portable.job_server import JobServer
@@ -91,7 +91,8 @@ class Drains:
         """Ends a drain that no worker came up for: what failed at the start fails at each start."""
         if outcome.state != ENDED and isinstance(workers, _OnCluster) and not workers.came():
             raise_cause(outcome.said)
-            raise BeamServingError(f"no worker came up: {telling_line(outcome.said)}")
+            # The job server has the whole trace, of which Beam passes on the innermost cause.
+            raise BeamServingError(f"no worker came up: {self._server.last_words()}")
 
     def _await_turn(self, at: float, workers: Workers) -> bool:
         """Waits for the next drain, which nothing queued puts off; says whether there is one."""
