@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import redis
 from redis.exceptions import RedisError
@@ -50,7 +49,8 @@ class Drains:
         self._server = server
         self._client: redis.Redis = RedisAt.of(settings).client()
         self._parent = os.getppid()
-        self._serving: Any = None
+        self._readers = Readers([job.run] * master.readers, drain=True, names_are_shared=True, bounded=True)
+        self._prepared = False
 
     def run(self) -> Outcome:
         """Drains once, or in every interval until a stop."""
@@ -71,20 +71,23 @@ class Drains:
 
     def _prepare(self) -> None:
         """Checks the model and waits for the job server, the first time."""
-        if self._serving is not None:
+        if self._prepared:
             return
-        readers = Readers([self._job.run] * self._master.readers, drain=True, names_are_shared=True, bounded=True)
-        self._serving = checked_steps(self._settings, readers)
-        model = self._serving.model.acquire()
-        stats = stats_of_process()
-        stats.engine, stats.batch_size = model.model.engine, model.batch_size
+        batch_size = checked_steps(self._settings, self._readers).model.acquire().batch_size
         forget_model()
+        # Measured once, where it is to be measured.
+        params = self._settings.params.model_copy(update={"batch_size": batch_size})
+        self._settings = self._settings.model_copy(update={"params": params})
         self._server.await_start(self._settings.spark.start_s)
-        stats.state = "serving"
+        stats_of_process().state = "serving"
+        self._prepared = True
 
     def _drain(self, workers: Workers, environment: list[str]) -> Outcome:
         own = flags(f"beam-serving-{self._settings.name}", self._master, self._server.endpoint, environment)
-        result = submit(self._serving, [*own, *self._job.arguments])
+        from beam_serving.pipeline import steps
+
+        # Beam ties steps to the pipeline that they were applied to, so each drain has its own.
+        result = submit(steps(self._settings, self._readers), [*own, *self._job.arguments])
         return watch(result, self._server, workers, self._settings.params.grace_s)
 
     def _give_up_if_hopeless(self, outcome: Outcome, workers: Workers) -> None:

@@ -80,6 +80,7 @@ def test_a_drain_in_every_interval_is_a_service_and_stops_as_one(
         queue_records(client, 1000)
         assert_all_served_once(client, writes, 1000)
         (server,) = processes_of(running, "spark-job-server")
+        await_true(lambda: client.xinfo_consumers("serving_stream", "serving") == [], "the end of the drain")
         queue_records(client, 1000, prefix="later")
         await_true(lambda: results(client) == 2000, "the results of a second drain")
         assert processes_of(running, "spark-job-server") == [server]
@@ -87,6 +88,7 @@ def test_a_drain_in_every_interval_is_a_service_and_stops_as_one(
         assert running.stop() == 0, running.log
         assert not [pid for pid in processes if alive(pid)]
     assert "state DONE: 2000 records served" in running.log
+    assert "died" not in running.log
 
 
 @pytest.mark.long

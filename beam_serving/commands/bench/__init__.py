@@ -9,6 +9,7 @@ plain_loop  contestants `loop` and `loops`: these steps in a process, without a 
 redis_loop  contestant `redis_loop`: these steps behind a Redis stream
 engine_loop contestants `auto` and `native`: an engine of this package alone
 contestants starts each of them, and the service, and makes them work
+runners     the service on each of several runners, and how it is measured where it drains at intervals
 load        the load generator: fills queues, waits for results
 rounds      who is measured when
 summary     medians, ratios, table

@@ -15,13 +15,14 @@ from tqdm import tqdm
 
 from beam_serving.arguments import Parser
 from beam_serving.commands.bench import workloads
-from beam_serving.commands.bench.contestants import Shape, contestants, runners
+from beam_serving.commands.bench.contestants import Shape, contestants
 from beam_serving.commands.bench.formats import CONTESTANTS as FORMAT_CONTESTANTS
 from beam_serving.commands.bench.formats import formats_table, measure_format
 from beam_serving.commands.bench.machine import machine_facts
 from beam_serving.commands.bench.plot import plot, require_matplotlib
 from beam_serving.commands.bench.processes import require_proc
 from beam_serving.commands.bench.rounds import Plan, measure
+from beam_serving.commands.bench.runners import on_spark, runners
 from beam_serving.commands.bench.summary import BASELINE, summarise, table
 from beam_serving.commands.bench.writers import WRITERS
 from beam_serving.cores import available_cores
@@ -33,6 +34,7 @@ _FULL = Plan(rounds=5, seconds=3.0)
 _QUICK = Plan(rounds=1, seconds=0.3)
 _ALL = ("real", "noop", "formats")
 _FORMAT_BATCH = 8
+_RUNNERS = ("DirectRunner", "FlinkRunner", "SparkRunner")
 _EXAMPLES = """\
 The contestants, each with the same number of threads at work:
   loop         one process without a queue, as many engine threads as workers; every ratio is to it
@@ -41,7 +43,8 @@ The contestants, each with the same number of threads at work:
   service      this service
 
 With --runner the contestants are this service on each of the runners named, and every ratio is to the first; the
-address of a Flink cluster is a runner too.
+address of a cluster of Flink or Spark is a runner too. On Spark the queue is drained at intervals: latencies are not
+measured where it takes part, and its records/s have the start of a drain in them.
 
 With --workload formats the loops run the framework of the format, each ratio is to the faster of the two, and two more
 contestants infer without decoding, on one thread:
@@ -52,6 +55,7 @@ examples:
   python -m beam_serving bench --rounds 7 --json bench.json --plot bench.png
   python -m beam_serving bench --workload formats --formats onnx,caffe
   python -m beam_serving bench --workload noop --runner DirectRunner,FlinkRunner
+  python -m beam_serving bench --workload noop --runner DirectRunner,SparkRunner --records 100000
 """
 
 
@@ -66,6 +70,8 @@ def run(arguments: Sequence[str]) -> int:
     _require(options)
     default = _QUICK if options.quick else _FULL
     plan = replace(default, rounds=options.rounds or default.rounds, seconds=options.seconds or default.seconds)
+    if any(map(on_spark, options.runner or ())):
+        plan = replace(plan, in_flight=())
     report: dict[str, Any] = {"machine": machine_facts(), "rounds": plan.rounds, "seconds": plan.seconds}
     print("\n".join(f"{name + ':':24}{value}" for name, value in report["machine"].items()), flush=True)
     names = [name for name in _ALL if options.workload in (name, "all") and not (options.runner and name == "formats")]
@@ -105,7 +111,7 @@ def _measured(name: str, options: argparse.Namespace, plan: Plan, progress: Any)
     with tempfile.TemporaryDirectory(prefix="beam-serving-bench-") as path, embedded_redis() as port:
         folder = Path(path)
         workload = workloads.real(folder) if name == "real" else workloads.noop()
-        shape = Shape(options.workers or available_cores(), options.batch_size or workload.batch_size)
+        shape = Shape(options.workers or available_cores(), options.batch_size or workload.batch_size, options.records)
         started = (
             runners(options.runner, workload, shape, port, folder)
             if options.runner
@@ -167,10 +173,14 @@ def _parser() -> Parser:
         "--formats", type=_formats, default=tuple(WRITERS), metavar="A,B", help=f"({','.join(WRITERS)})"
     )
     parser.add_argument(
-        "--runner", type=_runners, metavar="A,B", help="this service on DirectRunner, FlinkRunner or HOST:PORT of Flink"
+        "--runner",
+        type=_runners,
+        metavar="A,B",
+        help="this service on some of DirectRunner, FlinkRunner, SparkRunner, HOST:PORT of Flink, spark://HOST:PORT",
     )
     parser.add_argument("--rounds", type=_count, help=f"rounds of all contestants ({_FULL.rounds})")
     parser.add_argument("--seconds", type=_count, help=f"seconds of each measurement ({_FULL.seconds:g})")
+    parser.add_argument("--records", type=_count, help="records of each measurement, in place of seconds")
     parser.add_argument("--quick", action="store_true", help="one short round, to see that it works")
     parser.add_argument("--batch-size", type=_count, help="records in a batch (real, formats: 8, noop: 64)")
     parser.add_argument("--workers", type=_count, help="worker processes (one per core)")
@@ -194,6 +204,6 @@ def _formats(text: str) -> tuple[str, ...]:
 
 def _runners(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(text.split(",")))
-    if unknown := [name for name in names if name not in ("DirectRunner", "FlinkRunner") and ":" not in name]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of DirectRunner, FlinkRunner and HOST:PORT")
+    if unknown := [name for name in names if name not in _RUNNERS and ":" not in name]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(_RUNNERS)} and HOST:PORT")
     return names

@@ -24,7 +24,7 @@ from beam_serving.connection import RedisAt
 from beam_serving.errors import BeamServingError
 from beam_serving.report import read_reports
 
-_FIRST_BACKLOG = 256
+FIRST_BACKLOG = 256
 
 Job = tuple[str, dict[str, Any]]
 """A program: its module, and what it has to know, as its only argument."""
@@ -32,21 +32,29 @@ Job = tuple[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Shape:
-    """How the machine is used: `workers` processes of the service, each with one engine thread."""
+    """How the machine is used: `workers` processes of the service, each with one engine thread.
+
+    `records` are those of each measurement at full load; as many as take its time where unset.
+    """
 
     workers: int
     batch_size: int
+    records: int | None = None
 
 
 @dataclass(frozen=True)
 class Burst:
-    """Records served at full load, in what time and at what cost; `redis_cpu_s` is 0 where there is no Redis."""
+    """Records served at full load, in what time and at what cost; `redis_cpu_s` is 0 where there is no Redis.
+
+    `start_s` is the part of that time until the first record was taken, where something had to start for it.
+    """
 
     records: int
     elapsed_s: float
     cpu_s: float
     redis_cpu_s: float
     memory_bytes: int
+    start_s: float = 0.0
 
 
 class Contestant(Protocol):
@@ -103,12 +111,11 @@ class Queued:
     `others` are processes that belong to them and do not serve.
     """
 
-    def __init__(
-        self, name: str, load: Load, batch_size: int, workers: Sequence[int], others: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, name: str, load: Load, shape: Shape, workers: Sequence[int], others: Sequence[int] = ()) -> None:
         self.name = name
+        self._records = shape.records
         # The plain loops serve whole batches only: with less for one worker at the end, queues would look slower.
-        self._whole = batch_size * len(workers)
+        self._whole = shape.batch_size * len(workers)
         self._load = load
         self._workers = list(workers)
         self._all = [*workers, *others]
@@ -116,7 +123,7 @@ class Queued:
 
     def burst(self, seconds: float) -> Burst:
         """Queues what takes about this long at the rate of the last time and sees it drained; see `Contestant`."""
-        records = -(-max(_FIRST_BACKLOG, int(self._rate * seconds)) // self._whole) * self._whole
+        records = self._records or -(-max(FIRST_BACKLOG, int(self._rate * seconds)) // self._whole) * self._whole
         last = self._load.fill(records)
         started = time.perf_counter()
         cpu_before_s, redis_before_s = cpu_s(self._all), self._load.redis_cpu_s()
@@ -150,21 +157,6 @@ def contestants(workload: Workload, shape: Shape, port: int, folder: Path) -> It
         ]
 
 
-@contextmanager
-def runners(
-    names: Sequence[str], workload: Workload, shape: Shape, port: int, folder: Path
-) -> Iterator[list[Contestant]]:
-    """Starts the service once for each runner, under the runner's name, and gives all when every one is ready.
-
-    A name is Beam's own, or the address of a Flink cluster.
-
-    Raises:
-        BeamServingError: one ended before it was ready.
-    """
-    with ExitStack() as stack:
-        yield [stack.enter_context(service(workload, shape, port, folder, name)) for name in names]
-
-
 def job_of(workload: Workload, shape: Shape, folder: Path) -> dict[str, Any]:
     """Writes the payloads into the folder; gives what a program has to know but for its threads."""
     payloads = folder / "payloads"
@@ -187,7 +179,7 @@ def _redis_loop(workload: Workload, shape: Shape, port: int, job: dict[str, Any]
     more = {"threads": 1, "port": port, "stream": stream}
     jobs = [(redis_loop.__name__, job | more | {"consumer": f"c{n}"}) for n in range(shape.workers)]
     with programs(jobs) as processes:
-        yield Queued("redis_loop", load, shape.batch_size, [process.pid for process in processes])
+        yield Queued("redis_loop", load, shape, [process.pid for process in processes])
     load.close()
 
 
@@ -215,7 +207,7 @@ def service(workload: Workload, shape: Shape, port: int, folder: Path, runner: s
     with running_service(config, folder, at, arguments) as process, at.reachable() as client:
         workers = [report.pid for report in read_reports(client, name)]
         others = {process.pid, *descendants(process.pid)} - {*workers}
-        yield Queued(contestant, load, shape.batch_size, workers, [*others])
+        yield Queued(contestant, load, shape, workers, [*others])
         if cluster:
             stop(Settings.model_validate(config), client, cluster)
     load.close()

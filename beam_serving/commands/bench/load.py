@@ -88,6 +88,22 @@ class Load:
         last: bytes = self._wire.ask("EVAL", _FILL, 1, self._target.stream, records, "r", len(parts[0]), *flat)
         return last
 
+    def await_begun(self) -> None:
+        """Waits until the first entry of what was filled is delivered.
+
+        Raises:
+            BeamServingError: it takes longer than a minute.
+        """
+        give_up_at = time.monotonic() + _TIMEOUT_S
+        while time.monotonic() < give_up_at:
+            # Entries leave the stream when they are served, those that are not are pending.
+            (row,) = self._wire.ask("XINFO", "GROUPS", self._target.stream)
+            about = dict(zip(row[::2], row[1::2], strict=True))
+            if about[b"pending"] or not self._wire.ask("XLEN", self._target.stream):
+                return
+            time.sleep(_POLL_S)
+        raise BeamServingError(f"stream {self._target.stream!r} was not begun within {_TIMEOUT_S:g} s")
+
     def await_drained(self, last: bytes) -> None:
         """Waits until every entry up to `last` was delivered and acknowledged.
 

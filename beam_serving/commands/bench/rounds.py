@@ -67,6 +67,9 @@ def _of_burst(burst: Burst) -> dict[str, float]:
         "cpu_ms_per_record": burst.cpu_s / burst.records * 1000,
         "memory_mb": burst.memory_bytes / 1e6,
     }
+    if burst.start_s:
+        figures["start_s"] = burst.start_s
+        figures["records_per_s_after_start"] = burst.records / (burst.elapsed_s - burst.start_s)
     if burst.redis_cpu_s:
         figures["redis_cpu_ms_per_record"] = burst.redis_cpu_s / burst.records * 1000
     return figures

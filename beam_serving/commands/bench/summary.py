@@ -12,6 +12,8 @@ from beam_serving.commands.tables import aligned
 BASELINE = "loop"
 TITLES = {
     "records_per_s": "records/s",
+    "start_s": "of it until the first record, s",
+    "records_per_s_after_start": "records/s after that",
     "latency_1_in_flight_p50_ms": "p50, 1 in flight, ms",
     "latency_1_in_flight_p99_ms": "p99, 1 in flight, ms",
     "latency_64_in_flight_p50_ms": "p50, 64 in flight, ms",
