@@ -93,5 +93,5 @@ def steps(settings: Settings, readers: Readers) -> Serving:
         batch=Batch(batch_size),
         infer=Infer(shared_model, params.inference_timeout_s),
         top_n=TopN(served, read_labels(model.labels)),
-        write=WriteToRedis(at, data.group, data.result_ttl_s, keep_rows=drain and data.output is not None),
+        write=WriteToRedis(at, data.group, data.result_ttl_s, keep_rows=readers.drain and data.output is not None),
     )

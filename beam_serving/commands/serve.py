@@ -131,7 +131,7 @@ def run(start: Start) -> int:
 
 
 def _with_output(settings: Settings, given: argparse.Namespace) -> Settings:
-    """Puts --output and --output-format in the place of the configuration's."""
+    """Puts --output and --output-format in the place of the configuration's; without --drain there is no output."""
     flags = {
         "output": None if given.output is None else path_of_flag(given.output),
         "output_format": given.output_format,
@@ -139,7 +139,7 @@ def _with_output(settings: Settings, given: argparse.Namespace) -> Settings:
     data = settings.data.model_copy(update={key: value for key, value in flags.items() if value})
     if given.output_format and not data.output:
         raise ConfigError("--output-format goes with --output")
-    return settings.model_copy(update={"data": data})
+    return settings.model_copy(update={"data": data if given.drain else data.model_copy(update={"output": None})})
 
 
 def require_engine(start: Start) -> None:
