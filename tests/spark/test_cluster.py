@@ -11,12 +11,12 @@ import redis
 from beam_serving.connection import RedisAt
 from beam_serving.report import LIFETIME_S, read_reports
 from tests.flink.test_embedded import descendants
-from tests.service import Service, await_true, result_writes
+from tests.service import await_true, result_writes
 from tests.spark.cluster import Cluster, cluster
+from tests.spark.drains import await_readers, drain
 from tests.test_faults import assert_all_served_once, queue_records
 
-SPARK = "--runner=SparkRunner"
-RECORDS = 20_000
+RECORDS = 40_000
 pytestmark = [pytest.mark.usefixtures("job_server_jar"), pytest.mark.timeout(600)]
 
 
@@ -41,21 +41,21 @@ def test_both_executors_serve_with_what_the_configuration_gives_them(
 ) -> None:
     writes = result_writes(client)
     queue_records(client, RECORDS)
-    running = Service(at, tmp_path, config(spark), SPARK, "--drain")
-    await_true(lambda: client.xlen("serving_stream") < RECORDS, "some records served", 120)
-    (application,) = spark.applications()
-    executors = spark.executors()
-    driver = descendants(running.process.pid)
-    heaps = [re.findall(rb"-Xmx(\w+)\0", Path(f"/proc/{pid}/cmdline").read_bytes()) for pid in driver]
-    assert running.process.wait(120) == 0, running.log
-    assert_all_served_once(client, writes, RECORDS)
-    assert f"state DONE: {RECORDS} records served, 0 of them with an error" in running.log
-    # The fields of the section, as the cluster understood them.
-    assert (application["cores"], application["memoryperexecutor"]) == (2, 512)
-    assert [executor["memory"] for executor in executors] == [512, 512]
-    assert [b"1g"] in heaps
-    assert all(shares(client))
-    await_true(lambda: spark.applications() == [], "the end of the application")
+    with drain(at, tmp_path, config(spark)) as running:
+        await_readers(client, running, 2)
+        (application,) = spark.applications()
+        executors = spark.executors()
+        driver = descendants(running.process.pid)
+        heaps = [re.findall(rb"-Xmx(\w+)\0", Path(f"/proc/{pid}/cmdline").read_bytes()) for pid in driver]
+        assert running.process.wait(120) == 0, running.log
+        assert_all_served_once(client, writes, RECORDS)
+        assert f"state DONE: {RECORDS} records served, 0 of them with an error" in running.log
+        # The fields of the section, as the cluster understood them.
+        assert (application["cores"], application["memoryperexecutor"]) == (2, 512)
+        assert [executor["memory"] for executor in executors] == [512, 512]
+        assert [b"1g"] in heaps
+        assert all(shares(client))
+        await_true(lambda: spark.applications() == [], "the end of the application")
 
 
 @pytest.mark.long
@@ -65,13 +65,13 @@ def test_each_of_two_executors_serves_its_share(
     records = 200_000  # they do not start in the same moment
     writes = result_writes(client)
     queue_records(client, records)
-    running = Service(at, tmp_path, config(spark), SPARK, "--drain")
-    assert running.process.wait(240) == 0, running.log
-    assert_all_served_once(client, writes, records)
-    served = shares(client)
-    print("\nshares", *(f"{share / records:.0%}" for share in served))
-    assert len(served) == 2
-    assert min(served) >= 0.35 * records
+    with drain(at, tmp_path, config(spark)) as running:
+        assert running.process.wait(240) == 0, running.log
+        assert_all_served_once(client, writes, records)
+        served = shares(client)
+        print("\nshares", *(f"{share / records:.0%}" for share in served))
+        assert len(served) == 2
+        assert min(served) >= 0.35 * records
 
 
 @pytest.mark.long
@@ -79,12 +79,12 @@ def test_one_executor_is_enough(spark: Cluster, at: RedisAt, client: redis.Redis
     writes = result_writes(client)
     queue_records(client, 2000)
     asked = config(spark, num_executors=2, total_executor_cores=1, executor_memory="600m")
-    running = Service(at, tmp_path, asked, SPARK, "--drain")
-    await_true(lambda: client.xlen("serving_stream") < 2000, "some records served", 120)
-    (application,) = spark.applications()
-    assert (application["cores"], application["memoryperexecutor"], len(spark.executors())) == (1, 600, 1)
-    assert running.process.wait(120) == 0, running.log
-    assert_all_served_once(client, writes, 2000)
+    with drain(at, tmp_path, asked) as running:
+        await_readers(client, running, 1)
+        (application,) = spark.applications()
+        assert (application["cores"], application["memoryperexecutor"], len(spark.executors())) == (1, 600, 1)
+        assert running.process.wait(120) == 0, running.log
+        assert_all_served_once(client, writes, 2000)
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_a_drain_whose_workers_do_not_come_up_says_why(
     spark: Cluster, at: RedisAt, client: redis.Redis, tmp_path: Path, section: dict[str, Any], said: str
 ) -> None:
     queue_records(client, 1000)
-    running = Service(at, tmp_path, config(spark, **section), SPARK, "--drain")
-    assert running.process.wait(120) == 1, running.log
-    assert said in running.log.splitlines()[-1]
-    assert client.xlen("serving_stream") == 1000
-    await_true(lambda: spark.applications() == [], "the end of the application")
+    with drain(at, tmp_path, config(spark, **section)) as running:
+        assert running.process.wait(120) == 1, running.log
+        assert said in running.log.splitlines()[-1]
+        assert client.xlen("serving_stream") == 1000
+        await_true(lambda: spark.applications() == [], "the end of the application")

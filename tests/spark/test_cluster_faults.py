@@ -16,7 +16,8 @@ from beam_serving.connection import RedisAt
 from tests.flink.test_embedded import alive, descendants
 from tests.service import Service, await_true, result_writes
 from tests.spark.cluster import Cluster, cluster
-from tests.spark.test_cluster import SPARK, config
+from tests.spark.drains import await_left, drain
+from tests.spark.test_cluster import config
 from tests.spark.test_embedded import processes_of
 from tests.test_faults import queue_records, results
 
@@ -60,13 +61,13 @@ def test_what_is_killed_in_a_drain_loses_and_doubles_nothing(
 ) -> None:
     writes = result_writes(client)
     queue_records(client, RECORDS)
-    running = Service(at, tmp_path, config(spark), SPARK, "--drain")
-    await_true(lambda: client.xlen("serving_stream") < 0.7 * RECORDS, "some records served", 120)
-    os.kill(victim(spark, running), signal.SIGKILL)
-    killed_at, left = time.monotonic(), client.xlen("serving_stream")
-    assert left > 0
-    assert running.process.wait(180) == 0, running.log
-    row(victim.__name__.replace("_", " "), client, writes, killed_at, left)
+    with drain(at, tmp_path, config(spark)) as running:
+        await_left(client, running, 0.7 * RECORDS)
+        os.kill(victim(spark, running), signal.SIGKILL)
+        killed_at, left = time.monotonic(), client.xlen("serving_stream")
+        assert left > 0
+        assert running.process.wait(180) == 0, running.log
+        row(victim.__name__.replace("_", " "), client, writes, killed_at, left)
 
 
 def test_the_next_drain_serves_what_a_killed_one_left(
@@ -74,14 +75,14 @@ def test_the_next_drain_serves_what_a_killed_one_left(
 ) -> None:
     writes = result_writes(client)
     queue_records(client, RECORDS)
-    first = Service(at, tmp_path, config(spark), SPARK, "--drain")
-    await_true(lambda: client.xlen("serving_stream") < 0.7 * RECORDS, "some records served", 120)
-    executors, processes = spark.executor_pids(), descendants(first.process.pid)
-    first.process.kill()
-    killed_at = time.monotonic()
-    await_true(lambda: not any(alive(pid) for pid in [*processes, *executors]), "an end of all processes")
-    left = client.xlen("serving_stream")
-    assert left > 0
-    second = Service(at, tmp_path, config(spark), SPARK, "--drain")
-    assert second.process.wait(180) == 0, second.log
-    row("the command itself, with the next drain", client, writes, killed_at, left)
+    with drain(at, tmp_path, config(spark)) as first:
+        await_left(client, first, 0.7 * RECORDS)
+        executors, processes = spark.executor_pids(), descendants(first.process.pid)
+        first.process.kill()
+        killed_at = time.monotonic()
+        await_true(lambda: not any(alive(pid) for pid in [*processes, *executors]), "an end of all processes")
+        left = client.xlen("serving_stream")
+        assert left > 0
+        with drain(at, tmp_path, config(spark)) as second:
+            assert second.process.wait(180) == 0, second.log
+            row("the command itself, with the next drain", client, writes, killed_at, left)

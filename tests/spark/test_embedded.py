@@ -12,10 +12,10 @@ import redis
 from beam_serving.connection import RedisAt
 from tests.flink.test_embedded import alive, descendants
 from tests.service import Service, await_true, result_writes, service
+from tests.spark.drains import SPARK, await_left, await_readers, drain
 from tests.test_faults import assert_all_served_once, queue_records, results
 
-SPARK = "--runner=SparkRunner"
-RECORDS = 6_000
+RECORDS = 30_000
 pytestmark = [pytest.mark.usefixtures("job_server_jar"), pytest.mark.timeout(600)]
 
 
@@ -40,33 +40,32 @@ def test_a_drain_serves_what_is_queued_by_all_workers_and_ends_done(
 ) -> None:
     writes = result_writes(client)
     queue_records(client, RECORDS)
-    running = Service(at, tmp_path, config(), SPARK, "--drain")
-    await_true(lambda: client.xlen("serving_stream") < RECORDS, "some records served", 120)
-    readers: list[Any] = client.xinfo_consumers("serving_stream", "serving")  # type: ignore[assignment]
-    processes = descendants(running.process.pid)
-    assert running.process.wait(120) == 0, running.log
-    assert_all_served_once(client, writes, RECORDS)
-    assert f"state DONE: {RECORDS} records served, 0 of them with an error" in running.log
-    assert len(readers) == 2
-    assert len(set(running.worker_pids())) == 2
-    assert not [pid for pid in processes if alive(pid)]
-    assert client.xinfo_consumers("serving_stream", "serving") == []
-    assert [line for line in running.log.splitlines() if "[service]" not in line and "[spark]" not in line] == []
+    with drain(at, tmp_path, config()) as running:
+        await_readers(client, running, 2)
+        processes = descendants(running.process.pid)
+        assert running.process.wait(120) == 0, running.log
+        assert_all_served_once(client, writes, RECORDS)
+        assert f"state DONE: {RECORDS} records served, 0 of them with an error" in running.log
+        assert len(set(running.worker_pids())) == 2
+        assert not [pid for pid in processes if alive(pid)]
+        assert client.xinfo_consumers("serving_stream", "serving") == []
+        assert [line for line in running.log.splitlines() if "[service]" not in line and "[spark]" not in line] == []
 
 
 def test_a_killed_worker_and_a_killed_job_server_lose_nothing_in_a_drain(
     at: RedisAt, client: redis.Redis, tmp_path: Path
 ) -> None:
-    records = 20_000
+    records = 10_000
     writes = result_writes(client)
-    queue_records(client, records)
-    running = Service(at, tmp_path, config(), SPARK, "--drain")
-    for kind, left in (("sdk_worker", 0.9), ("spark-job-server", 0.6)):
-        await_true(lambda left=left: client.xlen("serving_stream") < left * records, "some records served", 120)
-        os.kill(processes_of(running, kind)[0], signal.SIGKILL)
-    assert running.process.wait(180) == 0, running.log
-    assert_all_served_once(client, writes, records)
-    assert running.log.count("the driver died (exit code 3): starting it again") == 2
+    with drain(at, tmp_path, config()) as running:
+        for number, kind in enumerate(("sdk_worker", "spark-job-server")):
+            queue_records(client, records, prefix=f"r{number}-")
+            await_left(client, running, client.xlen("serving_stream") - 1000)
+            os.kill(processes_of(running, kind)[0], signal.SIGKILL)
+            said = "the driver died (exit code 3): starting it again"
+            await_true(lambda wanted=number + 1: running.log.count(said) == wanted, f"a word on the {kind}")
+        assert running.process.wait(180) == 0, running.log
+        assert_all_served_once(client, writes, 2 * records)
 
 
 def test_a_drain_in_every_interval_is_a_service_and_stops_as_one(
@@ -96,15 +95,15 @@ def test_the_next_drain_serves_what_a_killed_one_left(at: RedisAt, client: redis
     records = 30_000
     writes = result_writes(client)
     queue_records(client, records)
-    first = Service(at, tmp_path, config(), SPARK, "--drain")
-    await_true(lambda: client.xlen("serving_stream") < 0.7 * records, "some records served", 120)
-    processes = descendants(first.process.pid)
-    first.process.kill()
-    await_true(lambda: not any(alive(pid) for pid in processes), "an end of all processes")
-    left = client.xlen("serving_stream")
-    assert left > 0
-    started = time.monotonic()
-    second = Service(at, tmp_path, config(), SPARK, "--drain")
-    assert second.process.wait(180) == 0, second.log
-    print(f"\n| the command | {records} | next drain after {time.monotonic() - started:.1f} s, {left} left |")
-    assert_all_served_once(client, writes, records)
+    with drain(at, tmp_path, config()) as first:
+        await_left(client, first, 0.7 * records)
+        processes = descendants(first.process.pid)
+        first.process.kill()
+        await_true(lambda: not any(alive(pid) for pid in processes), "an end of all processes")
+        left = client.xlen("serving_stream")
+        assert left > 0
+        started = time.monotonic()
+        with drain(at, tmp_path, config()) as second:
+            assert second.process.wait(180) == 0, second.log
+            print(f"\n| the command | {records} | next drain after {time.monotonic() - started:.1f} s, {left} left |")
+            assert_all_served_once(client, writes, records)
