@@ -27,6 +27,7 @@ from beam_serving.worker import Job, exit_code, stop_on_signals
 _log = logging.getLogger(__name__)
 _EXIT_JOB_FAILED = 3
 _TICK_S = 0.1
+_LAST_BREATH_S = 1.0
 ENDED = "DONE"
 
 
@@ -100,7 +101,8 @@ def watch(result: Any, server: JobServer, workers: Workers, grace_s: float) -> O
     cancel_at: float | None = None
     while waiting.is_alive():
         waiting.join(_TICK_S)
-        if not server.alive():
+        # What ends the wait with an error may be the server's death, of which we then hear a moment later.
+        if not server.alive(_LAST_BREATH_S if said else 0.0):
             return Outcome("FAILED", f"the job server died: {server.last_words()}")
         if workers.dead() and not STOP.is_set():
             return Outcome("FAILED", "a worker process died")

@@ -56,9 +56,13 @@ class JobServer:
         """Where it takes jobs."""
         return f"127.0.0.1:{self._port}"
 
-    def alive(self) -> bool:
-        """Whether its process runs."""
-        return self._process.poll() is None
+    def alive(self, for_s: float = 0.0) -> bool:
+        """Whether its process runs, and goes on for so long."""
+        try:
+            self._process.wait(for_s)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
 
     def await_start(self, within_s: float) -> None:
         """Waits until it takes jobs.

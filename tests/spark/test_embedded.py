@@ -16,6 +16,7 @@ from tests.spark.drains import SPARK, await_left, await_readers, drain
 from tests.test_faults import assert_all_served_once, queue_records, results
 
 RECORDS = 30_000
+DIED = "the driver died (exit code 3): starting it again"
 pytestmark = [pytest.mark.usefixtures("job_server_jar"), pytest.mark.timeout(600)]
 
 
@@ -62,8 +63,7 @@ def test_a_killed_worker_and_a_killed_job_server_lose_nothing_in_a_drain(
             queue_records(client, records, prefix=f"r{number}-")
             await_left(client, running, client.xlen("serving_stream") - 1000)
             os.kill(processes_of(running, kind)[0], signal.SIGKILL)
-            said = "the driver died (exit code 3): starting it again"
-            await_true(lambda wanted=number + 1: running.log.count(said) == wanted, f"a word on the {kind}")
+            await_true(lambda wanted=number + 1: running.log.count(DIED) == wanted, f"a word on the {kind}")
         assert running.process.wait(180) == 0, running.log
         assert_all_served_once(client, writes, 2 * records)
 
