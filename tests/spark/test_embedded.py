@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from beam_serving.connection import RedisAt
+from beam_serving.report import LIFETIME_S, read_reports
 from tests.flink.test_embedded import alive, descendants
 from tests.service import Service, await_true, result_writes, service
 from tests.spark.drains import SPARK, await_left, await_readers, drain
@@ -47,7 +48,7 @@ def test_a_drain_serves_what_is_queued_by_all_workers_and_ends_done(
         assert running.process.wait(120) == 0, running.log
         assert_all_served_once(client, writes, RECORDS)
         assert f"state DONE: {RECORDS} records served, 0 of them with an error" in running.log
-        assert len(set(running.worker_pids())) == 2
+        assert len({report.pid for report in read_reports(client, running.name, within_s=LIFETIME_S)}) == 2
         assert not [pid for pid in processes if alive(pid)]
         assert client.xinfo_consumers("serving_stream", "serving") == []
         assert [line for line in running.log.splitlines() if "[service]" not in line and "[spark]" not in line] == []
