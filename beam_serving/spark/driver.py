@@ -186,12 +186,13 @@ def run(settings: Settings, job: Job) -> Outcome:
     master = master_of(job.arguments, spark, len(job.consumers))
     jar = find_or_build(SPARK, jar_of(job.arguments, spark))
     with ExitStack() as stack:
-        if job.every_s is not None:
+        stays = job.every_s is not None
+        if stays:
             # Between drains no worker says that the service is there: the driver does.
             about = (RedisAt.of(settings), settings.name, job.run + _DRIVER, job.run)
             reporter = Reporter(*about, stats_of_process(), STOP.set)
             stack.callback(reporter.close)
-        server = JobServer(SPARK, lambda folder: command(job.arguments, spark, master, jar, folder))
+        server = JobServer(SPARK, lambda folder: command(job.arguments, spark, master, jar, folder, stays))
         stack.enter_context(server)
         return Drains(settings, job, master, server).run()
 

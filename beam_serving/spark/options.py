@@ -83,8 +83,13 @@ def jar_of(arguments: Sequence[str], spark: Spark) -> str | None:
     return last_value(arguments, "--spark_job_server_jar") or spark.job_server_jar
 
 
-def command(arguments: Sequence[str], spark: Spark, master: Master, jar: Path, folder: Path) -> list[str]:
-    """Gives the command of the job server, which is Spark's driver too; what it writes goes into the folder."""
+def command(
+    arguments: Sequence[str], spark: Spark, master: Master, jar: Path, folder: Path, stays: bool = False
+) -> list[str]:
+    """Gives the command of the job server, which is Spark's driver too; what it writes goes into the folder.
+
+    One that `stays` keeps its executors from drain to drain.
+    """
     properties = {
         "java.io.tmpdir": folder,
         "spark.local.dir": folder,
@@ -97,6 +102,9 @@ def command(arguments: Sequence[str], spark: Spark, master: Master, jar: Path, f
         # Each reader starts from a collection of its own, of one element: more partitions would be empty ones.
         "spark.default.parallelism": 1,
     }
+    if stays:
+        # Beam's own switch (SparkContextFactory); else each drain is a new application, which takes 20 s on a cluster.
+        properties["beam.spark.test.reuseSparkContext"] = "true"
     if not master.local:
         properties |= {
             "spark.executor.memory": spark.executor_memory,

@@ -11,10 +11,10 @@ import redis
 from beam_serving.connection import RedisAt
 from beam_serving.report import LIFETIME_S, read_reports
 from tests.flink.test_embedded import descendants
-from tests.service import await_true, result_writes
+from tests.service import await_true, result_writes, service
 from tests.spark.cluster import Cluster, cluster
-from tests.spark.drains import await_readers, drain
-from tests.test_faults import assert_all_served_once, queue_records
+from tests.spark.drains import SPARK, await_readers, drain
+from tests.test_faults import assert_all_served_once, queue_records, results
 
 RECORDS = 40_000
 pytestmark = [pytest.mark.usefixtures("job_server_jar"), pytest.mark.timeout(600)]
@@ -85,6 +85,22 @@ def test_one_executor_is_enough(spark: Cluster, at: RedisAt, client: redis.Redis
         assert (application["cores"], application["memoryperexecutor"], len(spark.executors())) == (1, 600, 1)
         assert running.process.wait(120) == 0, running.log
         assert_all_served_once(client, writes, 2000)
+
+
+def test_drains_in_every_interval_keep_their_executors(
+    spark: Cluster, at: RedisAt, client: redis.Redis, tmp_path: Path
+) -> None:
+    with service(at, tmp_path, config(spark), SPARK, "--every=0.5") as running:
+        writes = result_writes(client)
+        applications = []
+        for number in range(2):
+            queue_records(client, 1000, prefix=f"r{number}-")
+            await_true(lambda wanted=1000 * (number + 1): results(client) == wanted, "the results of a drain")
+            applications.append(spark.applications()[0]["id"])
+        assert applications[0] == applications[1]
+        assert_all_served_once(client, writes, 2000)
+        assert running.stop() == 0, running.log
+        await_true(lambda: spark.applications() == [], "the end of the application")
 
 
 @pytest.mark.parametrize(
