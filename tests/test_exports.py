@@ -10,8 +10,8 @@ import pytest
 
 import beam_serving
 from beam_serving import cli, old_names
-from beam_serving.flink import sdk_worker
-from beam_serving.flink.options import WORKER_PROGRAM
+from beam_serving.portable import sdk_worker
+from beam_serving.portable.options import WORKER_PROGRAM
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGES = ("beam_serving.client", "beam_serving.models", "beam_serving.transforms", "beam_serving.wire")

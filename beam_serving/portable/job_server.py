@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import signal
 import subprocess
 import tempfile
 import time
@@ -15,9 +13,9 @@ from beam_serving.embedded import free_port, listens
 from beam_serving.errors import BeamServingError
 from beam_serving.portable.causes import telling_line
 from beam_serving.portable.jar import Engine
+from beam_serving.portable.java import end, start_java
 
 _log = logging.getLogger(__name__)
-_PR_SET_PDEATHSIG = 1
 _STOP_S = 5.0
 
 
@@ -35,15 +33,7 @@ class JobServer:
         command = [*command_in(Path(self._folder.name))]
         command += ["--job-host", "127.0.0.1", "--job-port", str(self._port), "--artifact-port", "0"]
         command += ["--expansion-port", "0", "--artifacts-dir", self._folder.name]
-        with self._log_path.open("wb") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_die_with_parent,
-            )
+        self._process = start_java(command, self._log_path)
 
     def __enter__(self) -> JobServer:
         return self
@@ -84,15 +74,5 @@ class JobServer:
 
     def stop(self) -> None:
         """Ends the process and removes its files."""
-        self._process.terminate()
-        try:
-            self._process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end(self._process, _STOP_S)
         self._folder.cleanup()
-
-
-def _die_with_parent() -> None:
-    """Asks the kernel, in the child before it becomes Java, to kill it when its parent ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -11,7 +11,7 @@ from pathlib import Path
 from beam_serving.worker import ALLOCATOR
 
 JOB_VARIABLE = "BEAM_SERVING_JOB"
-_PROGRAM = "beam-serving-worker"
+WORKER_PROGRAM = "beam-serving-worker"
 COMMON_FLAGS = (
     # A bundle goes to a worker that has none; else two readers may meet in one, by the order of the start.
     "--load_balance_bundles",
@@ -44,6 +44,6 @@ def java_of(arguments: Sequence[str], *options: str) -> list[str]:
 
 def process_environment(command: str | None, job: str) -> list[str]:
     """Gives the flags that make the hosts of a cluster start this program, or `command`, and tell it the job."""
-    program = command or str(Path(sys.executable).with_name(_PROGRAM))
+    program = command or str(Path(sys.executable).with_name(WORKER_PROGRAM))
     process = {"command": program, "env": {**ALLOCATOR, JOB_VARIABLE: job}}
     return ["--environment_type=PROCESS", f"--environment_config={json.dumps(process)}"]

@@ -13,18 +13,13 @@ is started by hand, `--host` is the address under which the others reach it.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import importlib.util
-import json
-import signal
-import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+
+from beam_serving.portable.java import Part, run_cluster, said_at
 
 HERE = Path(__file__).parent
 PARTS = ("zookeeper", "jobmanager", "taskmanager")
@@ -41,8 +36,6 @@ _OPENED = (
     "java.base/java.util.concurrent.locks",
     "java.base/sun.nio.ch",
 )
-_PR_SET_PDEATHSIG = 1
-_RESTART_S = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,20 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if (home := flink_home()) is None:
         print("error: there is no Flink; pip install 'beam-serving[flink]' brings one", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, _interrupt)
     with tempfile.TemporaryDirectory(prefix="beam-serving-cluster-") as own:
         folder = given.folder or Path(own)
         folder.mkdir(parents=True, exist_ok=True)
-        parts = [_Part(name, index, home, folder, given) for name, index in _wanted(given)]
-        try:
-            for part in parts:
-                part.start()
-            _look_after(parts, None if given.part in ("zookeeper", "taskmanager") else _rest(given), given.slots)
-        except KeyboardInterrupt:
-            return 0
-        finally:
-            for part in reversed(parts):
-                part.stop()
+        parts = [_part(name, index, home, folder, given) for name, index in _wanted(given)]
+        run_cluster(parts, lambda: _slots(given, parts))
     return 0
 
 
@@ -77,53 +61,23 @@ def flink_home() -> Path | None:
     return None
 
 
-class _Part:
-    """One Java process of the cluster, which is started again when it dies."""
-
-    def __init__(self, name: str, index: int, home: Path, folder: Path, given: argparse.Namespace) -> None:
-        self.name = name
-        self._label = f"{name}-{index}"
-        self._log = folder / f"{self._label}.log"
-        conf = folder / f"{self._label}-conf"
-        conf.mkdir(exist_ok=True)
-        (conf / "config.yaml").write_text((HERE / "config.yaml").read_text(encoding="utf-8"), encoding="utf-8")
-        own = _settings_of(name, given, folder)
-        self._command = ["java", f"-Xmx{_HEAP[name]}", f"-Dlog.file={self._log}"]
-        self._command += [f"-Dlog4j.configurationFile={HERE / 'log4j.properties'}"]
-        self._command += [f"--add-opens={place}=ALL-UNNAMED" for place in _OPENED]
-        self._command += ["-cp", str(home / "lib" / "*"), _MAIN[name]]
-        if name == "zookeeper":
-            settings = conf / "zoo.cfg"
-            settings.write_text("".join(f"{key}={value}\n" for key, value in own.items()), encoding="utf-8")
-            self._command.append(str(settings))
-        else:
-            self._command += ["--configDir", str(conf), *(f"-D{key}={value}" for key, value in own.items())]
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self._log.with_suffix(".out").open("ab") as out:
-            self.process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_die_with_parent,
-            )
-        print(f"{self._label}: process {self.process.pid}, log {self._log}", flush=True)
-
-    def died(self) -> bool:
-        return self.process is not None and self.process.poll() is not None
-
-    def stop(self) -> None:
-        if self.process is None:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+def _part(name: str, index: int, home: Path, folder: Path, given: argparse.Namespace) -> Part:
+    log = folder / f"{name}-{index}.log"
+    conf = folder / f"{name}-{index}-conf"
+    conf.mkdir(exist_ok=True)
+    (conf / "config.yaml").write_text((HERE / "config.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    own = _settings_of(name, given, folder)
+    command = ["java", f"-Xmx{_HEAP[name]}", f"-Dlog.file={log}"]
+    command += [f"-Dlog4j.configurationFile={HERE / 'log4j.properties'}"]
+    command += [f"--add-opens={place}=ALL-UNNAMED" for place in _OPENED]
+    command += ["-cp", str(home / "lib" / "*"), _MAIN[name]]
+    if name == "zookeeper":
+        settings = conf / "zoo.cfg"
+        settings.write_text("".join(f"{key}={value}\n" for key, value in own.items()), encoding="utf-8")
+        command.append(str(settings))
+    else:
+        command += ["--configDir", str(conf), *(f"-D{key}={value}" for key, value in own.items())]
+    return Part(name, index, command, log, log.with_suffix(".out"))
 
 
 def _settings_of(name: str, given: argparse.Namespace, folder: Path) -> dict[str, object]:
@@ -157,48 +111,19 @@ def _settings_of(name: str, given: argparse.Namespace, folder: Path) -> dict[str
     }
 
 
-def _look_after(parts: Sequence[_Part], rest: str | None, slots: int) -> None:
-    """Starts parts again when they die, and says once when the cluster takes jobs."""
-    wanted = slots * sum(part.name == "taskmanager" for part in parts)
-    said = rest is None
-    while True:
-        time.sleep(_RESTART_S if said else 0.2)
-        for part in parts:
-            if part.died():
-                print(f"{part.name} died: starting it again", flush=True)
-                part.start()
-        if not said and rest is not None and _slots(rest) >= wanted:
-            said = True
-            print(f"ready: {wanted} slots at http://{rest}", flush=True)
-
-
-def _slots(rest: str) -> int:
-    """Gives the slots that the job manager knows, -1 while it does not answer."""
-    try:
-        with urllib.request.urlopen(f"http://{rest}/overview", timeout=2) as reply:
-            return int(json.load(reply).get("slots-total", -1))
-    except (urllib.error.URLError, OSError, ValueError):
-        return -1
-
-
-def _rest(given: argparse.Namespace) -> str:
-    return f"{given.host}:{given.rest_port}"
+def _slots(given: argparse.Namespace, parts: Sequence[Part]) -> str | None:
+    """Tells how many slots there are, once the job manager knows all that are started here."""
+    if given.part in ("zookeeper", "taskmanager"):
+        return None
+    wanted = given.slots * sum(part.name == "taskmanager" for part in parts)
+    rest = f"http://{given.host}:{given.rest_port}"
+    return f"{wanted} slots at {rest}" if said_at(f"{rest}/overview").get("slots-total", -1) >= wanted else None
 
 
 def _wanted(given: argparse.Namespace) -> list[tuple[str, int]]:
     if given.part:
         return [(given.part, 1)]
     return [("zookeeper", 1), ("jobmanager", 1), *(("taskmanager", 1 + at) for at in range(given.task_managers))]
-
-
-def _die_with_parent() -> None:
-    """Asks the kernel, in the child before it becomes Java, to kill it when its parent ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _interrupt(signum: int, frame: object) -> None:
-    del signum, frame
-    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:

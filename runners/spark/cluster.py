@@ -12,19 +12,14 @@ reach it.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import importlib.util
-import json
 import os
-import signal
-import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+
+from beam_serving.portable.java import Part, run_cluster, said_at
 
 PARTS = ("master", "worker")
 _MAIN = {"master": "org.apache.spark.deploy.master.Master", "worker": "org.apache.spark.deploy.worker.Worker"}
@@ -36,8 +31,6 @@ _OPENED = (
 )
 _CLEAN_EVERY_S = 60
 """An application's folder holds a copy of the job server's jar, 270 MB, and goes this long after it has ended."""
-_PR_SET_PDEATHSIG = 1
-_RESTART_S = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,20 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.part == "worker" and given.master is None:
         print("error: --part worker wants --master spark://HOST:PORT, where the master is", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, _interrupt)
     with tempfile.TemporaryDirectory(prefix="beam-serving-cluster-", ignore_cleanup_errors=True) as own:
         folder = given.folder or Path(own)
         folder.mkdir(parents=True, exist_ok=True)
-        parts = [_Part(name, index, home, folder, given) for name, index in _wanted(given)]
-        try:
-            for part in parts:
-                part.start()
-            _look_after(parts, None if given.part else f"{given.host}:{given.web_port}", _master_of(given))
-        except KeyboardInterrupt:
-            return 0
-        finally:
-            for part in reversed(parts):
-                part.stop()
+        parts = [_part(name, index, home, folder, given) for name, index in _wanted(given)]
+        run_cluster(parts, lambda: _workers(given, parts))
     return 0
 
 
@@ -81,80 +65,34 @@ def _scala_of(home: Path) -> str:
     return core.name.split("_")[1].split("-")[0]
 
 
-class _Part:
-    """One Java process of the cluster, which is started again when it dies."""
-
-    def __init__(self, name: str, index: int, home: Path, folder: Path, given: argparse.Namespace) -> None:
-        self.name = name
-        self._label = f"{name}-{index}"
-        self._log = folder / f"{self._label}.log"
-        self._folder = folder / self._label
-        self._folder.mkdir(exist_ok=True)
-        # Executors are started with it too: in their environment is where they find Spark and keep their files.
-        own = {"SPARK_HOME": str(home), "SPARK_LOCAL_IP": given.host, "SPARK_LOCAL_DIRS": str(self._folder)}
-        self._environment = {**os.environ, **own, "SPARK_SCALA_VERSION": _scala_of(home)}
-        self._command = ["java", "-Xmx512m", f"-Djava.io.tmpdir={self._folder}"]
-        self._command += [f"--add-opens={place}=ALL-UNNAMED" for place in _OPENED]
-        if name == "worker":
-            cleaning = {"enabled": "true", "interval": _CLEAN_EVERY_S, "appDataTtl": _CLEAN_EVERY_S}
-            self._command += [f"-Dspark.worker.cleanup.{key}={value}" for key, value in cleaning.items()]
-        self._command += ["-cp", str(home / "jars" / "*"), _MAIN[name], "--host", given.host]
-        if name == "master":
-            self._command += ["--port", str(given.port), "--webui-port", str(given.web_port)]
-        else:
-            self._command += ["--webui-port", "0", "--cores", str(given.cores), "--memory", given.memory]
-            self._command += ["--work-dir", str(self._folder / "work"), _master_of(given)]
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self._command,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_die_with_parent,
-            )
-        print(f"{self._label}: process {self.process.pid}, log {self._log}", flush=True)
-
-    def died(self) -> bool:
-        return self.process is not None and self.process.poll() is not None
-
-    def stop(self) -> None:
-        if self.process is None:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+def _part(name: str, index: int, home: Path, folder: Path, given: argparse.Namespace) -> Part:
+    log, own = folder / f"{name}-{index}.log", folder / f"{name}-{index}"
+    own.mkdir(exist_ok=True)
+    # Executors are started with it too: in their environment is where they find Spark and keep their files.
+    environment = {"SPARK_HOME": str(home), "SPARK_LOCAL_IP": given.host, "SPARK_LOCAL_DIRS": str(own)}
+    environment = {**os.environ, **environment, "SPARK_SCALA_VERSION": _scala_of(home)}
+    command = ["java", "-Xmx512m", f"-Djava.io.tmpdir={own}"]
+    command += [f"--add-opens={place}=ALL-UNNAMED" for place in _OPENED]
+    if name == "worker":
+        cleaning = {"enabled": "true", "interval": _CLEAN_EVERY_S, "appDataTtl": _CLEAN_EVERY_S}
+        command += [f"-Dspark.worker.cleanup.{key}={value}" for key, value in cleaning.items()]
+    command += ["-cp", str(home / "jars" / "*"), _MAIN[name], "--host", given.host]
+    if name == "master":
+        command += ["--port", str(given.port), "--webui-port", str(given.web_port)]
+    else:
+        command += ["--webui-port", "0", "--cores", str(given.cores), "--memory", given.memory]
+        command += ["--work-dir", str(own / "work"), _master_of(given)]
+    return Part(name, index, command, log, log, environment)
 
 
-def _look_after(parts: Sequence[_Part], web: str | None, master: str) -> None:
-    """Starts parts again when they die, and says once when the cluster takes jobs."""
+def _workers(given: argparse.Namespace, parts: Sequence[Part]) -> str | None:
+    """Tells how many workers there are, once the master knows all that are started here."""
+    if given.part:
+        return None
     wanted = sum(part.name == "worker" for part in parts)
-    said = web is None
-    while True:
-        time.sleep(_RESTART_S if said else 0.2)
-        for part in parts:
-            if part.died():
-                print(f"{part.name} died: starting it again", flush=True)
-                part.start()
-        if not said and web is not None and _workers(web) >= wanted:
-            said = True
-            print(f"ready: {wanted} workers at {master}, their page is http://{web}", flush=True)
-
-
-def _workers(web: str) -> int:
-    """Gives the workers that the master knows, -1 while it does not answer."""
-    try:
-        with urllib.request.urlopen(f"http://{web}/json/", timeout=2) as reply:
-            return int(json.load(reply)["aliveworkers"])
-    except (urllib.error.URLError, OSError, ValueError, KeyError):
-        return -1
+    page = f"http://{given.host}:{given.web_port}"
+    known = said_at(f"{page}/json/").get("aliveworkers", -1)
+    return f"{wanted} workers at {_master_of(given)}, their page is {page}" if known >= wanted else None
 
 
 def _master_of(given: argparse.Namespace) -> str:
@@ -165,16 +103,6 @@ def _wanted(given: argparse.Namespace) -> list[tuple[str, int]]:
     if given.part:
         return [(given.part, 1)]
     return [("master", 1), *(("worker", 1 + at) for at in range(given.workers))]
-
-
-def _die_with_parent() -> None:
-    """Asks the kernel, in the child before it becomes Java, to kill it when its parent ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _interrupt(signum: int, frame: object) -> None:
-    del signum, frame
-    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:
