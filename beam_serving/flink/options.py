@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from beam_serving.config import Flink
 from beam_serving.errors import ConfigError
-from beam_serving.portable.options import COMMON_FLAGS, java_of, last_value, process_environment
+from beam_serving.portable.options import ONE_BUNDLE_EACH, QUICK_START, java_of, last_value, process_environment
 
 EMBEDDED = ("[local]", "[auto]")
 FLAGS = (
@@ -108,5 +108,6 @@ def _flags(parallelism: int, workers_each: int, version: str) -> list[str]:
         # A reader is a bundle of its own that lasts for minutes; nothing is gained by waiting for a second element.
         "--max_bundle_size=1",
         "--max_bundle_time_mills=1",
-        *COMMON_FLAGS,
+        ONE_BUNDLE_EACH,
+        QUICK_START,
     ]

@@ -12,13 +12,10 @@ from beam_serving.worker import ALLOCATOR
 
 JOB_VARIABLE = "BEAM_SERVING_JOB"
 WORKER_PROGRAM = "beam-serving-worker"
-COMMON_FLAGS = (
-    # A bundle goes to a worker that has none; else two readers may meet in one, by the order of the start.
-    "--load_balance_bundles",
-    # Without it Beam runs `pip freeze` at each start.
-    "--experiments=disable_logging_submission_environment",
-)
-"""What we set for every engine."""
+ONE_BUNDLE_EACH = "--load_balance_bundles"
+"""A bundle goes to a worker that has none; else two readers may meet in one, by the order of the start."""
+QUICK_START = "--experiments=disable_logging_submission_environment"
+"""Without it Beam runs `pip freeze` at each start."""
 
 
 def last_value(arguments: Sequence[str], flag: str) -> str | None:

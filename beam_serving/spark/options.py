@@ -11,7 +11,7 @@ from pathlib import Path
 from beam_serving.config import Spark
 from beam_serving.embedded import listens
 from beam_serving.errors import ConfigError
-from beam_serving.portable.options import COMMON_FLAGS, java_of, last_value
+from beam_serving.portable.options import ONE_BUNDLE_EACH, QUICK_START, java_of, last_value
 
 _LOCAL = re.compile(r"local(\[\s*(?P<slots>\*|[1-9]\d{0,2})\s*(,\s*\d+\s*)?\])?")
 _CLUSTER = re.compile(r"spark://[^\s,:/]+:\d{1,5}(,[^\s,:/]+:\d{1,5})*")
@@ -128,10 +128,11 @@ def flags(name: str, master: Master, job_server: str, environment: Sequence[str]
         f"--spark_master_url={master.url}",
         f"--job_endpoint={job_server}",
         *environment,
-        # On a cluster one process serves all cores of an executor. With more, those that live would keep a dead one in
-        # use, and each new try of its task would meet it again.
+        QUICK_START,
         f"--sdk_worker_parallelism={master.readers if master.local else 1}",
-        *COMMON_FLAGS,
+        # On a cluster one process serves all cores of an executor, a bundle for each at once. Of several, those that
+        # live would keep a dead one in use, and each new try of its task would meet it again.
+        *([ONE_BUNDLE_EACH] if master.local else []),
     ]
 
 

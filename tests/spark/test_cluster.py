@@ -87,6 +87,24 @@ def test_one_executor_is_enough(spark: Cluster, at: RedisAt, client: redis.Redis
         assert_all_served_once(client, writes, 2000)
 
 
+@pytest.mark.long
+def test_an_executor_of_two_cores_has_two_readers_in_one_worker(
+    at: RedisAt, client: redis.Redis, tmp_path: Path
+) -> None:
+    writes = result_writes(client)
+    queue_records(client, RECORDS)
+    with cluster(tmp_path / "cluster", "--workers", "1", "--cores", "2") as large:
+        asked = config(large, num_executors=1, executor_cores=2, executor_memory="700m")
+        with drain(at, tmp_path, asked) as running:
+            await_readers(client, running, 2)
+            (application,), (executor,) = large.applications(), large.executors()
+            assert (application["cores"], application["memoryperexecutor"]) == (2, 700)
+            assert executor["memory"] == 700
+            assert running.process.wait(120) == 0, running.log
+            assert_all_served_once(client, writes, RECORDS)
+            assert len(shares(client)) == 1
+
+
 def test_drains_in_every_interval_keep_their_executors(
     spark: Cluster, at: RedisAt, client: redis.Redis, tmp_path: Path
 ) -> None:
