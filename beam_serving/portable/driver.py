@@ -65,7 +65,7 @@ def main(name: str, run: Callable[[Settings, Job], Outcome]) -> int:
 
 
 def _exit_code(outcome: Outcome) -> int:
-    _log.info("pipeline state %s", outcome.state)
+    _log.debug("pipeline state %s", outcome.state)
     if outcome.state == ENDED or (outcome.state == "CANCELLED" and STOP.is_set()):
         return 0
     raise_cause(outcome.said)

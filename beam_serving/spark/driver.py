@@ -6,6 +6,7 @@ server is resident: only the first drain waits for Java.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import sys
@@ -49,6 +50,7 @@ class Drains:
         self._server = server
         self._client: redis.Redis = RedisAt.of(settings).client()
         self._parent = os.getppid()
+        self._drain_number = 0
         self._readers = Readers([job.run] * master.readers, drain=True, names_are_shared=True, bounded=True)
         self._prepared = False
 
@@ -124,7 +126,10 @@ class Drains:
             workers = _OnCluster(self._client, self._settings, self._job)
             yield workers, process_environment(self._settings.spark.worker_command, job)
             return
-        with started_workers(self._job) as processes:
+        # Under names of their own, so that the last numbers of a drain are not those of the next one's workers.
+        self._drain_number += 1
+        names = tuple(f"{name}-{self._drain_number}" for name in self._job.consumers)
+        with started_workers(dataclasses.replace(self._job, consumers=names)) as processes:
             from beam_serving.portable.pool import WorkerPool, served
 
             pool = WorkerPool(processes)
