@@ -18,7 +18,7 @@ from tests.test_soak import memory_bytes
 CHECKPOINTS = 15_000
 WARM_UP = 5_000
 HEAP_PER_CHECKPOINT_BYTES = 3_000
-WORKER_PER_CHECKPOINT_BYTES = 200
+WORKER_PER_CHECKPOINT_BYTES = 1_000  # so early the allocator still grows; over 90,000 it was 10
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("job_server_jar"), pytest.mark.timeout(3600)]
 
 
