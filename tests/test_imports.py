@@ -31,6 +31,7 @@ ORDER = (
     "report",
     "statistics_line",
     "embedded",
+    "ending",
     "notify",
     "client",
     "models",

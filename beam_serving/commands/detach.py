@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from beam_serving.ending import end
 from beam_serving.errors import BeamServingError, ConfigError
 from beam_serving.notify import VARIABLE
 from beam_serving.worker import EXIT_CONFIG
@@ -40,12 +40,12 @@ def start_detached(arguments: Sequence[str], log: Path, grace_s: float) -> int:
         try:
             is_ready = _await_ready(process, ready)
         except BaseException:
-            _end(process, grace_s)
+            end(process, 2 * grace_s)
             raise
     if is_ready:
         return process.pid
     if process.poll() is None:
-        _end(process, grace_s)
+        end(process, 2 * grace_s)
         raise BeamServingError(f"the service is not ready after {_START_S:g} s and was stopped; see {log}")
     reason = _reason(log, begin) or f"the service ended with exit code {process.returncode}; see {log}"
     raise (ConfigError if process.returncode == EXIT_CONFIG else BeamServingError)(reason)
@@ -81,16 +81,6 @@ def _await_ready(process: subprocess.Popen[bytes], ready: socket.socket) -> bool
             continue
         return True
     return False
-
-
-def _end(process: subprocess.Popen[bytes], grace_s: float) -> None:
-    """Stops the service as an operator would, then the hard way."""
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(2 * grace_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _reason(log: Path, begin: int) -> str:

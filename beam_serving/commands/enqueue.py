@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from beam_serving.arguments import Parser
+from beam_serving.arguments import LONGEST_S, Parser, seconds
 from beam_serving.client import AsyncOutputQueue, InputQueue
 from beam_serving.commands.answers import Answer, failed, json_line, queue_arguments, table
 from beam_serving.commands.place import add_place, add_stream, settings_at, stream_at
@@ -21,8 +21,6 @@ from beam_serving.config import Settings
 from beam_serving.connection import RedisAt
 from beam_serving.encryption.secrets import RECORDS, reason_not_to_use
 from beam_serving.errors import BeamServingError, ClientError, ConfigError, ConnectError, ResultTimeoutError
-
-_NO_LIMIT_S = 10.0 * 365 * 86_400
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -127,7 +125,7 @@ async def _arriving(
         async def wait(uri: str, request_id: str) -> None:
             answer: Any
             try:
-                answer = await results.query(uri, _NO_LIMIT_S, request_id=request_id)
+                answer = await results.query(uri, LONGEST_S, request_id=request_id)
             except ClientError as err:
                 answer = err
             arrived.put_nowait((uri, answer))
@@ -149,16 +147,6 @@ async def _arriving(
             await asyncio.gather(*waiting.values(), return_exceptions=True)
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds <= _NO_LIMIT_S:
-        raise argparse.ArgumentTypeError(f"wants seconds, a number above 0, got {text!r}")
-    return seconds
-
-
 def _parser() -> Parser:
     parser = Parser(
         prog="beam-serving enqueue",
@@ -174,7 +162,7 @@ def _parser() -> Parser:
     parser.add_argument("--wait", action="store_true", help="wait for the results and print them; 1 when one failed")
     parser.add_argument(
         "--timeout",
-        type=_seconds,
+        type=seconds,
         default=60.0,
         metavar="SECONDS",
         help="with --wait, give up when no result came for so long (%(default)g)",

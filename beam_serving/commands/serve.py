@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from beam_serving.arguments import Parser
+from beam_serving.arguments import Parser, seconds
 from beam_serving.commands.place import add_config
 from beam_serving.config import Settings, load_settings
 from beam_serving.cores import available_cores
@@ -187,7 +186,7 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument("--output-format", choices=("parquet", "jsonl"), help="parquet, the default, or JSON lines")
     parser.add_argument(
         "--every",
-        type=_seconds,
+        type=seconds,
         metavar="SECONDS",
         help=f"with --runner={SPARK_RUNNER}, drain the queue in every interval, until stopped",
     )
@@ -208,16 +207,6 @@ def _workers(text: str) -> int | str:
     if text == "auto" or (text.isdigit() and 1 <= int(text) <= 256):
         return text if text == "auto" else int(text)
     raise argparse.ArgumentTypeError(f"wants a number from 1 to 256 or 'auto', got {text!r}")
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"wants a number of seconds above 0, got {text!r}")
-    return seconds
 
 
 def _parser() -> Parser:

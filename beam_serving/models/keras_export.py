@@ -24,6 +24,7 @@ EXIT_REFUSED = 3
 _WEIGHTS_ONLY = "holds weights without an architecture; save the whole model with model.save('model.keras')"
 _DAMAGED = "is no whole Keras file: it is damaged, incomplete or something else; save it again"
 _TRIAL_BATCH = 2
+# What h5py, zipfile and Keras raise over damaged files and foreign layers: a refusal that says so, never a traceback.
 _ERRORS = (
     *(OSError, ValueError, TypeError, RuntimeError, LookupError, AttributeError, ImportError, zipfile.BadZipFile),
     *(EOFError, NotImplementedError, AssertionError),

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from beam_serving.ending import end
+
 _PR_SET_PDEATHSIG = 1
 _STARTING_TICK_S = 0.2
 _RESTART_S = 1.0
@@ -33,16 +35,6 @@ def start_java(
             start_new_session=True,
             preexec_fn=_die_with_parent,
         )
-
-
-def end(process: subprocess.Popen[bytes], within_s: float = _STOP_S) -> None:
-    """Ends a process, the hard way where it does not in time."""
-    process.terminate()
-    try:
-        process.wait(within_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 class Part:
@@ -77,7 +69,7 @@ class Part:
     def stop(self) -> None:
         """Ends it."""
         if self._process is not None:
-            end(self._process)
+            end(self._process, _STOP_S)
 
 
 def run_cluster(parts: Sequence[Part], offer: Callable[[], str | None]) -> None:

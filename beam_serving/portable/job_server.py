@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from beam_serving.embedded import free_port, listens
+from beam_serving.ending import end
 from beam_serving.errors import BeamServingError
 from beam_serving.portable.causes import telling_line
 from beam_serving.portable.jar import Engine
-from beam_serving.portable.java import end, start_java
+from beam_serving.portable.java import start_java
 
 _log = logging.getLogger(__name__)
 _STOP_S = 5.0

@@ -18,9 +18,10 @@ from typing import Any
 import grpc
 from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 
+from beam_serving.ending import end
 from beam_serving.errors import ConfigError
 from beam_serving.portable.options import JOB_VARIABLE
-from beam_serving.portable.processes import end
+from beam_serving.portable.processes import WORKER_STOP_S
 from beam_serving.worker import Job, worker_environment
 
 JOB_PARAMETER = "job"
@@ -91,7 +92,7 @@ class HostPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         with self._lock:
             process = self._by_id.pop(request.worker_id, None)
         if process is not None:
-            end(process)
+            end(process, WORKER_STOP_S)
         return beam_fn_api_pb2.StopWorkerResponse()
 
     def close(self) -> None:
@@ -102,7 +103,7 @@ class HostPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         for process in processes:
             process.terminate()
         for process in processes:
-            end(process)
+            end(process, WORKER_STOP_S)
 
 
 @contextmanager

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 
 import grpc
 
+from beam_serving.ending import end
 from beam_serving.worker import Job, worker_environment
 
 _log = logging.getLogger(__name__)
-_STOP_S = 10.0
+WORKER_STOP_S = 10.0
 
 
 @contextmanager
@@ -41,18 +42,7 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
         if process.stdin is not None:
             process.stdin.close()
     for process in processes:
-        end(process)
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Ends a worker, the hard way where it does not end by itself."""
-    process.terminate()
-    try:
-        process.wait(_STOP_S)
-    except subprocess.TimeoutExpired:
-        _log.error("worker process %d does not end: killing it", process.pid)
-        process.kill()
-        process.wait()
+        end(process, WORKER_STOP_S)
 
 
 def tell_of_thread(died: threading.ExceptHookArgs) -> None:

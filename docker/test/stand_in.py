@@ -47,7 +47,7 @@ def trusted_by_maven(engine: Engine) -> dict[Path, str]:
     start = engine.folder / "mavenrc"
     start.write_text(f"MAVEN_OPTS=-Djavax.net.ssl.trustStore={_TRUST}\n", encoding="utf-8")
     store = Path(_JAVA_CERTIFICATES)
-    return {store: _TRUST, start: "/root/.mavenrc"} if store.exists() else {}
+    return {store: _TRUST, start: "/etc/mavenrc"} if store.exists() else {}
 
 
 def make_stand_ins(engine: Engine) -> None:

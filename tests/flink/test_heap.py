@@ -1,4 +1,4 @@
-"""What 15,000 checkpoints of the source cost, at the default interval those of 100 days. Behind `make test-long`."""
+"""What 25,000 checkpoints of the source cost, at the default interval those of half a year. Behind `make test-long`."""
 
 import re
 import subprocess
@@ -15,10 +15,10 @@ from tests.service import await_true, service
 from tests.test_faults import queue_records
 from tests.test_soak import memory_bytes
 
-CHECKPOINTS = 15_000
-WARM_UP = 5_000
+CHECKPOINTS = 25_000
+WARM_UP = 10_000
 HEAP_PER_CHECKPOINT_BYTES = 3_000
-WORKER_PER_CHECKPOINT_BYTES = 1_000  # so early the allocator still grows; over 90,000 it was 10
+WORKER_PER_CHECKPOINT_BYTES = 200
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("job_server_jar"), pytest.mark.timeout(3600)]
 
 

@@ -3,7 +3,6 @@
 import socket
 import struct
 import threading
-import time
 
 import pytest
 import redis
@@ -14,6 +13,7 @@ from beam_serving.errors import ConnectError
 from beam_serving.io.consumer import Reading, StreamConsumer
 from beam_serving.records import Entry
 from beam_serving.stats import stats_of_process
+from tests.service import await_true
 
 
 def reading(at: RedisAt, **changes: object) -> Reading:
@@ -166,6 +166,12 @@ def test_nothing_is_read_ahead_after_a_poll_that_was_not_full(
     assert not consumer.reading_ahead
 
 
+def oldest_idle_ms(client: redis.Redis) -> int:
+    """Gives for how long nobody has touched the first entry that is pending."""
+    (first,) = client.xpending_range("first", "serving", "-", "+", 1)
+    return int(first["time_since_delivered"])
+
+
 def test_abandoned_entries_are_taken_over_in_the_midst_of_a_backlog(
     at: RedisAt, client: redis.Redis, stop: threading.Event
 ) -> None:
@@ -180,7 +186,7 @@ def test_abandoned_entries_are_taken_over_in_the_midst_of_a_backlog(
         client.xack("first", "serving", *[entry.entry_id for entry in entries])
         polled += entries
         if len(polled) == 8:
-            time.sleep(0.02)
+            await_true(lambda: oldest_idle_ms(client) >= 20, "an entry that is idle for long enough")
     assert [entry.fields[b"uri"] for entry in polled if entry.deliveries == 2] == [b"abandoned"]
     assert polled[-1].fields[b"uri"] == b"39"
 

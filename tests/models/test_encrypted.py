@@ -90,10 +90,10 @@ def test_what_is_decrypted_has_no_place_on_a_disk(encrypted: Path, tmp_path: Pat
 
 def test_a_killed_process_leaves_nothing_in_clear(encrypted: Path, tmp_path: Path) -> None:
     program = (
-        "import sys, time; from beam_serving.models.base import ModelOptions\n"
+        "import signal; from beam_serving.models.base import ModelOptions\n"
         "from beam_serving.models.encrypted import opened_model\n"
         f"with opened_model({str(encrypted)!r}, ModelOptions(encryption='gcm')) as files:\n"
-        "    print(files.model, flush=True); time.sleep(60)\n"
+        "    print(files.model, flush=True); signal.pause()\n"
     )
     environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
     with subprocess.Popen(

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,30 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from beam_serving.embedded import free_port
-from tests.service import await_true
-
-PROGRAM = Path(__file__).parents[2] / "runners" / "spark" / "cluster.py"
-START_S = 90.0
+from tests.clusters import RunningCluster
 
 
-class Cluster:
+class Cluster(RunningCluster):
     """A running cluster and what it says."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
-        self.folder = folder
         port, self._web = free_port(), free_port()
         self.url = f"spark://127.0.0.1:{port}"
-        self._log = folder / "cluster.out"
-        command = [sys.executable, str(PROGRAM), "--folder", str(folder), "--port", str(port)]
-        command += ["--web-port", str(self._web), *arguments]
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        await_true(lambda: "ready:" in self.said or self.process.poll() is not None, "a cluster", START_S)
-        assert self.process.poll() is None, self.said
-
-    @property
-    def said(self) -> str:
-        return self._log.read_text(encoding="utf-8")
+        super().__init__("spark", folder, "--port", str(port), "--web-port", str(self._web), *arguments)
 
     def applications(self) -> list[dict[str, Any]]:
         """Gives what the master's page says of the applications that run."""
@@ -59,11 +43,6 @@ class Cluster:
             if parent in workers and b"CoarseGrainedExecutorBackend" in called:
                 found.append(int(stat.parent.name))
         return found
-
-    def stop(self) -> None:
-        """Ends all of it."""
-        self.process.terminate()
-        self.process.wait(60)
 
 
 def _page(address: str) -> Any:
