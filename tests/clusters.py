@@ -12,14 +12,18 @@ from tests.service import await_true
 START_S = 90.0
 
 
+def program_of(runner: str) -> Path:
+    """Gives the program that runs a cluster of a runner, `flink` or `spark`."""
+    return Path(__file__).parents[1] / "runners" / runner / "cluster.py"
+
+
 class RunningCluster:
     """The cluster of one runner, `flink` or `spark`, awaited until it takes jobs."""
 
     def __init__(self, runner: str, folder: Path, *arguments: str) -> None:
         self.folder = folder
         self._log = folder / "cluster.out"
-        program = Path(__file__).parents[1] / "runners" / runner / "cluster.py"
-        command = [sys.executable, str(program), "--folder", str(folder), *arguments]
+        command = [sys.executable, str(program_of(runner)), "--folder", str(folder), *arguments]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         await_true(lambda: "ready:" in self.said or self.process.poll() is not None, "a cluster", START_S)

@@ -14,7 +14,7 @@ from beam_serving.connection import RedisAt
 from beam_serving.embedded import server_binary
 from beam_serving.flink.rest import ClusterError, FlinkRest
 from beam_serving.report import read_reports
-from tests.flink.cluster import PROGRAM
+from tests.clusters import program_of
 from tests.flink.hosts import Hosts, hosts
 from tests.flink.test_cluster import FLINK
 from tests.service import Service, await_true, result_writes
@@ -36,7 +36,8 @@ def program(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def part(net: Hosts, host: str, name: str, folder: Path) -> list[str]:
-    command = [sys.executable, str(PROGRAM), "--part", name, "--host", net.address[host], "--folder", str(folder)]
+    where = ("--host", net.address[host], "--folder", str(folder))
+    command = [sys.executable, str(program_of("flink")), "--part", name, *where]
     return net.command(host, [*command, "--zookeeper", f"{net.address['jm']}:2181"])
 
 
