@@ -23,7 +23,8 @@ from redis.exceptions import RedisError
 from beam_serving.config import Settings
 from beam_serving.connection import RedisAt
 from beam_serving.errors import OutputError
-from beam_serving.io.outbox import Kept, KeptRow, ReadFromOutbox, forget, kept, sole_writer
+from beam_serving.io.outbox import Kept, KeptRow, forget, kept, sole_writer
+from beam_serving.io.outbox_source import ReadFromOutbox
 from beam_serving.launch import FN_API_RUNNER
 from beam_serving.logs import beam_is_quiet
 from beam_serving.output import is_url

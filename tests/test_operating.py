@@ -28,6 +28,7 @@ def test_status_shows_a_service_and_stop_ends_it(at: RedisAt, client: redis.Redi
         queue_records(client, 1000)
         await_true(lambda: client.xlen("serving_stream") == 0, "an empty stream")
         client.xadd("image_stream", {"uri": "no image"})
+        client.xadd("image_stream:rows", {"entry": "1-0"})
         await_true(lambda: client.xlen("image_stream") == 0, "an answer to the bad request")
         await_true(lambda: json.loads(command("status", config, "--json").stdout)["counts"]["served"] == 1001, "counts")
         shown = command("status", config)
@@ -35,9 +36,10 @@ def test_status_shows_a_service_and_stop_ends_it(at: RedisAt, client: redis.Redi
         assert "tested: ready, 0.0 records/s\n" in shown.stdout
         assert "engine noop, batch size 8\nserved 1001, errors 1, dead letters 0\n" in shown.stdout
         assert shown.stdout.count(" serving ") == 2
+        assert "\nimage_stream: 1 result waits for files; the next --drain with --output writes it\n" in shown.stdout
         about = json.loads(command("status", config, "--json").stdout)
         stream = about["streams"]["serving_stream"]
-        assert (stream["queue"], stream["pending"], stream["consumers"], stream["oldest_s"]) == (0, 0, 2, None)
+        assert stream == {"queue": 0, "pending": 0, "consumers": 2, "oldest_s": None, "for_files": 0}
         stopped = command("stop", config)
         assert (stopped.returncode, stopped.stdout) == (0, "tested: stopped\n"), stopped.stderr
         assert running.process.wait(30) == 0

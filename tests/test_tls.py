@@ -1,5 +1,6 @@
 """TLS, users and passwords: a service and its clients that may do no more than they must, on a real server."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from beam_serving.client import AsyncInputQueue, AsyncOutputQueue, ConnectError,
 from beam_serving.connection import PASSWORD_VARIABLE, RedisAt, check
 from tests.servers import Certificate, certificate, tls_redis
 from tests.service import Service, service
+from tests.test_operating import command
 
 WORKER = (
     "on >worker-secret ~serving_stream ~serving_stream:dead ~cluster-serving_serving_stream:* "
@@ -81,6 +83,14 @@ def test_a_service_and_its_clients_work_over_tls_with_the_rights_in_the_readme(
         assert isinstance(queue.predict({"": np.ones(3, np.float32)}, timeout=30), np.ndarray)
     assert "NOPERM" not in running.log
     assert "permission" not in running.log
+
+
+def test_status_needs_no_further_right(running: Service) -> None:
+    shown = command("status", running.log_path.with_name("config.yaml"), "--json")
+    assert shown.returncode == 0, shown.stderr
+    about = json.loads(shown.stdout)
+    assert about["ready"]
+    assert about["streams"]["serving_stream"]["for_files"] is None
 
 
 async def test_so_do_the_clients_for_asyncio(secured: Secured, running: Service) -> None:

@@ -19,6 +19,7 @@ from beam_serving.config import Settings, load_settings
 from beam_serving.connection import RedisAt
 from beam_serving.flink.options import EMBEDDED
 from beam_serving.flink.rest import ClusterError, FlinkRest, job_name
+from beam_serving.io.outbox import rows_kept
 from beam_serving.report import Report, ready_key, working_reports
 from beam_serving.stats import STAGES
 
@@ -102,11 +103,12 @@ def _worker(report: Report) -> dict[str, Any]:
 
 
 def _stream(client: redis.Redis, stream: str, group: str) -> dict[str, Any]:
-    """Gives the backlog of a stream: entries, those delivered, and for how long the oldest waits."""
+    """Gives the backlog of a stream: entries, those delivered, how long the oldest waits, results not yet in files."""
     first: Any = client.xrange(stream, count=1)
     seconds, microseconds = client.time()
     now_ms = 1000 * seconds + microseconds // 1000
     about: dict[str, Any] = {"queue": int(client.xlen(stream)), "pending": 0, "oldest_s": None, "consumers": 0}
+    about["for_files"] = rows_kept(client, stream)
     if first:
         about["oldest_s"] = max(0.0, (now_ms - int(first[0][0].partition(b"-")[0])) / 1000)
     if client.exists(stream):
@@ -151,6 +153,10 @@ def table(about: dict[str, Any]) -> str:
         oldest = "-" if of["oldest_s"] is None else f"{of['oldest_s']:.1f} s"
         rows.append([stream, str(of["queue"]), str(of["pending"]), oldest, str(of["consumers"])])
     lines += ["", aligned(rows)]
+    for stream, of in about["streams"].items():
+        if (count := of["for_files"]) is not None and count > 0:
+            wait, them = ("result waits", "it") if count == 1 else ("results wait", "them")
+            lines.append(f"{stream}: {count} {wait} for files; the next --drain with --output writes {them}")
     rows = [["worker", "host", "state", "served", "errors", "memory"]]
     for one in about["workers"]:
         memory = f"{one['memory_bytes'] / 1e6:.0f} MB"

@@ -11,12 +11,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import apache_beam as beam
 import redis
-from apache_beam.transforms.display import DisplayDataItem
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
-from beam_serving.connection import RedisAt, backoff
+from beam_serving.connection import backoff
 from beam_serving.io.scripts import FORGET_ROWS, KEEP_LOCK, RELEASE_LOCK
 
 _log = logging.getLogger(__name__)
@@ -55,6 +53,14 @@ def kept(client: redis.Redis, streams: Iterable[str]) -> list[Kept]:
         if newest:
             found.append(Kept(stream.encode(), newest[0][0]))
     return found
+
+
+def rows_kept(client: redis.Redis, stream: str) -> int | None:
+    """Counts the rows of an outbox. None for a user who has no right to it, which only drains with an output need."""
+    try:
+        return int(client.xlen(stream.encode() + ROWS))
+    except NoPermissionError:
+        return None
 
 
 def forget(client: redis.Redis, rows: Kept) -> None:
@@ -116,36 +122,3 @@ def _renew(client: redis.Redis, key: str, run: str, ended: threading.Event) -> N
             client.eval(KEEP_LOCK, 1, key, run, int(_LOCK_S * 1000))
         except RedisError as err:
             _log.debug("cannot renew the lock %s: %s", key, err)
-
-
-class ReadFromOutbox(beam.PTransform[Any, Any]):
-    """Reads `kept` rows, a bounded source. Nothing is taken off: `forget` does that when the rows are in files."""
-
-    def __init__(self, at: RedisAt, kept: Iterable[Kept]) -> None:
-        super().__init__()
-        self._at = at
-        self._kept = list(kept)
-
-    def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection[KeptRow]:
-        return (
-            pbegin
-            | "Outboxes" >> beam.Create(self._kept, reshuffle=False)
-            | "Rows" >> beam.ParDo(_ReadRowsFn(self._at))
-        )
-
-    def display_data(self) -> dict[str, Any]:
-        return {"redis": DisplayDataItem(str(self._at), label="Redis server")}
-
-
-class _ReadRowsFn(beam.DoFn):
-    def __init__(self, at: RedisAt) -> None:
-        self._at = at
-
-    def setup(self) -> None:
-        self._client = self._at.client()
-
-    def process(self, rows: Kept) -> Iterable[KeptRow]:
-        return rows_of(self._client, rows)
-
-    def teardown(self) -> None:
-        self._client.close()
