@@ -32,6 +32,8 @@ _log = logging.getLogger(__name__)
 _TICK_S = 0.25
 _CALM_TICK_S = 1.0
 _LOST_AFTER_S = 30.0
+_CACHED_S = 10.0
+"""For how long a cluster may answer with what it knew before; the default of its `web.refresh-interval` is 3 s."""
 _TAKEN_S = 120.0
 """A job is a file of 160 MB, which a busy cluster takes its time for; that it is refused is told at once."""
 
@@ -68,7 +70,7 @@ class ClusterService:
         self._check_cluster()
         stop_on_signals()
         job = self._submit()
-        while not STOP.is_set():
+        while True:
             ended = self._follow(job)
             if ended is not None:
                 _log.info(
@@ -77,14 +79,18 @@ class ClusterService:
                     self._statistics.total(self._reports(LIFETIME_S)),
                 )
                 return ended
-            if not STOP.is_set():
-                _log.error("the cluster does not know the job any more: submitting it again")
-                self._was_ready = self._ready = False
-                job = self._submit()
-        _log.info(
-            "the job %s stays on the cluster: `python -m beam_serving stop` ends it, `status` shows it", self._name
-        )
-        return 0
+            if STOP.is_set():
+                _log.info(
+                    "the job %s stays on the cluster: `python -m beam_serving stop` ends it, `status` shows it",
+                    self._name,
+                )
+                return 0
+            _log.error("the cluster does not know the job any more: submitting it again")
+            self._was_ready = self._ready = False
+            if not self._await_slots():
+                _log.info("ending without a job on the cluster; what is queued stays in Redis")
+                return 0
+            job = self._submit()
 
     def _check_cluster(self) -> None:
         for job in self._rest.jobs(self._name):
@@ -99,6 +105,27 @@ class ClusterService:
                 f"{self._parallelism} parallel tasks are wanted, and the cluster at {self._rest.url} has {free} of its "
                 f"{total} slots free; start task managers there or lower flink: parallelism"
             )
+
+    def _await_slots(self) -> bool:
+        """Waits for a cluster that was started anew, until it has place for all of the job, or for some after a while.
+
+        Gives False when we shall go instead.
+        """
+        enough_after = time.monotonic() + self._settings.flink.start_s
+        told = False
+        while not STOP.is_set():
+            try:
+                free = self._rest.slots()[1]
+            except ClusterError as err:
+                _log.debug("%s", err)
+                free = 0
+            if free >= self._parallelism or (free > 0 and time.monotonic() > enough_after):
+                return True
+            if not told:
+                _log.warning("the cluster has %d of %d slots free: waiting for more", free, self._parallelism)
+            told = True
+            STOP.wait(_CALM_TICK_S)
+        return False
 
     def _submit(self) -> FlinkJob:
         names = names_for_tasks(self._run, self._parallelism)
@@ -163,7 +190,7 @@ class ClusterService:
                 continue
             seen_at = time.monotonic()
             if known[0].over:
-                return self._ended(known[0].state, cause)
+                return self._ended(known[0])
             if not self._was_ready:
                 self._give_up_if_hopeless(job, cause, bool(reports), time.monotonic() - started)
             elif cause and cause != self._told:
@@ -174,11 +201,17 @@ class ClusterService:
                 self._statistics.log(self._client, reports)
         return None
 
-    def _ended(self, state: str, cause: str) -> int:
-        if state == "FINISHED":
+    def _ended(self, job: FlinkJob) -> int:
+        if job.state == "FINISHED":
             return 0
+        if job.state == "CANCELED":
+            raise ClusterError(f"the job {self._name} was canceled on the cluster")
+        give_up_at = time.monotonic() + _CACHED_S
+        while not (cause := self._rest.cause_of_end(job.job_id)) and time.monotonic() < give_up_at:
+            time.sleep(_TICK_S)
         raise_cause(cause)
-        raise ClusterError(f"the job {self._name} ended as {state}: {telling_line(cause) or 'by hand'}")
+        why = telling_line(cause) or "the job manager's log says why"
+        raise ClusterError(f"the job {self._name} ended as {job.state}: {why}")
 
     def _give_up_if_hopeless(self, job: FlinkJob, cause: str, anyone: bool, for_s: float) -> None:
         """Ends a job that never served: what failed at the start fails at each start."""

@@ -75,9 +75,16 @@ class FlinkRest:
 
     def cause(self, job_id: str) -> str:
         """Gives the text of what last failed in a job; empty where nothing has."""
-        about = self._get(f"/jobs/{job_id}/exceptions?maxExceptions=1")
+        about = self._failures(job_id)
         entries = about.get("exceptionHistory", {}).get("entries", [])
-        return str(entries[0]["stacktrace"] if entries else about.get("root-exception") or "")
+        return str(about.get("root-exception") or (entries[0]["stacktrace"] if entries else ""))
+
+    def cause_of_end(self, job_id: str) -> str:
+        """Gives the text of what a job failed with for good; empty while the cluster still answers from its cache."""
+        return str(self._failures(job_id).get("root-exception") or "")
+
+    def _failures(self, job_id: str) -> Any:
+        return self._get(f"/jobs/{job_id}/exceptions?maxExceptions=1")
 
     def counters(self, job_id: str, names: Sequence[str] = ("results_written",)) -> dict[str, int]:
         """Gives the sums of the pipeline's own counters over all tasks, as Flink knows them: at the end of bundles.

@@ -21,14 +21,22 @@ class Cluster(RunningCluster):
         own = ("--rest-port", port, "--zookeeper-port", str(free_port()), "--task-managers", str(task_managers))
         super().__init__("flink", folder, *own, *arguments)
 
-    def forget_jobs(self) -> None:
-        """Kills what knows the jobs, and removes what it wrote, before it is started again."""
+    @contextmanager
+    def nothing_is_started_again(self) -> Iterator[None]:
+        """Keeps what dies from being started again."""
         self.process.send_signal(signal.SIGSTOP)
-        for part in ("jobmanager-1", "zookeeper-1"):
-            self.kill(part)
-        for kept in ("jobs", "zookeeper"):
-            shutil.rmtree(self.folder / kept)
-        self.process.send_signal(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+    def lose_all(self) -> None:
+        """Kills every part, and removes what they know of jobs before they are started again."""
+        with self.nothing_is_started_again():
+            for part in ("jobmanager-1", "zookeeper-1", "taskmanager-1", "taskmanager-2"):
+                self.kill(part)
+            for kept in ("jobs", "zookeeper"):
+                shutil.rmtree(self.folder / kept)
 
 
 @contextmanager
