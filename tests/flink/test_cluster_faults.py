@@ -24,7 +24,6 @@ from tests.test_faults import await_half, queue_records, results
 
 RECORDS = 10_000
 RECOVERY_S = 120.0
-GONE_S = 60.0
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("job_server_jar"), pytest.mark.timeout(900)]
 
 
@@ -101,32 +100,26 @@ def test_what_is_killed_loses_and_doubles_nothing(
         assert service.stop() == 0
 
 
-def test_a_job_waits_for_task_managers_when_all_are_gone_for_long(
-    flink: Cluster, at: RedisAt, client: redis.Redis, tmp_path: Path
-) -> None:
-    service = Service(at, tmp_path, config(flink), FLINK)
-    service.await_ready()
-    before = serving(client)
-    writes = result_writes(client)
-    queue_records(client)
-    await_half(client)
+def lose_task_managers_for_a_minute(flink: Cluster, service: Service) -> float:
+    del service
     with flink.nothing_is_started_again():
         for part in ("taskmanager-1", "taskmanager-2"):
             flink.kill(part)
         await_true(lambda: flink.rest.slots() == (0, 0), "a cluster without slots")
-        time.sleep(GONE_S)  # the time under test
-    back_at = time.monotonic()
-    await_true(lambda: len(serving(client) - before) == 2, "two new workers", RECOVERY_S)
-    recovered_s = time.monotonic() - back_at
-    await_true(lambda: client.xlen("serving_stream") == 0, "an empty stream", RECOVERY_S)
-    lost, doubled = RECORDS - results(client), result_writes(client) - writes - RECORDS
-    row(f"kill all task managers, new ones after {GONE_S:g} s", lost, doubled, recovered_s)
-    assert (lost, doubled, client.xpending("serving_stream", "serving")["pending"]) == (0, 0, 0)
-    assert service.stop() == 0
+        time.sleep(60)  # the time under test
+    return time.monotonic()
 
 
-def test_a_job_that_the_cluster_has_lost_is_submitted_again(
-    flink: Cluster, at: RedisAt, client: redis.Redis, tmp_path: Path
+def lose_the_whole_cluster(flink: Cluster, service: Service) -> float:
+    flink.lose_all()
+    lost_at = time.monotonic()
+    await_true(lambda: "submitting it again" in service.log, "a second submission", RECOVERY_S)
+    return lost_at
+
+
+@pytest.mark.parametrize("lose", [lose_task_managers_for_a_minute, lose_the_whole_cluster])
+def test_a_service_goes_on_when_its_cluster_is_back(
+    flink: Cluster, at: RedisAt, client: redis.Redis, tmp_path: Path, lose: Callable[[Cluster, Service], float]
 ) -> None:
     service = Service(at, tmp_path, config(flink), FLINK)
     service.await_ready()
@@ -134,14 +127,12 @@ def test_a_job_that_the_cluster_has_lost_is_submitted_again(
     writes = result_writes(client)
     queue_records(client)
     await_half(client)
-    flink.lose_all()
-    killed_at = time.monotonic()
-    await_true(lambda: "submitting it again" in service.log, "a second submission", RECOVERY_S)
+    since = lose(flink, service)
     await_true(lambda: len(serving(client) - before) == 2, "two new workers", RECOVERY_S)
-    recovered_s = time.monotonic() - killed_at
+    recovered_s = time.monotonic() - since
     await_true(lambda: client.xlen("serving_stream") == 0, "an empty stream", RECOVERY_S)
     lost, doubled = RECORDS - results(client), result_writes(client) - writes - RECORDS
-    row("kill the whole cluster, its data removed", lost, doubled, recovered_s)
+    row(lose.__name__.replace("_", " "), lost, doubled, recovered_s)
     assert (lost, doubled, client.xpending("serving_stream", "serving")["pending"]) == (0, 0, 0)
     assert service.stop() == 0
 
