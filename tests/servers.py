@@ -96,6 +96,13 @@ class Node(NamedTuple):
         """Sends a command and gives the reply as it comes."""
         return self.client.execute_command(*command)
 
+    def role(self) -> str:
+        """Gives `master` or `slave`; nothing while it closes all connections, as it does when it becomes the other."""
+        try:
+            return str(self.client.info("replication")["role"])
+        except RedisError:
+            return ""
+
     def answers(self) -> bool:
         """Whether it does."""
         try:
