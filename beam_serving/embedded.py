@@ -16,10 +16,12 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from beam_serving.ending import end
 from beam_serving.errors import ConfigError, ConnectError
 
 _log = logging.getLogger(__name__)
 _START_S = 10.0
+_STOP_S = 5.0
 
 
 def server_binary() -> str:
@@ -78,12 +80,7 @@ def embedded_redis(port: int = 0, *options: str) -> Iterator[int]:
             _await_start(process, port, log)
             yield port
         finally:
-            process.terminate()
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process, _STOP_S)
 
 
 def _await_start(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -34,6 +34,7 @@ def reason_to_refuse(path: Path) -> str | None:
                 return _DAMAGED
             with archive.open(members["data.pkl"]) as pickled:
                 return _MODULE if _names_classes(pickled.read(_MOST_PICKLE_BYTES)) else _WEIGHTS
+    # What zipfile raises over archives that are damaged, encrypted or compressed in ways it does not know: a refusal.
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError):
         return _DAMAGED
 
