@@ -15,6 +15,7 @@ class Format(NamedTuple):
     """One format: a file with one of `suffixes` (or of this name), and one with `weights_suffix` if it is not empty.
 
     `loaders` gives, by engine, the function that loads it as `module:function`; the first engine is tried first.
+    `own` is the engine whose results are the right ones: the framework that the format belongs to.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Format(NamedTuple):
     suffixes: tuple[str, ...]
     loaders: Mapping[str, str]
     weights_suffix: str = ""
+    own: str = "openvino"
 
     @property
     def pattern(self) -> str:
@@ -37,42 +39,49 @@ FORMATS = (
         "an ONNX model",
         (".onnx",),
         {"openvino": "openvino_formats:load_file", "onnxruntime": "onnxruntime_engine:load_onnx"},
+        own="onnxruntime",
     ),
     Format(
         "tensorflow_frozen",
         "a TensorFlow frozen graph",
         (".pb",),
         {"openvino": "openvino_formats:load_file", "tensorflow": "tensorflow_formats:load_frozen_graph"},
+        own="tensorflow",
     ),
     Format(
         "tensorflow_saved_model",
         "a TensorFlow SavedModel",
         ("saved_model.pb",),
         {"openvino": "openvino_formats:load_file", "tensorflow": "tensorflow_formats:load_saved_model"},
+        own="tensorflow",
     ),
     Format(
         "tflite",
         "a TensorFlow Lite model",
         (".tflite",),
         {"openvino": "openvino_formats:load_file", "tensorflow": "tflite_engine:load_tflite"},
+        own="tensorflow",
     ),
     Format(
         "keras",
         "a Keras model",
         (".keras", ".h5", ".hdf5"),
         {"openvino": "keras_model:load_converted", "tensorflow": "keras_model:load_native"},
+        own="tensorflow",
     ),
     Format(
         "torchscript",
         "a TorchScript module",
         (".pt",),
         {"openvino": "torchscript:load_converted", "torch": "torchscript:load_native"},
+        own="torch",
     ),
     Format(
         "torch_export",
         "a program of torch.export",
         (".pt2",),
         {"openvino": "torch_export:load_converted", "torch": "torch_export:load_native"},
+        own="torch",
     ),
     Format(
         "caffe",

@@ -1,16 +1,30 @@
-"""From the files of a model to a model ready to predict."""
+"""From the files of a model to a model ready to predict: which engine may run it, and how its rows are told apart."""
 
 import importlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 from beam_serving.errors import ModelLoadError
-from beam_serving.models.base import LoadedModel, ModelOptions
+from beam_serving.models.base import EngineModel, LoadedModel, ModelOptions
+from beam_serving.models.batch_axis import BatchedModel, axis_of
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.formats import NOOP, format_of
+from beam_serving.models.probing import (
+    Comparison,
+    Port,
+    Verdict,
+    arrange,
+    compare,
+    constant_arrays,
+    is_steady,
+    plan_of,
+    ports_like,
+    try_out,
+)
 
-Loader = Callable[[ModelFiles, ModelOptions], LoadedModel]
+Loader = Callable[[ModelFiles, ModelOptions], EngineModel]
 
 _LOG = logging.getLogger(__name__)
 
@@ -18,37 +32,183 @@ _LOG = logging.getLogger(__name__)
 _REMEDIES = {
     "torch": "pip install 'beam-serving[torch]'",
     "tensorflow": "pip install 'beam-serving[tensorflow]'",
-    "onnxruntime": "pip install 'beam-serving[onnx]'",
+    "onnxruntime": "pip install onnxruntime",
+    "onnx": "pip install onnx",
     "openvino": "pip install openvino",
     "cv2": "pip install 'opencv-python-headless>=4.14,<5'",
 }
 
 
-def load(files: ModelFiles, options: ModelOptions | None = None) -> LoadedModel:
-    """Loads a model that `find_model` found, by the first engine that can run it; the log says why another could not.
+class FrameworkMissingError(ModelLoadError):
+    """The framework that would run the model is not installed."""
+
+
+def load(files: ModelFiles, options: ModelOptions | None = None, verdict: Verdict | None = None) -> LoadedModel:
+    """Load a model that `find_model` found, as the verdict says; without one the model is tried here and now.
+
+    Args:
+        files: the files of the model.
+        options: how to load it.
+        verdict: what `probe` said of these files and options, in this process or another.
 
     Raises:
         ModelLoadError: the files are damaged, a framework is missing, or the options do not fit the model.
     """
     options = options or ModelOptions()
+    if files.format == NOOP:
+        noop: LoadedModel = _function(files, NOOP)(files, options)
+        return noop
+    if verdict is None:
+        verdict = probe(files, options)
+    for note in verdict.notes:
+        _LOG.info("%s: %s", files.model, note)
+    options = options if verdict.plan.kind == "rows" else replace(options, full_batch=None)
+    return _as_decided(load_engine(files, options, verdict.engine), options, verdict)
+
+
+def _as_decided(engine: EngineModel, options: ModelOptions, verdict: Verdict) -> LoadedModel:
+    if verdict.plan.freed:
+        freed = engine.freed()
+        if freed is None:
+            raise ModelLoadError(f"{verdict.engine} had a form of this model with a free batch, and has it no more")
+        engine = freed
+    engine = arrange(engine, verdict.inputs, verdict.outputs)
+    if options.input_names:
+        engine = _renamed(engine, options)
+    engine.compile()
+    return BatchedModel(engine, verdict.plan, constant_arrays(engine.inputs, options), nan=verdict.nan)
+
+
+def _renamed(engine: EngineModel, options: ModelOptions) -> EngineModel:
+    if len(options.input_names) != len(engine.inputs):
+        given = list(options.input_names)
+        raise ModelLoadError(f"input_names are {given}, the model has {len(engine.inputs)} inputs")
+    outputs = tuple(enumerate(spec.name for spec in engine.outputs))
+    return arrange(engine, tuple(enumerate(options.input_names)), outputs)
+
+
+def probe(files: ModelFiles, options: ModelOptions) -> Verdict:
+    """Find out how a model is served: by which engine, and which part of its tensors belongs to which record.
+
+    OpenVINO serves where it gives what the model's own framework gives: by comparison where that is installed, by what
+    its operators are known for where it is not. Else the own framework serves.
+
+    Raises:
+        ModelLoadError: no engine can load it, a framework is missing, or it keeps state that cannot be set back.
+    """
+    choice = _choose(files, options)
+    engine = arrange(choice.model, choice.inputs, choice.outputs)
+    if options.input_names:
+        engine = _renamed(engine, options)
+    found = axis_of([spec for spec in engine.inputs if spec.name not in options.constants], options.batch_axis)
+    trial = try_out(engine, found, options)
+    notes = list(choice.notes)
+    if trial.shapes is None and trial.error:
+        sizes = "; set model: sample to a file or shapes that it takes" if options.sample is None else ""
+        notes.append(f"a trial with invented data failed, so the first request decides: {trial.error}{sizes}")
+    steady = is_steady(engine, found, trial, options)
+    if not steady and not engine.facts.random:
+        raise ModelLoadError(
+            f"{files.model}: answers the same request in another way after other requests: it keeps state that "
+            f"{engine.engine} cannot set back; export it without state, or with its state as inputs and outputs"
+        )
+    plan, more = plan_of(engine, found, trial, options, steady)
+    notes += more
+    return Verdict(
+        engine=engine.engine,
+        plan=plan,
+        inputs=choice.inputs,
+        outputs=choice.outputs,
+        nan=choice.comparison.nan,
+        shapes=trial.shapes,
+        compared_with=choice.compared_with,
+        difference=choice.comparison.difference,
+        random=engine.facts.random,
+        state=engine.facts.state,
+        notes=tuple(notes),
+    )
+
+
+class _Choice(NamedTuple):
+    """The engine that serves, the names and order that make it look like the model's own framework, and why it is."""
+
+    model: EngineModel
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
+    notes: tuple[str, ...] = ()
+    comparison: Comparison = Comparison("")
+    compared_with: str = ""
+
+
+def _choose(files: ModelFiles, options: ModelOptions) -> _Choice:
+    engines, own = _engines(files, options), format_of(files.format).own
+    if len(engines) == 1 or own == engines[0]:
+        return _first_that_loads(files, options, engines)
+    plain = replace(options, precision="f32")
+    try:
+        candidate = load_engine(files, plain, engines[0])
+    except ModelLoadError as err:
+        return _own(files, options, own, str(err), err)
+    if candidate.facts.doubts:
+        return _own(files, options, own, f"{candidate.engine} would compute {candidate.facts.doubts[0]} otherwise")
+    try:
+        truth = load_engine(files, plain, own)
+    except ModelLoadError as err:
+        return _unchecked(files, candidate, err)
+    ports = ports_like(candidate, truth)
+    if isinstance(ports, str):
+        return _own(files, options, own, f"{candidate.engine} is not equal: {ports}")
+    found = axis_of([spec for spec in truth.inputs if spec.name not in options.constants], options.batch_axis)
+    comparison = compare(arrange(candidate, *ports), truth, found, try_out(truth, found, options), options)
+    if comparison.reason:
+        return _own(files, options, own, f"{candidate.engine} is not equal: {comparison.reason}")
+    return _Choice(candidate, *ports, (), comparison, truth.engine)
+
+
+def _own(files: ModelFiles, options: ModelOptions, own: str, why: str, cause: ModelLoadError | None = None) -> _Choice:
+    """Choose the model's own framework, for a reason."""
+    why = why.removeprefix(f"{files.model}: ")
+    try:
+        model = load_engine(files, options, own)
+    except FrameworkMissingError as err:
+        missing = str(err).removeprefix(f"{files.model}: ")
+        risk = "" if cause else "; model: engine: openvino serves it all the same, with wrong values where it differs"
+        raise ModelLoadError(f"{files.model}: {why}; {missing}{risk}") from (cause or err)
+    except ModelLoadError as err:
+        raise ModelLoadError(f"{files.model}: {why}; {str(err).removeprefix(f'{files.model}: ')}") from (cause or err)
+    return _Choice(model, notes=(f"runs in {model.engine}; {why}",))
+
+
+def _unchecked(files: ModelFiles, candidate: EngineModel, err: ModelLoadError) -> _Choice:
+    """Choose the engine that was not compared where its operators are known to be equal."""
+    why = str(err).removeprefix(f"{files.model}: ")
+    if unknown := candidate.facts.unproven:
+        raise ModelLoadError(
+            f"{files.model}: {candidate.engine} was never compared on {', '.join(unknown[:3])}, and {why}; "
+            f"model: engine: {candidate.engine} serves it all the same, with wrong values where it differs"
+        ) from err
+    if isinstance(err, FrameworkMissingError):
+        return _Choice(candidate)
+    return _Choice(candidate, notes=(f"runs in {candidate.engine}, known to be equal; {why}",))
+
+
+def _first_that_loads(files: ModelFiles, options: ModelOptions, engines: Sequence[str]) -> _Choice:
     refusals: list[ModelLoadError] = []
-    for engine in _engines(files, options):
+    for engine in engines:
         try:
-            model = _load(files, options, engine)
+            model = load_engine(files, options, engine)
         except ModelLoadError as err:
             refusals.append(err)
             continue
-        if refusals:
-            reason = str(refusals[0]).removeprefix(f"{files.model}: ")
-            _LOG.info("%s: runs in %s; %s", files.model, model.engine, reason)
-        return model
-    said = list(dict.fromkeys(str(refusal) for refusal in refusals))
-    said[1:] = [text.removeprefix(f"{files.model}: ") for text in said[1:]]
-    raise ModelLoadError("; ".join(said)) from refusals[0]
+        reason = f"runs in {model.engine}; {str(refusals[0]).removeprefix(f'{files.model}: ')}" if refusals else ""
+        return _Choice(model, notes=(reason,) if reason else ())
+    reported = list(dict.fromkeys(str(refusal) for refusal in refusals))
+    reported[1:] = [text.removeprefix(f"{files.model}: ") for text in reported[1:]]
+    raise ModelLoadError("; ".join(reported)) from refusals[0]
 
 
 def _engines(files: ModelFiles, options: ModelOptions) -> tuple[str, ...]:
-    """Gives the engines to try, the best first."""
+    """Give the engines to try, the best first."""
     known = format_of(files.format)
     on_cuda = options.device == "cuda"
     if on_cuda and ("torch" not in known.loaders or options.engine not in ("auto", "torch")):
@@ -56,7 +216,7 @@ def _engines(files: ModelFiles, options: ModelOptions) -> tuple[str, ...]:
         raise ModelLoadError(f"{files.model}: device is 'cuda', which torch alone serves; {able}")
     if on_cuda or (options.device == "auto" and "torch" in known.loaders and _has_cuda()):
         return ("torch",) if options.engine in ("auto", "torch") else (options.engine,)
-    return tuple(known.loaders) if options.engine == "auto" or files.format == NOOP else (options.engine,)
+    return tuple(known.loaders) if options.engine == "auto" else (options.engine,)
 
 
 def _has_cuda() -> bool:
@@ -67,15 +227,28 @@ def _has_cuda() -> bool:
     return bool(torch.cuda.is_available())
 
 
-def _load(files: ModelFiles, options: ModelOptions, engine: str) -> LoadedModel:
-    module_name, _, function_name = format_of(files.format).loaders[engine].partition(":")
+def load_engine(files: ModelFiles, options: ModelOptions, engine: str) -> EngineModel:
+    """Load a model into one engine, whatever it gives there.
+
+    Raises:
+        FrameworkMissingError: the engine is not installed.
+        ModelLoadError: the engine cannot load it.
+    """
     if options.device == "auto" and engine != "torch":
         options = replace(options, device="cpu")
     try:
-        loader: Loader = getattr(importlib.import_module(f"beam_serving.models.{module_name}"), function_name)
-        return loader(files, options)
+        model: EngineModel = _function(files, engine)(files, options)
     except ModuleNotFoundError as err:
         missing = (err.name or "").partition(".")[0]
         if missing not in _REMEDIES:
             raise
-        raise ModelLoadError(f"{files.model}: needs {missing}, which is missing: {_REMEDIES[missing]}") from err
+        raise FrameworkMissingError(f"{files.model}: needs {missing}, which is missing: {_REMEDIES[missing]}") from err
+    return model
+
+
+def _function(files: ModelFiles, engine: str) -> Callable[[ModelFiles, ModelOptions], Any]:
+    module_name, _, function_name = format_of(files.format).loaders[engine].partition(":")
+    loader: Callable[[ModelFiles, ModelOptions], Any] = getattr(
+        importlib.import_module(f"beam_serving.models.{module_name}"), function_name
+    )
+    return loader

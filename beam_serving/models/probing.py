@@ -1,0 +1,388 @@
+"""How a model is served: which engine gives what its own framework gives, and which part of a tensor is whose.
+
+`probe` finds out by loading and trying the model, once; the verdict is remembered by the content of its files.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from beam_serving.errors import ModelError, ModelLoadError
+from beam_serving.models.base import EngineModel, ModelOptions, TensorSpec, type_name
+from beam_serving.models.batch_axis import (
+    Axis,
+    Plan,
+    axis_of,
+    keeps_positions_apart,
+    keeps_rows_apart,
+    place_of,
+    record_spec,
+    rows_of,
+    stack,
+)
+from beam_serving.models.compare import all_equal, difference, equal
+from beam_serving.models.samples import Record, extremes, invented_shapes, records, sampled, with_nan
+
+_LOG = logging.getLogger(__name__)
+_RECORDS = 3
+_SLOW_S = 0.1
+"""A model that takes longer for one inference is tried with fewer of them."""
+
+
+Port = tuple[int, str]
+"""The place of an input or output in an engine's form of the model, and its name in the model's own framework."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a model is served, and why.
+
+    `inputs` and `outputs` are the model's own names and order, where the engine has others. `nan` is False where the engine computes
+    NaN otherwise than that. `shapes` are those of a record that the model surely takes. `compared_with` is an engine,
+    "" where there was no comparison, and `difference` the largest one as a share of the largest value. `notes` are
+    for the log.
+    """
+
+    engine: str
+    plan: Plan
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
+    nan: bool = True
+    shapes: Mapping[str, tuple[int, ...]] | None = None
+    compared_with: str = ""
+    difference: float = 0.0
+    random: tuple[str, ...] = ()
+    state: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def encode(self) -> dict[str, Any]:
+        """Give the verdict as plain values of JSON."""
+        return {**asdict(self), "plan": self.plan._asdict()}
+
+    @classmethod
+    def decode(cls, plain: Mapping[str, Any]) -> "Verdict":
+        """Read what `encode` gave, also after its way through JSON."""
+        plan = plain["plan"]
+        shapes = plain["shapes"]
+        return cls(
+            **{
+                **plain,
+                "plan": Plan(**{**plan, "drops": tuple(plan["drops"])}),
+                "shapes": None if shapes is None else {name: tuple(shape) for name, shape in shapes.items()},
+                **{name: tuple((place, port) for place, port in plain[name]) for name in ("inputs", "outputs")},
+                **{name: tuple(plain[name]) for name in ("random", "state", "notes")},
+            }
+        )
+
+
+class Trial(NamedTuple):
+    """What a model was tried with: `sets` are lists of unequal records that it takes, harmless ones first.
+
+    `specs` are the inputs that requests send, whole tensors. `error` is why there are no such records.
+    """
+
+    specs: tuple[TensorSpec, ...]
+    sets: list[list[Record]]
+    shapes: dict[str, tuple[int, ...]] | None
+    error: str = ""
+    single_s: float = 0.0
+
+
+class Comparison(NamedTuple):
+    """What two engines gave for the same records; `reason` is why they are not equal."""
+
+    reason: str
+    difference: float = 0.0
+    nan: bool = True
+
+
+def try_out(engine: EngineModel, found: Axis, options: ModelOptions) -> Trial:
+    """Find records that a model takes.
+
+    Raises:
+        ModelLoadError: the operator's sample does not fit the model.
+    """
+    specs = tuple(spec for spec in engine.inputs if spec.name not in options.constants)
+    of_records = [record_spec(spec, found.axis) for spec in specs]
+    given, given_shapes = sampled(of_records, options)
+    error = ""
+    for shapes in [given_shapes] if given_shapes is not None else invented_shapes(of_records):
+        sets = [given] if given else list(records(of_records, shapes, _RECORDS))
+        started = time.perf_counter()
+        try:
+            engine.infer(_tensors(engine, found, sets[0][:1], options))
+        except ModelError as err:
+            error = error or str(err)
+            continue
+        single_s = time.perf_counter() - started
+        return Trial(specs, sets if single_s < _SLOW_S else sets[-1:], shapes, "", single_s)
+    return Trial(specs, [], None, error)
+
+
+def _tensors(engine: EngineModel, found: Axis, some: Sequence[Record], options: ModelOptions) -> list[np.ndarray]:
+    """Give tensors for the engine: records repeated to its fixed number, and the operator's constants."""
+    rows = [some[place % len(some)] for place in range(found.size)] if found.axis is not None and found.size else some
+    asked = [spec for spec in engine.inputs if spec.name not in options.constants]
+    return _with_constants(engine, stack(rows, asked, found.axis), options)
+
+
+def _with_constants(engine: EngineModel, arrays: Sequence[np.ndarray], options: ModelOptions) -> list[np.ndarray]:
+    constants, rest = constant_arrays(engine.inputs, options), iter(arrays)
+    return [constants[spec.name] if spec.name in constants else next(rest) for spec in engine.inputs]
+
+
+def constant_arrays(inputs: Sequence[TensorSpec], options: ModelOptions) -> dict[str, np.ndarray]:
+    """Give the values of `model: constants` in the types of the model's inputs.
+
+    Raises:
+        ModelLoadError: one is for no input, or does not fit it.
+    """
+    known = {spec.name: spec for spec in inputs}
+    constants = {}
+    for name, value in options.constants.items():
+        if name not in known:
+            raise ModelLoadError(f"model: constants names {name!r}, the inputs are {', '.join(known)}")
+        spec = known[name]
+        try:
+            array = np.array(value, spec.dtype)
+            if spec.dtype.kind in "iu" and not np.array_equal(array, np.array(value)):
+                raise ValueError("it is no whole number of this type")
+        except (ValueError, TypeError, OverflowError) as err:
+            raise ModelLoadError(f"model: constants: {name} is {value!r}, the model takes {spec.dtype}: {err}") from err
+        # A single number also stands for a tensor with one value.
+        if spec.shape and array.ndim < len(spec.shape) and array.size == 1:
+            array = array.reshape((1,) * len(spec.shape))
+        constants[name] = array
+    return constants
+
+
+def plan_of(
+    engine: EngineModel, found: Axis, trial: Trial, options: ModelOptions, steady: bool = True
+) -> tuple[Plan, list[str]]:
+    """Decide how records and tensors go together; gives lines for the log, too.
+
+    Of a model that is not `steady`, which gives something else each time, no rows can be compared.
+    """
+    if found.axis is None:
+        notes = [f"has no batch axis ({found.reason}): a request has its whole tensors"] if found.reason else []
+        return Plan("whole"), notes
+    axis = found.axis
+    if found.mixed:
+        return Plan("single", axis, 1, _drops(engine, found, trial, options)), []
+    if found.size is None:
+        infer = _infer(engine, options)
+        apart = steady and _shown(trial, lambda some: keeps_rows_apart(infer, infer, some, trial.specs, axis))
+        if apart is None:
+            return Plan("rows", axis, proven=False), []
+        if apart:
+            return Plan("rows", axis), []
+        note = "its rows depend on each other or cannot be told apart: records are served one at a time"
+        return Plan("single", axis, None, _drops(engine, found, trial, options)), [note]
+    if axis == 0 and steady and _freed_form(engine, found, trial, options):
+        return Plan("rows", 0, freed=True), []
+    if found.size == 1:
+        return Plan("single", axis, 1, _drops(engine, found, trial, options)), []
+    size = found.size
+    if steady and _shown(
+        trial, lambda some: keeps_positions_apart(_infer(engine, options), some, trial.specs, axis, size)
+    ):
+        return Plan("portions", axis, size), [f"computes batches of {size} only; larger ones are cut into portions"]
+    note = f"its {size} rows depend on each other or on their places: a request has its whole tensors"
+    return Plan("whole"), [note]
+
+
+def _infer(engine: EngineModel, options: ModelOptions) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
+    """Give the engine's inference on what requests send: constants are put in their places."""
+    return lambda arrays: engine.infer(_with_constants(engine, arrays, options))
+
+
+def _shown(trial: Trial, show: Callable[[list[Record]], bool]) -> bool | None:
+    """Tell whether something holds for all sets of records, None where the model fails on each of them."""
+    results = []
+    for some in trial.sets:
+        try:
+            results.append(show(some))
+        except ModelError as err:
+            _LOG.debug("a trial failed: %s", err)
+            continue
+        if not results[-1]:
+            return False
+    return True if results else None
+
+
+def _freed_form(engine: EngineModel, found: Axis, trial: Trial, options: ModelOptions) -> bool:
+    """Tell whether the form with a free first axis gives, for several records, what the fixed one gives for each."""
+    freed = engine.freed()
+    if freed is None or not trial.sets or len(freed.outputs) != len(engine.outputs):
+        return False
+    size, fixed = found.size or 1, _infer(engine, options)
+
+    def alone(arrays: list[np.ndarray]) -> list[np.ndarray]:
+        rows = fixed([np.repeat(array, size, axis=0) for array in arrays])
+        cut = rows_of(rows, 0, size)
+        if cut is None:
+            raise ModelError("an output has no batch axis")
+        return [one[:1] for one in cut]
+
+    apart = _shown(trial, lambda some: keeps_rows_apart(_infer(freed, options), alone, some, trial.specs, 0))
+    if apart and size > 1:
+        # The fixed form itself must keep its rows apart: the free one may have lost what ties them together.
+        apart = _shown(trial, lambda some: keeps_positions_apart(fixed, some, trial.specs, 0, size))
+    return bool(apart)
+
+
+def _drops(engine: EngineModel, found: Axis, trial: Trial, options: ModelOptions) -> tuple[bool, ...]:
+    """Tell of which outputs the axis of one record is left out.
+
+    Where the batch is fixed, of those that say that they have one row. Where it is free, of those that have as many
+    rows as there are records, however many.
+    """
+    axis = found.axis or 0
+    announced = tuple(_has_one_row(spec, axis) for spec in engine.outputs)
+    if found.size is not None or found.mixed or not trial.sets:
+        return announced
+    some = trial.sets[0]
+    try:
+        given = [(count, _infer(engine, options)(stack(some[:count], trial.specs, axis))) for count in (1, len(some))]
+    except ModelError as err:
+        _LOG.debug("a trial failed: %s", err)
+        return announced
+    return tuple(
+        all(rows_of([outputs[place]], axis, count) is not None for count, outputs in given)
+        for place in range(len(engine.outputs))
+    )
+
+
+def _has_one_row(spec: TensorSpec, axis: int) -> bool:
+    return bool(spec.shape) and spec.shape is not None and spec.shape[place_of(spec.shape, axis)] == 1
+
+
+def is_steady(engine: EngineModel, found: Axis, trial: Trial, options: ModelOptions) -> bool:
+    """Tell whether a model answers the same question the same way after another one."""
+    for some in trial.sets:
+        try:
+            first, _, second = (
+                engine.infer(_tensors(engine, found, [record], options)) for record in (some[0], some[-1], some[0])
+            )
+        except ModelError as err:
+            _LOG.debug("a trial failed: %s", err)
+            continue
+        if not all_equal(first, second):
+            return False
+    return True
+
+
+def compare(engine: EngineModel, own: EngineModel, found: Axis, trial: Trial, options: ModelOptions) -> Comparison:
+    """Compare an engine with the model's own framework on records that the latter takes.
+
+    Both have the same inputs and outputs in the same order; see `arrange`.
+    """
+    if trial.shapes is None:
+        return Comparison(f"no sample could be tried: {trial.error}")
+    largest, compared = 0.0, 0
+    for some in _to_compare(engine, found, trial, trial.shapes):
+        arrays = _tensors(own, found, some, options)
+        try:
+            wanted = own.infer(arrays)
+        except ModelError as err:
+            _LOG.debug("a trial failed: %s", err)
+            continue
+        try:
+            got = engine.infer(arrays)
+        except ModelError as err:
+            return Comparison(f"it fails where {own.engine} answers: {err}")
+        for spec, one, other in zip(own.outputs, got, wanted, strict=True):
+            off = difference(one, other)
+            if not equal(one, other):
+                how = "type, shape, text or whole numbers" if off == float("inf") else f"{off:.2g} of the largest value"
+                return Comparison(f"output {spec.name!r} differs from that of {own.engine}: {how}", off)
+            largest = max(largest, off)
+        compared += 1
+    if not compared:
+        return Comparison(f"{own.engine} took none of the samples")
+    return Comparison("", largest, _same_nan(engine, own, found, trial, options))
+
+
+def _to_compare(
+    engine: EngineModel, found: Axis, trial: Trial, shapes: Mapping[str, tuple[int, ...]]
+) -> Iterator[list[Record]]:
+    for some in trial.sets:
+        yield from ([record] for record in (some if trial.single_s < _SLOW_S else some[:2]))
+        if found.axis is not None and found.size != 1 and not found.mixed:
+            yield some
+    below = {spec.name: spec.below for spec in engine.inputs}
+    specs = [record_spec(spec, found.axis)._replace(below=below[spec.name]) for spec in trial.specs]
+    yield from ([record] for record in extremes(specs, shapes))
+
+
+def _same_nan(engine: EngineModel, own: EngineModel, found: Axis, trial: Trial, options: ModelOptions) -> bool:
+    record = with_nan(trial.sets[-1][0])
+    if record is None:
+        return True
+    arrays = _tensors(own, found, [record], options)
+    try:
+        return all_equal(engine.infer(arrays), own.infer(arrays))
+    except ModelError as err:
+        _LOG.debug("a trial failed: %s", err)
+        return False
+
+
+class _Arranged:
+    """A model with the names and the order of another form of it."""
+
+    def __init__(self, model: EngineModel, inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> None:
+        self.engine = model.engine
+        self.facts = model.facts
+        self.inputs = tuple(model.inputs[place]._replace(name=name) for place, name in inputs)
+        self.outputs = tuple(model.outputs[place]._replace(name=name) for place, name in outputs)
+        self._model, self._ports = model, (inputs, outputs)
+        self._places = [place for place, _ in outputs]
+        self._order = sorted(range(len(inputs)), key=lambda index: inputs[index][0])
+
+    def infer(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """See `EngineModel.infer`."""
+        outputs = self._model.infer([arrays[index] for index in self._order])
+        return [outputs[place] for place in self._places]
+
+    def freed(self) -> EngineModel | None:
+        """See `EngineModel.freed`."""
+        freed = self._model.freed()
+        return freed and _Arranged(freed, *self._ports)
+
+    def compile(self) -> None:
+        """See `EngineModel.compile`."""
+        self._model.compile()
+
+
+def ports_like(model: EngineModel, own: EngineModel) -> tuple[tuple[Port, ...], tuple[Port, ...]] | str:
+    """Give the places and names that make a model look like its own framework's form of it; why not, where it cannot.
+
+    Where the names are the same these tell what belongs together, else the order does.
+    """
+    ports = []
+    for what, some, others in (("input", model.inputs, own.inputs), ("output", model.outputs, own.outputs)):
+        if len(some) != len(others):
+            return f"it has {len(some)} {what}s where {own.engine} has {len(others)}"
+        names = [spec.name for spec in some]
+        by_name = sorted(names) == sorted(spec.name for spec in others) and len(set(names)) == len(names)
+        places = [names.index(spec.name) if by_name else place for place, spec in enumerate(others)]
+        for place, spec in zip(places, others, strict=True):
+            if some[place].dtype != spec.dtype:
+                types = f"{type_name(some[place].dtype)} where {own.engine} has {type_name(spec.dtype)}"
+                return f"{what} {spec.name!r} is {types}"
+        ports.append(tuple(zip(places, (spec.name for spec in others), strict=True)))
+    return ports[0], ports[1]
+
+
+def arrange(model: EngineModel, inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> EngineModel:
+    """Give a model whose inputs and outputs have other names and another order; nothing given leaves it as it is."""
+    if not inputs or (
+        [*inputs] == [*enumerate(spec.name for spec in model.inputs)]
+        and [*outputs] == [*enumerate(spec.name for spec in model.outputs)]
+    ):
+        return model
+    return _Arranged(model, inputs, outputs)
