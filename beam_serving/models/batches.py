@@ -27,6 +27,16 @@ def predict_batch(model: LoadedModel, examples: Sequence[Mapping[str, np.ndarray
     return outputs
 
 
+def alike(examples: Sequence[Mapping[str, np.ndarray]], one_by_one: bool = False) -> list[list[int]]:
+    """Give the places of examples that can be stacked, those of one shape together; mostly all of them."""
+    if one_by_one:
+        return [[place] for place in range(len(examples))]
+    places: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+    for place, example in enumerate(examples):
+        places.setdefault(tuple(tensor.shape for tensor in example.values()), []).append(place)
+    return list(places.values())
+
+
 def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
     """Join what single records got.
 

@@ -41,15 +41,11 @@ OPENVINO_ERRORS = (
 _PRECISION_HINTS = {"f32": "f32", "bf16": "bf16", "int8": "f32"}
 _OWN_NAME = re.compile(r"(Parameter|Result)_\d+")
 _32_BITS = 2**31
+_TYPE = openvino.Type
 _PLAIN_TYPES = {
-    **dict.fromkeys(
-        (openvino.Type.bf16, openvino.Type.f8e4m3, openvino.Type.f8e5m2, openvino.Type.f8e8m0), openvino.Type.f32
-    ),
-    **dict.fromkeys((openvino.Type.nf4, openvino.Type.f4e2m1), openvino.Type.f32),
-    openvino.Type.i4: openvino.Type.i8,
-    **dict.fromkeys(
-        (openvino.Type.u1, openvino.Type.u2, openvino.Type.u3, openvino.Type.u4, openvino.Type.u6), openvino.Type.u8
-    ),
+    **dict.fromkeys((_TYPE.bf16, _TYPE.f8e4m3, _TYPE.f8e5m2, _TYPE.f8e8m0, _TYPE.nf4, _TYPE.f4e2m1), _TYPE.f32),
+    **dict.fromkeys((_TYPE.u1, _TYPE.u2, _TYPE.u3, _TYPE.u4, _TYPE.u6), _TYPE.u8),
+    _TYPE.i4: _TYPE.i8,
 }
 """What leaves and enters a model in place of a type that NumPy lacks: the smallest that holds each of its values."""
 

@@ -15,61 +15,19 @@ from beam_serving.models.base import Facts
 _RANDOM = frozenset({"RandomUniform", "Multinomial"})
 _STATE = frozenset({"ReadValue", "Assign"})
 _ARITHMETIC = frozenset(
-    [
-        "Abs",
-        "Add",
-        "BitwiseAnd",
-        "BitwiseLeftShift",
-        "BitwiseNot",
-        "BitwiseOr",
-        "BitwiseRightShift",
-        "BitwiseXor",
-        "Ceiling",
-        "Clamp",
-        "Convolution",
-        "ConvolutionBackpropData",
-        "CumSum",
-        "Divide",
-        "Einsum",
-        "Floor",
-        "FloorMod",
-        "GroupConvolution",
-        "MatMul",
-        "Mod",
-        "Multiply",
-        "Negative",
-        "Power",
-        "ReduceL1",
-        "ReduceL2",
-        "ReduceMean",
-        "ReduceProd",
-        "ReduceSum",
-        "Round",
-        "Sign",
-        "SquaredDifference",
-        "Sqrt",
-        "Subtract",
-        "Range",
-        "ScatterElementsUpdate",
-        "SegmentMax",
-    ]
+    """
+    Abs Add BitwiseAnd BitwiseLeftShift BitwiseNot BitwiseOr BitwiseRightShift BitwiseXor Ceiling Clamp
+    Convolution ConvolutionBackpropData CumSum Divide Einsum Floor FloorMod GroupConvolution MatMul Mod
+    Multiply Negative Power ReduceL1 ReduceL2 ReduceMean ReduceProd ReduceSum Round Sign SquaredDifference
+    Sqrt Subtract Range ScatterElementsUpdate SegmentMax
+    """.split()  # noqa: SIM905 - a list of words is read, a list of strings is not
 )
 """What makes new numbers of old ones: on integers that a request sends, another framework may give others."""
 _SMALL = frozenset(
-    [
-        "ShapeOf",
-        "NonZero",
-        "OneHot",
-        "Bucketize",
-        "SearchSorted",
-        "CTCGreedyDecoderSeqLen",
-        "NonMaxSuppression",
-        "MatrixNonMaxSuppression",
-        "MulticlassNonMaxSuppression",
-        "Unique",
-        "RandomUniform",
-        "Multinomial",
-    ]
+    """
+    ShapeOf NonZero OneHot Bucketize SearchSorted CTCGreedyDecoderSeqLen NonMaxSuppression
+    MatrixNonMaxSuppression MulticlassNonMaxSuppression Unique RandomUniform Multinomial
+    """.split()  # noqa: SIM905 - a list of words is read, a list of strings is not
 )
 """What gives integers that are as small as the tensors that they count, or places in these."""
 _TAKES_LARGE = frozenset({"Slice", "StridedSlice", "SliceScatter", "RandomUniform", "Reshape", "Convert", "TopK"})
@@ -77,106 +35,17 @@ _TAKES_LARGE = frozenset({"Slice", "StridedSlice", "SliceScatter", "RandomUnifor
 _LIMIT = 2**31
 
 PROVEN = frozenset(
-    [
-        "Abs",
-        "Acos",
-        "Acosh",
-        "Add",
-        "Asin",
-        "Asinh",
-        "Atan",
-        "Atanh",
-        "AvgPool",
-        "BatchNormInference",
-        "Broadcast",
-        "Ceiling",
-        "Clamp",
-        "Concat",
-        "Constant",
-        "Convert",
-        "ConvertLike",
-        "Convolution",
-        "ConvolutionBackpropData",
-        "Cos",
-        "Cosh",
-        "CumSum",
-        "DepthToSpace",
-        "Divide",
-        "Elu",
-        "Equal",
-        "Erf",
-        "Exp",
-        "Floor",
-        "Gather",
-        "GatherElements",
-        "GatherND",
-        "Greater",
-        "GreaterEqual",
-        "GroupConvolution",
-        "GroupConvolutionBackpropData",
-        "HardSigmoid",
-        "HSwish",
-        "Less",
-        "LessEqual",
-        "Log",
-        "LogSoftmax",
-        "LogicalAnd",
-        "LogicalNot",
-        "LogicalOr",
-        "LogicalXor",
-        "MatMul",
-        "MaxPool",
-        "Maximum",
-        "Minimum",
-        "Multiply",
-        "MVN",
-        "Negative",
-        "NormalizeL2",
-        "NotEqual",
-        "OneHot",
-        "PRelu",
-        "Pad",
-        "Parameter",
-        "Power",
-        "Range",
-        "ReadValue",
-        "Assign",
-        "Relu",
-        "ReduceL1",
-        "ReduceL2",
-        "ReduceMax",
-        "ReduceMean",
-        "ReduceMin",
-        "ReduceProd",
-        "ReduceSum",
-        "Reshape",
-        "Result",
-        "Select",
-        "Selu",
-        "ShapeOf",
-        "Sigmoid",
-        "Sign",
-        "Sin",
-        "Sinh",
-        "Slice",
-        "Softmax",
-        "SoftPlus",
-        "SoftSign",
-        "SpaceToDepth",
-        "Split",
-        "Sqrt",
-        "SquaredDifference",
-        "Squeeze",
-        "StridedSlice",
-        "Subtract",
-        "Swish",
-        "Tan",
-        "Tanh",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-        "VariadicSplit",
-    ]
+    """
+    Abs Acos Acosh Add Asin Asinh Atan Atanh AvgPool BatchNormInference Broadcast Ceiling Clamp Concat
+    Constant Convert ConvertLike Convolution ConvolutionBackpropData Cos Cosh CumSum DepthToSpace Divide Elu
+    Equal Erf Exp Floor Gather GatherElements GatherND Greater GreaterEqual GroupConvolution
+    GroupConvolutionBackpropData HardSigmoid HSwish Less LessEqual Log LogSoftmax LogicalAnd LogicalNot
+    LogicalOr LogicalXor MatMul MaxPool Maximum Minimum Multiply MVN Negative NormalizeL2 NotEqual OneHot
+    PRelu Pad Parameter Power Range ReadValue Assign Relu ReduceL1 ReduceL2 ReduceMax ReduceMean ReduceMin
+    ReduceProd ReduceSum Reshape Result Select Selu ShapeOf Sigmoid Sign Sin Sinh Slice Softmax SoftPlus
+    SoftSign SpaceToDepth Split Sqrt SquaredDifference Squeeze StridedSlice Subtract Swish Tan Tanh Tile
+    Transpose Unsqueeze VariadicSplit
+    """.split()  # noqa: SIM905 - a list of words is read, a list of strings is not
 )
 """Operators that gave on float32 what the node tests expect, in all of them: equal but for rounding."""
 
