@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from beam_serving.config_values import BatchSize, Floats, Names, OptionalShape, Seconds, WorkerCount
+from beam_serving.config_values import BatchSize, Floats, Names, Seconds, Shapes, WorkerCount
 from beam_serving.errors import ConfigError
 from beam_serving.old_config.translate import FLAT_0_10, Translation, renamed, translate
 from beam_serving.output import is_url
@@ -62,7 +62,7 @@ class Data(_Section):
     """Where requests come from and how images become tensors."""
 
     src: str = "localhost:6379"
-    shape: OptionalShape = None
+    shape: Shapes = None
     streams: Names = ("image_stream", "serving_stream")
     group: str = "serving"
     color: Literal["bgr", "rgb"] = "bgr"

@@ -60,7 +60,7 @@ def steps(settings: Settings, readers: Readers) -> Serving:
         model.threads,
         model.precision,
         model.device,
-        data.shape,
+        data.shape,  # type: ignore[arg-type]
         output_names=model.outputs,
         encryption=model.encryption,
         secret_file=model.secret_file,

