@@ -168,7 +168,10 @@ def test_what_cannot_be_sent_is_told_before_anything_is_queued(queue: InputQueue
         queue.enqueue("a", t={"b64": "%"})
     with pytest.raises(TypeError, match=r"^input 't' has 2 arrays, a sparse tensor is \[indices, values, shape\]$"):
         queue.enqueue("a", t=[np.zeros(1), np.zeros(1)])
-    with pytest.raises(TypeError, match=r"^input 't' is object, wanted are numbers, texts or the path of an image$"):
+    with pytest.raises(
+        TypeError,
+        match=r"^input 't' is object, wanted are numbers, texts or the path of an image: it is of type object$",
+    ):
         queue.enqueue("a", t=object())
     with pytest.raises(ValueError, match=r"^a request needs at least one input$"):
         queue.enqueue("a")
