@@ -53,6 +53,7 @@ def verdict_of(files: ModelFiles, options: ModelOptions, content: str, directory
         return known
     kept = read_json(directory / KEPT) if directory is not None else None
     if isinstance(kept, dict) and (known := _decoded(kept.get(_key(options, content, "")))) is not None:
+        write_json(path, known.encode())
         return known
     with exclusive(path.with_suffix(".lock")):
         if (known := _read(path)) is not None:
