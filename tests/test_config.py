@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 from beam_serving.config import Data, Params, Settings, Spark, load_settings
+from beam_serving.config_values import SHAPES_WANTED
 from beam_serving.errors import ConfigError
 from beam_serving.servers.address import WANTED
 
@@ -84,6 +85,13 @@ spark:
         ("shape", "[1, 28, 28]", (1, 28, 28)),
         ("shape", "784", (784,)),
         ("shape", '""', None),
+        ("shape", "[[3, 8, 8], [3]]", ((3, 8, 8), (3,))),
+        ("shape", '["3,8,8", 3]', ((3, 8, 8), (3,))),
+        ("shape", '"[[3,8,8],[3]]"', ((3, 8, 8), (3,))),
+        ("shape", "[[3, 8, 8], []]", ((3, 8, 8), ())),
+        ("shape", "[[3, 8, 8]]", (3, 8, 8)),
+        ("shape", "{image: [3, 8, 8], info: 3}", {"image": (3, 8, 8), "info": (3,)}),
+        ("shape", "\n    image: 3,8,8\n    info: 3", {"image": (3, 8, 8), "info": (3,)}),
         ("mean", "127.5", (127.5,)),
         ("mean", "104, 117, 123", (104.0, 117.0, 123.0)),
         ("scale", "[0.5, 1, 2e-3]", (0.5, 1.0, 0.002)),
@@ -118,8 +126,11 @@ def test_the_model_that_computes_nothing_is_no_path(tmp_path: Path) -> None:
     assert settings_of("model: {path: noop}", tmp_path).model.path == "noop"
 
 
-def test_settings_survive_the_way_to_a_worker(tmp_path: Path) -> None:
-    settings = settings_of("model: {path: m}\ndata: {shape: '3,4,5', mean: 1}\nspark: {num_executors: 2}\n", tmp_path)
+@pytest.mark.parametrize("shape", ["'3,4,5'", "[[3, 4, 5], [1]]", "{a: [3, 4], b: 1}"])
+def test_settings_survive_the_way_to_a_worker(shape: str, tmp_path: Path) -> None:
+    settings = settings_of(
+        f"model: {{path: m}}\ndata: {{shape: {shape}, mean: 1}}\nspark: {{num_executors: 2}}\n", tmp_path
+    )
     assert Settings.model_validate_json(settings.model_dump_json()) == settings
 
 
@@ -180,12 +191,24 @@ def test_a_wrong_parameter_is_named_with_file_and_line(line: str, said: str, tmp
             "data.src: wants host:port with a port from 0 to 65535 (Port out of range 0-65535) (got 'host:99999')",
         ),
         ("  src: 6379", "data.src: Input should be a valid string (got 6379)"),
-        (
-            "  shape: 3,x",
-            "data.shape: Input should be a valid integer, unable to parse string as an integer (got 'x')",
+        *(
+            (f"  shape: {text}", f"data.shape: {SHAPES_WANTED} (got {got})")
+            for text, got in (
+                ("3,x", "'3,x'"),
+                ("3,0", "'3,0'"),
+                ("[3, -1]", "[3, -1]"),
+                ("[3, true]", "[3, True]"),
+                ("3.5", "3.5"),
+                ("[[3, 8], [x]]", "[[3, 8], ['x']]"),
+                ("[[[3]]]", "[[[3]]]"),
+                ("{}", "{}"),
+                ("{a: [3], 4: [3]}", "{'a': [3], 4: [3]}"),
+                ("{a: }", "{'a': None}"),
+                ("'[3,'", "'[3,'"),
+            )
         ),
-        ("  shape: 3,0", "data.shape: Input should be greater than 0 (got '0')"),
         ("  shape: []", "data.shape: wants at least one number (got [])"),
+        ("  shape: [[]]", "data.shape: wants at least one number (got [[]])"),
         ("  mean: []", "data.mean: wants at least one number (got [])"),
         ("  scale: .nan", "data.scale: Input should be a finite number (got nan)"),
         ("  streams: a,a", "data.streams: wants at least one stream name, each once (got 'a,a')"),

@@ -141,6 +141,7 @@ def test_rows_that_cannot_be_written_stay_for_the_next_drain(at: RedisAt, client
     assert [row["uri"] for row in rows_in(tmp_path / "results")] == [f"r{number}" for number in range(10)]
 
 
+@pytest.mark.every_server
 def test_rows_that_are_in_files_and_not_taken_off_are_written_again_with_the_same_entry(
     at: RedisAt, client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

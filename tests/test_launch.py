@@ -15,6 +15,8 @@ from beam_serving.embedded import embedded_redis, free_port
 from beam_serving.errors import ConfigError, ConnectError, ModelLoadError
 from beam_serving.launch import check_beam_arguments, preflight, run_pipeline
 
+pytestmark = pytest.mark.every_server
+
 OWN_FLAGS = ("--config", "--runner", "--workers", "--drain", "--log-level")
 
 

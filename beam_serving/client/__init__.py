@@ -12,13 +12,23 @@ from beam_serving.client.frames import to_pandas
 from beam_serving.client.input_queue import InputQueue
 from beam_serving.client.output_queue import OutputQueue
 from beam_serving.client.redis_queue import RedisQueue
-from beam_serving.errors import ClientError, ConnectError, QueueFullError, ResultError, ResultTimeoutError
+from beam_serving.errors import (
+    ClientError,
+    ConnectError,
+    ImageFileError,
+    InputError,
+    QueueFullError,
+    ResultError,
+    ResultTimeoutError,
+)
 
 __all__ = [
     "AsyncInputQueue",
     "AsyncOutputQueue",
     "ClientError",
     "ConnectError",
+    "ImageFileError",
+    "InputError",
     "InputQueue",
     "OutputQueue",
     "QueueFullError",

@@ -2,22 +2,22 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 from redis.exceptions import ExecAbortError, OutOfMemoryError, RedisError
 
 from beam_serving.client.announcements import Announcements, Inbox
 from beam_serving.client.connection import Server, redis_errors
 from beam_serving.client.gathered import Gathered
+from beam_serving.client.images import as_image
 from beam_serving.client.input_queue import chunk_refused
 from beam_serving.client.output_queue import READ_COUNT, SCAN_COUNT, checked_reply
-from beam_serving.client.requests import Input, Inputs, Request, as_image, chunked, make_request
-from beam_serving.client.waiting import Wanted, key_of, pattern_of, taken_replies
+from beam_serving.client.requests import Inputs, Request, Uri, chunked, make_request, telling_what_is_queued
+from beam_serving.client.waiting import Wanted, key_of, pattern_of, seconds_to_wait, taken_replies
 from beam_serving.encryption.gcm import key_to_send_with
 from beam_serving.errors import ResultError
+from beam_serving.wire.limits import DEFAULT_LIMITS
 from beam_serving.wire.replies import Reply
 
 
@@ -39,8 +39,10 @@ class AsyncInputQueue:
         ca_file: str | None = None,
         secret: str | None = None,
         salt: str | None = None,
+        max_request_bytes: int = DEFAULT_LIMITS.max_payload_bytes,
     ) -> None:
         self._key = key_to_send_with(secret, salt)
+        self._max_request_bytes = max_request_bytes
         self._server = Server.at(
             url_or_host,
             port,
@@ -54,30 +56,29 @@ class AsyncInputQueue:
         self._redis = self._server.async_client()
         self._requests = Gathered(self._send)
 
-    async def enqueue(self, uri: str, only_input: Input | None = None, /, **inputs: Input) -> str:
+    async def enqueue(self, uri: Uri, only_input: Any = None, /, **inputs: Any) -> str:
         """Queues one request and gives its request id; see `InputQueue.enqueue`."""
         named = inputs if only_input is None else {"": only_input, **inputs}
-        return await self._queue(make_request(uri, named, self._key))
+        return await self._queue(self._request(uri, named))
 
-    async def enqueue_image(
-        self, uri: str, image: np.ndarray | bytes | str | Path, *, name: str = "", encoding: str = "jpeg"
-    ) -> str:
+    async def enqueue_image(self, uri: Uri, image: Any, *, name: str = "", encoding: str = "jpeg") -> str:
         """Queues one image and gives its request id; see `InputQueue.enqueue_image`."""
-        return await self._queue(make_request(uri, {name: as_image(image, encoding)}, self._key))
+        return await self._queue(self._request(uri, {name: as_image(image, encoding)}))
 
-    async def enqueue_many(self, requests: Iterable[tuple[str, Inputs]]) -> list[str]:
+    async def enqueue_many(self, requests: Iterable[tuple[Uri, Inputs]]) -> list[str]:
         """Queues pairs of uri and inputs and gives their request ids; see `InputQueue.enqueue_many`."""
         request_ids: list[str] = []
-        for chunk in chunked(make_request(uri, inputs, self._key) for uri, inputs in requests):
-            pipeline = self._redis.pipeline(transaction=True)
-            for request in chunk:
-                pipeline.execute_command(*request.command(self._stream))
-            with redis_errors(self._server):
-                try:
-                    await pipeline.execute()
-                except (OutOfMemoryError, ExecAbortError) as err:
-                    raise chunk_refused(self._server, len(request_ids)) from err
-            request_ids += [request.request_id for request in chunk]
+        with telling_what_is_queued(request_ids):
+            for chunk in chunked(self._request(uri, inputs) for uri, inputs in requests):
+                pipeline = self._redis.pipeline(transaction=True)
+                for request in chunk:
+                    pipeline.execute_command(*request.command(self._stream))
+                with redis_errors(self._server):
+                    try:
+                        await pipeline.execute()
+                    except (OutOfMemoryError, ExecAbortError) as err:
+                        raise chunk_refused(self._server, len(request_ids)) from err
+                request_ids += [request.request_id for request in chunk]
         return request_ids
 
     async def close(self) -> None:
@@ -91,6 +92,9 @@ class AsyncInputQueue:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    def _request(self, uri: Uri, inputs: Inputs) -> Request:
+        return make_request(uri, inputs, self._key, self._max_request_bytes)
 
     async def _queue(self, request: Request) -> str:
         with redis_errors(self._server):
@@ -141,7 +145,7 @@ class AsyncOutputQueue:
         self._hashes = Gathered(self._fetch)
 
     async def query(
-        self, uri: str, timeout_s: float | None = None, *, request_id: str | None = None, delete: bool = False
+        self, uri: Uri, timeout_s: float | None = None, *, request_id: str | None = None, delete: bool = False
     ) -> Reply | None:
         """Gives the result of one request; see `OutputQueue.query`."""
         request_ids = None if request_id is None else [request_id]
@@ -150,19 +154,19 @@ class AsyncOutputQueue:
 
     async def query_many(
         self,
-        uris: Iterable[str],
+        uris: Iterable[Uri],
         timeout_s: float | None = None,
         *,
         request_ids: Sequence[str] | None = None,
         delete: bool = False,
-    ) -> dict[str, Reply | ResultError]:
+    ) -> dict[Any, Reply | ResultError]:
         """Gives the results of many requests by uri; see `OutputQueue.query_many`."""
         wanted = Wanted(self._stream, uris, request_ids)
         with redis_errors(self._server):
             if timeout_s is None:
                 await self._read(wanted, list(wanted.pending))
             elif wanted.pending:
-                await self._wait(wanted, timeout_s)
+                await self._wait(wanted, seconds_to_wait(timeout_s))
             if delete and wanted.arrived:
                 await self._redis.delete(*wanted.arrived)
         return wanted.replies(self._by_label)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ from redis.backoff import FullJitterBackoff
 from redis.exceptions import OutOfMemoryError, RedisError
 from redis.retry import Retry
 
-from beam_serving.errors import ConnectError, QueueFullError
+from beam_serving.errors import ConnectError, InputError, QueueFullError
 from beam_serving.servers.address import Address, hash_tag
 from beam_serving.servers.routes import Login, Route, pool_options, route_of, tls_options
 
@@ -23,6 +24,8 @@ RedisClient = Any
 """A `redis.Redis` or `redis.asyncio.Redis`: their annotations are partial, and wrong for bytes."""
 
 _RETRIES = 5
+_LONGEST_TIMEOUT_S = 86_400.0
+"""A day, which stands for no limit: operating systems take no more than some weeks."""
 _SCHEMES = ("redis", "rediss", "unix")
 _ROUTED = ("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 
@@ -63,11 +66,13 @@ class Server:
 
         Raises:
             ValueError: the URL has another scheme or form, or a cluster would spread the stream and its results.
+            InputError: `timeout_s` is no number above 0.
         """
         is_url = "://" in url_or_host
         host = f"[{url_or_host}]" if url_or_host.count(":") > 1 and "[" not in url_or_host else url_or_host
         url = url_or_host if is_url else f"redis://{host}"
         parts = urlsplit(url)
+        timeout_s = _for_sockets(timeout_s)
         secret = None if parts.password else password or os.environ.get(PASSWORD_VARIABLE)
         if parts.scheme in _ROUTED:
             route = _route(url, stream)
@@ -124,6 +129,12 @@ class Server:
         if self.url.startswith("rediss://"):
             options |= tls_options(self.ca_file)
         return options
+
+
+def _for_sockets(timeout_s: float) -> float:
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, Real) or not timeout_s > 0:
+        raise InputError(f"timeout_s is {timeout_s!r}, wanted is a number of seconds above 0")
+    return min(float(timeout_s), _LONGEST_TIMEOUT_S)
 
 
 def _route(url: str, stream: str) -> Route | None:

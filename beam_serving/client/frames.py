@@ -5,15 +5,16 @@ from typing import Any
 
 import numpy as np
 
+from beam_serving.client.place import FAILED, NOTHING_YET
 from beam_serving.errors import ClientError, ResultError
 
 
 def to_pandas(results: Any) -> Any:
     """Gives a `pandas.DataFrame` of what `query`, `query_many` or `dequeue` gave.
 
-    Best classes are rows with the columns `class` and `score`, a tensor has its first axis as rows and the others as
-    columns, an error is a row with the column `error`. Results by uri and outputs by name are put below each other,
-    with the uri or name as a level of the index.
+    Best classes are rows with the columns `class` and `score`, a tensor of numbers or texts has its first axis as rows
+    and the others as columns, an error is a row with the column `error`. Results by uri and outputs by name are put
+    below each other, with the uri or name as a level of the index.
 
     Raises:
         ClientError: pandas is not installed.
@@ -25,6 +26,8 @@ def to_pandas(results: Any) -> Any:
         raise ClientError("a DataFrame needs pandas: pip install 'beam-serving[pandas]'") from err
     if isinstance(results, ResultError):
         return pandas.DataFrame({"error": [str(results)]})
+    if isinstance(results, str) and results not in (NOTHING_YET, FAILED):
+        return pandas.DataFrame({"value": [results]})
     if isinstance(results, np.ndarray):
         rows = np.atleast_1d(np.asarray(results))
         rows = rows.reshape(len(rows), math.prod(rows.shape[1:])) if rows.ndim > 1 else rows

@@ -8,9 +8,13 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from beam_serving.client.waiting import seconds_to_wait
 from beam_serving.errors import ClientError, ConnectError, ResultError
+from beam_serving.wire.numbers import float32_holds, from_lists
 
 _SHOWN_CHARS = 200
+_LONGEST_S = 86_400.0
+"""A longer wait is one without limit: sockets take no more than some weeks."""
 
 
 def predict_over_http(frontend_url: str, inputs: Mapping[str, Any], timeout_s: float) -> np.ndarray:
@@ -27,7 +31,8 @@ def predict_over_http(frontend_url: str, inputs: Mapping[str, Any], timeout_s: f
         raise ClientError(f"front end {frontend_url}: status {status}: {answer[:_SHOWN_CHARS]}")
     try:
         tensor = json.loads(json.loads(json.loads(answer)["predictions"][0])["value"])
-        return np.array(tensor["data"], np.float32).reshape(tensor["shape"])
+        values = from_lists(tensor["data"])
+        return (values.astype(np.float32) if float32_holds(values) else values).reshape(tensor["shape"])
     except (ValueError, TypeError, KeyError, IndexError) as err:
         raise ResultError(f"front end {frontend_url}: no readable prediction: {answer[:_SHOWN_CHARS]}") from err
 
@@ -41,7 +46,8 @@ def _as_json(value: Any) -> Any:
 def _post(frontend_url: str, body: bytes, timeout_s: float) -> tuple[int, str]:
     parts = urlsplit(frontend_url)
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    connection = kind(parts.hostname or "localhost", parts.port, timeout=timeout_s)
+    wait_s = seconds_to_wait(timeout_s)
+    connection = kind(parts.hostname or "localhost", parts.port, timeout=None if wait_s > _LONGEST_S else wait_s)
     try:
         path = f"{parts.path.rstrip('/')}/predict"
         connection.request("POST", path, body, {"Content-Type": "application/json"})

@@ -1,22 +1,31 @@
 """InputQueue: puts requests on the stream."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Unpack
 
-import numpy as np
 from redis.exceptions import ExecAbortError, OutOfMemoryError
 
 from beam_serving.client.arrays import comparable
 from beam_serving.client.arrow_inputs import ONLY_INPUT, data_to_b64, inputs_of, make_arrow_request
 from beam_serving.client.connection import Server, redis_errors
 from beam_serving.client.front_end import predict_over_http
+from beam_serving.client.images import as_image
 from beam_serving.client.output_queue import OutputQueue
 from beam_serving.client.place import NOTHING_YET, Limits, OldArguments, Place, failed_like_cluster_serving
-from beam_serving.client.requests import Inputs, Request, as_image, chunked, make_request, new_request_id
+from beam_serving.client.requests import (
+    Inputs,
+    Request,
+    Uri,
+    checked,
+    chunked,
+    make_request,
+    new_request_id,
+    telling_what_is_queued,
+)
 from beam_serving.encryption.gcm import key_to_send_with
-from beam_serving.errors import QueueFullError, ResultError, ResultTimeoutError
+from beam_serving.errors import InputError, QueueFullError, ResultError, ResultTimeoutError
+from beam_serving.wire.limits import DEFAULT_LIMITS
 from beam_serving.wire.replies import Reply
 
 
@@ -32,6 +41,9 @@ class InputQueue:
 
     With `secret` and `salt`, which are those of the service's `data: encryption`, the inputs are encrypted. Uris,
     names, types and shapes are not, and neither are results.
+
+    What is larger than `max_request_bytes` is refused at once; a service whose `data: max_payload_bytes` is smaller
+    answers it with an error.
 
     A uri names a request; a later request of the same uri takes over its result.
 
@@ -51,9 +63,11 @@ class InputQueue:
         ca_file: str | None = None,
         secret: str | None = None,
         salt: str | None = None,
+        max_request_bytes: int = DEFAULT_LIMITS.max_payload_bytes,
         **old: Unpack[OldArguments],
     ) -> None:
         self._key = key_to_send_with(secret, salt)
+        self._max_request_bytes = max_request_bytes
         limits = Limits(password=password, max_connections=max_connections, timeout_s=timeout_s, ca_file=ca_file)
         self._place = Place.at(url_or_host, port, stream, limits, **old)
         self._server = self._place.server
@@ -62,53 +76,60 @@ class InputQueue:
         self._redis = self._server.client()
         self._results: OutputQueue | None = None
 
-    def enqueue(self, uri: str, only_input: Any = None, /, **inputs: Any) -> str:
+    def enqueue(self, uri: Uri, only_input: Any = None, /, **inputs: Any) -> str:
         """Queues one request and gives its request id.
 
         Inputs go by the model's names, `enqueue("a", pixels=array)`; the one input of a model may go without:
-        `enqueue("a", array)`. Arrays and nested lists are tensors, bytes and `Path` are image files.
+        `enqueue("a", array)`. Arrays and nested lists are tensors; a string, and lists or arrays of strings, are text;
+        bytes, `bytearray`, `memoryview`, `Path`, a file opened in binary mode and a PIL image are an image. A list of
+        floats is sent as float32, or as float64 where float32 would change a whole number or make a number infinite.
+        The uri is text, bytes, a whole number or a `Path`, of at most 4096 bytes.
 
         As in Cluster Serving, where the queue was made so: inputs may have other names, in the model's order; tensors
-        are sent as float32; text is the path of an image file, `{"b64": ...}` its base64, a list of texts is a tensor
-        of these, and `[indices, values, shape]`, three arrays, is a sparse tensor.
+        are sent as float32 unless that would change a whole number; text is the path of an image file, `{"b64": ...}`
+        its base64, a list of texts is a tensor of these, and `[indices, values, shape]`, three arrays, is a sparse
+        tensor.
 
         Raises:
+            InputError: this is no request, or it is above a limit of docs/protocol.md.
+            ImageFileError: an image file cannot be read.
             QueueFullError: Redis has no room; nothing was queued.
             ConnectError: Redis cannot be reached, or refuses us.
-            ClientError: an image file cannot be read.
         """
         if not self._place.like_cluster_serving:
-            return self._queue(
-                make_request(uri, inputs if only_input is None else {"": only_input, **inputs}, self._key)
-            )
-        return self._queue(
-            make_arrow_request(uri, inputs if only_input is None else {ONLY_INPUT: only_input, **inputs}, self._key)
-        )
+            return self._queue(self._request(uri, inputs if only_input is None else {"": only_input, **inputs}))
+        named = inputs if only_input is None else {ONLY_INPUT: only_input, **inputs}
+        return self._queue(checked(make_arrow_request(uri, named, self._key), self._max_request_bytes))
 
-    def enqueue_image(
-        self, uri: str, image: np.ndarray | bytes | str | Path, *, name: str = "", encoding: str = "jpeg"
-    ) -> str:
-        """Queues one image and gives its request id: bytes or path of a file, or a uint8 array in BGR order.
+    def enqueue_image(self, uri: Uri, image: Any, *, name: str = "", encoding: str = "jpeg") -> str:
+        """Queues one image and gives its request id.
 
-        An array is encoded as `encoding` says: "jpeg" (quality 95) or "png" (lossless).
+        The image is the bytes or the path of a file, a file opened in binary mode, a PIL image, which is sent as PNG,
+        or a uint8 array of shape (height, width, 3) in BGR order, or (height, width). An array is encoded as `encoding`
+        says: "jpeg" (quality 95) or "png" (lossless).
 
         Raises:
+            InputError: this is no image, or it is above a limit of docs/protocol.md.
+            ImageFileError: the file cannot be read.
             QueueFullError: Redis has no room; nothing was queued.
             ConnectError: Redis cannot be reached, or refuses us.
         """
-        return self._queue(make_request(uri, {name: as_image(image, encoding)}, self._key))
+        return self._queue(self._request(uri, {name: as_image(image, encoding)}))
 
-    def enqueue_many(self, requests: Iterable[tuple[str, Inputs]]) -> list[str]:
+    def enqueue_many(self, requests: Iterable[tuple[Uri, Inputs]]) -> list[str]:
         """Queues pairs of uri and inputs, many per round trip, and gives their request ids.
 
         Raises:
+            InputError: one is no request, or above a limit; the message says how many were queued before.
+            ImageFileError: an image file cannot be read; likewise.
             QueueFullError: Redis has no room; the message says how many requests were queued before.
             ConnectError: Redis cannot be reached, or refuses us.
         """
         request_ids: list[str] = []
-        for chunk in chunked(make_request(uri, inputs, self._key) for uri, inputs in requests):
-            self._queue_chunk(chunk, len(request_ids))
-            request_ids += [request.request_id for request in chunk]
+        with telling_what_is_queued(request_ids):
+            for chunk in chunked(self._request(uri, inputs) for uri, inputs in requests):
+                self._queue_chunk(chunk, len(request_ids))
+                request_ids += [request.request_id for request in chunk]
         return request_ids
 
     def predict(self, request_data: Any, timeout: float = 5.0) -> Reply | str | None:
@@ -121,12 +142,12 @@ class InputQueue:
         Raises:
             ResultTimeoutError: no result came in time.
             ResultError: the service answered with an error.
-            QueueFullError, ConnectError, ClientError: see `enqueue`.
+            InputError, ImageFileError, QueueFullError, ConnectError: see `enqueue`.
         """
         inputs = inputs_of(request_data)
         if self._place.frontend_url is not None:
             if self._key is not None:
-                raise TypeError("a request to a front end is not encrypted; leave secret and salt out")
+                raise InputError("a request to a front end is not encrypted; leave secret and salt out")
             return predict_over_http(self._place.frontend_url, inputs, timeout)
         if self._results is None:
             self._results = OutputQueue(self._server.url, stream=self._stream, **self._limits)
@@ -157,6 +178,9 @@ class InputQueue:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _request(self, uri: Uri, inputs: Inputs) -> Request:
+        return make_request(uri, inputs, self._key, self._max_request_bytes)
 
     def _queue(self, request: Request) -> str:
         with redis_errors(self._server):

@@ -11,18 +11,22 @@ from redis.client import PubSub
 from beam_serving.client.arrays import comparable
 from beam_serving.client.connection import RedisClient, redis_errors
 from beam_serving.client.place import NOTHING_YET, Limits, OldArguments, Place, failed_like_cluster_serving
-from beam_serving.client.waiting import Wanted, key_of, pattern_of, taken_replies
+from beam_serving.client.requests import Uri
+from beam_serving.client.waiting import Wanted, key_of, pattern_of, seconds_to_wait, taken_replies
 from beam_serving.errors import ResultError, ResultTimeoutError
 from beam_serving.wire.replies import Reply
 
 SCAN_COUNT = 512
 READ_COUNT = 256
+_LONGEST_WAIT_S = 3600.0
+"""Of one call to the operating system, which takes no more than some weeks; a wait is as many of them as it needs."""
 
 
 class OutputQueue:
     """Fetches the results of requests on `stream`, of whichever generation their client was.
 
-    A result is, for a model with one output, a dict from class index to probability, best first, or an array; for
+    A result is, for a model with one output, a dict from class index to probability, best first, or an array, which
+    for text is one of `str` (and a `str` itself where the output is one text without dimensions); for
     several outputs a dict of these by output name (a list of arrays where the result was written for an older client).
     With `by_label` the dicts go by class names where the service has them.
 
@@ -58,14 +62,17 @@ class OutputQueue:
         self._idle: list[PubSub] = []  # append and pop of a list are atomic
 
     def query(
-        self, uri: str, timeout_s: float | None = None, *, request_id: str | None = None, delete: bool = False
+        self, uri: Uri, timeout_s: float | None = None, *, request_id: str | None = None, delete: bool = False
     ) -> Reply | str | None:
         """Gives the result of one request; without `timeout_s` asks once and gives None where there is none yet.
+
+        With a `timeout_s` of `math.inf` it waits without limit. The uri is as it was given to `enqueue`.
 
         With `request_id`, as `InputQueue.enqueue` gave it, an older result of the same uri does not count. With
         `delete`, which Cluster Serving has in second place, it is removed; otherwise it stays for its lifetime.
 
         Raises:
+            InputError: the uri or `timeout_s` is none that can be.
             ResultTimeoutError: no result came in `timeout_s`.
             ResultError: the service answered this request with an error; the message is its reason.
             ConnectError: Redis cannot be reached, or refuses us.
@@ -82,18 +89,18 @@ class OutputQueue:
             reply = comparable(reply)
         return checked_reply(uri, reply, timeout_s)
 
-    def query_and_delete(self, uri: str) -> Reply | str | None:
+    def query_and_delete(self, uri: Uri) -> Reply | str | None:
         """Is `query` with `delete`."""
         return self.query(uri, delete=True)
 
     def query_many(
         self,
-        uris: Iterable[str],
+        uris: Iterable[Uri],
         timeout_s: float | None = None,
         *,
         request_ids: Sequence[str] | None = None,
         delete: bool = False,
-    ) -> dict[str, Reply | ResultError]:
+    ) -> dict[Any, Reply | ResultError]:
         """Gives the results of many requests by uri, all that come within `timeout_s`; the rest are left out.
 
         A request that failed has its ResultError as a value. The other arguments are those of `query`.
@@ -104,14 +111,14 @@ class OutputQueue:
         return self._query_many(uris, timeout_s, request_ids, delete)
 
     def _query_many(
-        self, uris: Iterable[str], timeout_s: float | None, request_ids: Sequence[str] | None, delete: bool
-    ) -> dict[str, Reply | ResultError]:
+        self, uris: Iterable[Uri], timeout_s: float | None, request_ids: Sequence[str] | None, delete: bool
+    ) -> dict[Any, Reply | ResultError]:
         wanted = Wanted(self._stream, uris, request_ids)
         with redis_errors(self._server):
             if timeout_s is None:
                 self._read(wanted, list(wanted.pending))
             else:
-                self._wait(wanted, time.monotonic() + timeout_s)
+                self._wait(wanted, time.monotonic() + seconds_to_wait(timeout_s))
             if delete and wanted.arrived:
                 self._redis.delete(*wanted.arrived)
         return wanted.replies(self._by_label)
@@ -188,7 +195,7 @@ class OutputQueue:
         self._idle.append(subscription)
 
 
-def checked_reply(uri: str, reply: Reply | ResultError | None, timeout_s: float | None) -> Reply | None:
+def checked_reply(uri: Uri, reply: Reply | ResultError | None, timeout_s: float | None) -> Reply | None:
     """Gives the reply to a query.
 
     Raises:
@@ -209,7 +216,7 @@ def _announced(subscription: PubSub, pending: set[bytes], deadline: float) -> li
     """
     announced: dict[bytes, None] = {}
     while len(announced) < len(pending):
-        wait_s = 0.0 if announced else max(deadline - time.monotonic(), 0.0)
+        wait_s = 0.0 if announced else min(max(deadline - time.monotonic(), 0.0), _LONGEST_WAIT_S)
         message = subscription.get_message(timeout=wait_s)
         if message is None and (announced or time.monotonic() >= deadline):
             break

@@ -79,7 +79,7 @@ def _once(ours: str, value: Any, theirs: str, other: Any) -> None:
         raise TypeError(f"{ours} is given, and {theirs}={other!r} too; they mean the same")
 
 
-def failed_like_cluster_serving(uri: str, error: ResultError) -> str:
+def failed_like_cluster_serving(uri: Any, error: ResultError) -> str:
     """Gives the value that stands for a failure, which holds no reason; so that goes to the log."""
     _log.warning("request %r failed: %s", uri, error)
     return FAILED

@@ -2,17 +2,19 @@
 
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-import numpy as np
 import yaml
 
 from beam_serving.client.connection import Server, redis_errors
+from beam_serving.client.images import as_image
 from beam_serving.client.output_queue import take_all
-from beam_serving.client.requests import Request, as_image, encode_uri, new_request_id
+from beam_serving.client.requests import Request, Uri, checked, encode_uri, new_request_id
 from beam_serving.errors import ConfigError, ResultError
 from beam_serving.records import Generation
 from beam_serving.wire import image as image_wire
 from beam_serving.wire import result_key
+from beam_serving.wire.limits import DEFAULT_LIMITS
 from beam_serving.wire.replies import Reply
 
 _DEFAULT_FILE = Path("config.yaml")
@@ -38,17 +40,19 @@ class RedisQueue:
         )
         self._redis = self._server.client()
 
-    def enqueue_image(self, uri: str, data: np.ndarray) -> str:
-        """Queues a uint8 image in BGR order, as JPEG of quality 95, and gives its request id.
+    def enqueue_image(self, uri: Uri, data: Any) -> str:
+        """Queues an image and gives its request id; an array is uint8 in BGR order, and sent as JPEG of quality 95.
 
         Raises:
+            InputError: this is no image, or it is above a limit of docs/protocol.md.
             QueueFullError: Redis has no room; nothing was queued.
             ConnectError: Redis cannot be reached, or refuses us.
         """
         request_id = new_request_id()
         fields = image_wire.encode_request(encode_uri(uri), request_id.encode(), as_image(data, "jpeg"))
+        request = checked(Request(request_id, fields), DEFAULT_LIMITS.max_payload_bytes)
         with redis_errors(self._server):
-            self._redis.execute_command(*Request(request_id, fields).command(_STREAM))
+            self._redis.execute_command(*request.command(_STREAM))
         return request_id
 
     def get_results(self) -> dict[str, Reply | ResultError]:

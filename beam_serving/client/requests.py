@@ -1,27 +1,36 @@
 """From what a user has in hand to the fields of a request; no input or output but the reading of an image file."""
 
+import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from beam_serving.client.images import image_file, refuse_masked
 from beam_serving.encryption.gcm import Key
-from beam_serving.errors import ClientError
+from beam_serving.errors import ClientError, ImageFileError, InputError, RequestError
 from beam_serving.records import Image
-from beam_serving.wire import native
+from beam_serving.wire import native, numbers, text
 from beam_serving.wire.encrypted import seal_fields
+from beam_serving.wire.limits import DEFAULT_LIMITS, check_entry, input_name
 
-Input = np.ndarray | Sequence[Any] | bytes | Path | Image | float
-"""One input: a tensor (an array or nested lists), or an image file (its bytes or its path)."""
+Uri = str | bytes | int | Path
+"""A name for a request; in results and errors it is text."""
+Input = np.ndarray | Sequence[Any] | bytes | bytearray | memoryview | Path | BinaryIO | Image | str | float
+"""One input: a tensor (an array or nested lists), a text or lists of these, or an image file."""
 Inputs = Input | Mapping[str, Input]
 """All inputs of a request: by name, or the one of a model that has one."""
 
 _CHUNK_REQUESTS = 128
 _CHUNK_BYTES = 1 << 20
-_EXTENSIONS = {"jpeg": ".jpg", "png": ".png"}
-_JPEG_QUALITY = 95
+MOST_VALUE_BYTES = 512 << 20
+"""What one value of Redis may hold."""
+WANTED = "wanted is a tensor of numbers, texts, or an image: its bytes, a Path, a file in binary mode or a PIL image"
 
 
 class Request(NamedTuple):
@@ -35,31 +44,82 @@ class Request(NamedTuple):
         return ["XADD", stream, "*", *(part for pair in self.fields.items() for part in pair)]
 
 
-def make_request(uri: str, inputs: Inputs, key: Key | None = None) -> Request:
+def make_request(
+    uri: Uri, inputs: Inputs, key: Key | None = None, max_request_bytes: int = DEFAULT_LIMITS.max_payload_bytes
+) -> Request:
     """Gives a request in this project's own format, with a new request id; with a `key` its inputs are encrypted.
 
     Raises:
-        TypeError: an input is neither a tensor of numbers nor an image.
-        ValueError: the uri is empty or there is no input.
+        InputError: the uri or an input cannot be sent, there is no input, or a limit of the protocol is passed.
+        ImageFileError: an image file cannot be read.
     """
     named = inputs if isinstance(inputs, Mapping) else {"": inputs}
     if not named:
-        raise ValueError(f"request {uri!r} has no input")
+        raise InputError(f"request {uri!r} has no input")
     request_id = new_request_id()
-    values = {name: as_input(name, value) for name, value in named.items()}
-    fields = native.encode_request(encode_uri(uri), request_id.encode(), values)
-    return Request(request_id, fields if key is None else seal_fields(fields, key))
+    values = {encode_name(name): as_input(name, value) for name, value in named.items()}
+    try:
+        fields = native.encode_request(encode_uri(uri), request_id.encode(), values)
+    except (TypeError, ValueError) as err:
+        raise InputError(str(err)) from err
+    return checked(Request(request_id, fields if key is None else seal_fields(fields, key)), max_request_bytes)
 
 
-def encode_uri(uri: str) -> bytes:
-    """Gives the bytes of a uri; `decode_uri` gives every uri back, whatever its bytes are.
+def checked(request: Request, max_request_bytes: int) -> Request:
+    """Gives a request that a service can take.
 
     Raises:
-        ValueError: it is empty.
+        InputError: it is above a limit of the protocol, or larger than `max_request_bytes`.
     """
-    if not uri:
-        raise ValueError("uri is empty, wanted is a name for the request")
-    return uri.encode("utf-8", "surrogateescape")
+    largest = max(map(len, request.fields.values()))
+    if largest > MOST_VALUE_BYTES:
+        raise InputError(f"an input is {largest} bytes as it is sent, at most {MOST_VALUE_BYTES} fit into Redis")
+    try:
+        check_entry(request.fields, replace(DEFAULT_LIMITS, max_payload_bytes=max_request_bytes))
+    except RequestError as err:
+        raise InputError(str(err)) from err
+    return request
+
+
+def encode_uri(uri: Uri) -> bytes:
+    """Gives the bytes of a uri; `decode_uri` gives every uri back as text, whatever its bytes are.
+
+    Raises:
+        InputError: it is empty, too long, no text, or of another type.
+    """
+    if isinstance(uri, bytes | bytearray | memoryview):
+        encoded = bytes(uri)
+    elif isinstance(uri, str | os.PathLike):
+        try:
+            encoded = os.fspath(uri).encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as err:
+            raise InputError(f"uri {uri!r} has half of a surrogate pair, which is no text") from err
+    elif isinstance(uri, Integral) and not isinstance(uri, bool):
+        encoded = b"%d" % int(uri)
+    else:
+        raise InputError(f"uri is {type(uri).__name__}, wanted is str, bytes, int or Path")
+    if not encoded:
+        raise InputError("uri is empty, wanted is a name for the request")
+    if len(encoded) > DEFAULT_LIMITS.max_uri_bytes:
+        raise InputError(f"uri is {len(encoded)} bytes, at most {DEFAULT_LIMITS.max_uri_bytes} are served")
+    return encoded
+
+
+def encode_name(name: str) -> str:
+    """Gives the name of an input that can be sent.
+
+    Raises:
+        InputError: it is too long, no text, or of another type.
+    """
+    if not isinstance(name, str):
+        raise InputError(f"the name of an input is {type(name).__name__}, wanted is str")
+    try:
+        input_name(name.encode(), DEFAULT_LIMITS)
+    except UnicodeEncodeError as err:
+        raise InputError(f"input name {name!r} has half of a surrogate pair, which is no text") from err
+    except RequestError as err:
+        raise InputError(str(err)) from err
+    return name
 
 
 def decode_uri(uri: bytes) -> str:
@@ -72,47 +132,74 @@ def new_request_id() -> str:
     return secrets.token_hex(16)
 
 
-def as_input(name: str, value: Input) -> Image | np.ndarray:
-    """Gives an image for bytes and paths, else a tensor; lists of floats become float32.
+def as_input(name: str, value: Any) -> Image | np.ndarray:
+    """Gives an image, a text or a tensor, as the value is.
+
+    Bytes, a path, a file opened in binary mode and a PIL image are an image; a string and lists or arrays of strings a
+    text. All else is a tensor, of which lists of floats become float32, or float64 where float32 would change a whole
+    number or make a number infinite.
 
     Raises:
-        TypeError: the value is text, or no regular array of numbers.
+        InputError: the value is none of these, or above a limit.
+        ImageFileError: an image file cannot be read.
     """
-    if isinstance(value, np.ndarray | Image):
-        return value
-    if isinstance(value, bytes):
-        return Image(value)
-    if isinstance(value, Path):
-        return Image(value.read_bytes())
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"input {name!r} is {type(value).__name__}, wanted is a tensor of numbers, bytes or a Path")
-    return array.astype(np.float32) if array.dtype == np.float64 else array
-
-
-def as_image(image: np.ndarray | bytes | str | Path, encoding: str) -> Image:
-    """Gives the image file that bytes are, that a path names, or that an array is encoded to.
-
-    An array is uint8, of shape (height, width) or (height, width, 3) in the order blue, green, red, as OpenCV has it.
-
-    Raises:
-        ValueError: the encoding is not known, or the array is no image.
-        ClientError: OpenCV, which encodes arrays, is not installed.
-    """
-    if isinstance(image, bytes):
-        return Image(image)
-    if isinstance(image, str | Path):
-        return Image(Path(image).read_bytes())
-    if encoding not in _EXTENSIONS:
-        raise ValueError(f"encoding is {encoding!r}, wanted is one of {', '.join(_EXTENSIONS)}")
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0:
-        raise ValueError(f"image is {image.dtype}{list(image.shape)}, wanted is uint8[height, width, 3]")
     try:
-        import cv2
-    except ImportError as err:
-        raise ClientError("an array needs OpenCV: pip install 'opencv-python-headless>=4.14,<5'") from err
-    _, encoded = cv2.imencode(_EXTENSIONS[encoding], image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    return Image(encoded.tobytes())
+        image = image_file(value)
+    except ClientError as err:
+        raise type(err)(f"input {name!r}: {err}") from err
+    return _as_array(name, value) if image is None else image
+
+
+def _as_array(name: str, value: Any) -> np.ndarray:
+    refuse_masked(value, f"input {name!r}")
+    try:
+        array = _text(value) if _is_of_text(value) else _numbers(value)
+    except ValueError as err:
+        raise InputError(f"input {name!r} is {type(value).__name__}, {WANTED}: {str(err)[:200]}") from err
+    if array.dtype.name == "bfloat16":  # of ml_dtypes; float32 holds each of its values
+        array = array.astype(np.float32)
+    if not array.size:
+        raise InputError(f"input {name!r} is empty, its shape is {list(array.shape)}")
+    if array.ndim > DEFAULT_LIMITS.max_rank:
+        raise InputError(f"input {name!r} has {array.ndim} dimensions, at most {DEFAULT_LIMITS.max_rank} are served")
+    return array
+
+
+def _is_of_text(value: Any) -> bool:
+    """Tells texts by the first: in an array of NumPy's own type for text each would be as long as the longest."""
+    while isinstance(value, list | tuple) and value:
+        value = value[0]
+    return isinstance(value, str | bytes) or (hasattr(value, "dtype") and getattr(value.dtype, "kind", "") in "OSUT")
+
+
+def _text(value: Any) -> np.ndarray:
+    texts = text.from_lists(value) if isinstance(value, str | list | tuple) else text.from_array(np.asarray(value))
+    if (size_bytes := len(text.text_json(texts))) > DEFAULT_LIMITS.max_json_bytes:
+        raise ValueError(f"its text is {size_bytes} bytes of JSON, at most {DEFAULT_LIMITS.max_json_bytes} are served")
+    return texts
+
+
+def _numbers(value: Any) -> np.ndarray:
+    if isinstance(value, np.ndarray):
+        return value
+    array = numbers.from_lists(value) if isinstance(value, list | tuple | int | float) else np.asarray(value)
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+        raise ValueError(f"NumPy makes {array.dtype} of it")
+    return array.astype(np.float32) if array.dtype == np.float64 and numbers.float32_holds(array) else array
+
+
+@contextmanager
+def telling_what_is_queued(request_ids: Sequence[str]) -> Iterator[None]:
+    """Says in the error of one request of many how many are queued.
+
+    Raises:
+        InputError: the one that came.
+        ImageFileError: the one that came.
+    """
+    try:
+        yield
+    except (InputError, ImageFileError) as err:
+        raise type(err)(f"{err}; the first {len(request_ids)} requests were queued") from err
 
 
 def chunked(requests: Iterable[Request]) -> Iterator[list[Request]]:

@@ -1,10 +1,13 @@
 """Which results a call waits for and which have come: the logic that the blocking and the asyncio client share."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
+from typing import Any
 
-from beam_serving.client.requests import decode_uri, encode_uri
-from beam_serving.errors import ResultError
+from beam_serving.client.requests import Uri, decode_uri, encode_uri
+from beam_serving.errors import InputError, ResultError
 from beam_serving.records import Generation
 from beam_serving.wire import result_key
 from beam_serving.wire.replies import Reply, decode_reply
@@ -12,10 +15,21 @@ from beam_serving.wire.replies import Reply, decode_reply
 Hash = Mapping[bytes, bytes]
 
 
+def seconds_to_wait(timeout_s: float) -> float:
+    """Gives a time to wait, infinity for one without limit.
+
+    Raises:
+        InputError: it is no number.
+    """
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, Real) or math.isnan(timeout_s):
+        raise InputError(f"timeout_s is {timeout_s!r}, wanted is a number of seconds, or math.inf for no limit")
+    return max(float(timeout_s), 0.0)
+
+
 class Wanted:
     """The results that one call waits for. `pending` are the keys still to come."""
 
-    def __init__(self, stream: str, uris: Iterable[str], request_ids: Sequence[str] | None = None) -> None:
+    def __init__(self, stream: str, uris: Iterable[Uri], request_ids: Sequence[str] | None = None) -> None:
         """With `request_ids`, one per uri, only the result of that very request counts."""
         self._keys = {uri: key_of(stream, uri) for uri in uris}
         self._ids: dict[bytes, bytes] = {}
@@ -38,14 +52,14 @@ class Wanted:
         """The keys of the results that have come."""
         return list(self._arrived)
 
-    def replies(self, by_label: bool) -> dict[str, Reply | ResultError]:
+    def replies(self, by_label: bool) -> dict[Any, Reply | ResultError]:
         """Gives the results that have come, in the order in which they were asked for."""
         return {
             uri: reply_or_error(self._arrived[key], by_label) for uri, key in self._keys.items() if key in self._arrived
         }
 
 
-def key_of(stream: str, uri: str) -> bytes:
+def key_of(stream: str, uri: Uri) -> bytes:
     """Gives the key of a result of this project's own requests on a stream."""
     return result_key(Generation.NATIVE, stream.encode(), encode_uri(uri))
 

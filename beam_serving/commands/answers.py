@@ -12,11 +12,13 @@ from beam_serving.commands.tables import listed
 from beam_serving.connection import RedisAt
 from beam_serving.errors import ClientError
 from beam_serving.wire.replies import Reply
+from beam_serving.wire.text import is_text
 
 Answer = Reply | ClientError
 """What became of a request: its result, or why there is none."""
 
 _MOST_SHOWN = 8
+_MOST_CHARS = 200
 
 
 def json_line(uri: str, answer: Answer) -> str:
@@ -61,16 +63,21 @@ def _text(answer: Answer) -> str:
         return f"error: {answer}"
     if isinstance(answer, list):
         return "; ".join(map(_output, answer))
-    if isinstance(answer, dict) and any(isinstance(of, dict | np.ndarray) for of in answer.values()):
+    if isinstance(answer, dict) and any(isinstance(of, dict | np.ndarray | str) for of in answer.values()):
         return "; ".join(f"{name}: {_output(of)}" for name, of in answer.items())
     return _output(answer)
 
 
 def _output(output: Any) -> str:
+    if isinstance(output, str):
+        # unlike a text itself, its repr has no control characters for a terminal
+        return repr(output if len(output) <= _MOST_CHARS else f"{output[:_MOST_CHARS]}…")
     if isinstance(output, dict):
         return ", ".join(f"{key}: {score:.6g}" for key, score in output.items()) or "no class"
     if output.size > _MOST_SHOWN:
-        return f"{output.dtype}{list(output.shape)}"
+        return f"{'string' if is_text(output) else output.dtype}{list(output.shape)}"
+    if is_text(output):
+        return " ".join(_output(text) for text in output.reshape(-1).tolist())
     return " ".join(json.dumps(_plain(output), default=str).split())
 
 

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
             uris = given.uris or _there(client, stream)
             found = queue.query_many(uris, delete=given.delete)
             # A result may go after its key was seen: only one that was asked for by name is missed.
-            answers = {uri: found.get(uri) or _missing() for uri in uris if given.uris or uri in found}
+            answers = {uri: found.get(uri, _missing()) for uri in uris if given.uris or uri in found}
     if given.json:
         for uri, answer in answers.items():
             print(json_line(uri, answer))

@@ -17,6 +17,8 @@ import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
 
+from beam_serving.io.scripts import named_refusal
+
 Argument = bytes | str | int
 _CHECK_AFTER_IDLE_S = 1.0
 
@@ -97,12 +99,15 @@ class Script:
         """Runs the script, loading it where the server does not know it, and gives the number that it returns.
 
         Raises:
-            RedisError: the server cannot be reached or the script failed.
+            RedisError: the server cannot be reached or the script failed; see `scripts.evaluate`.
         """
         try:
-            return int(self._channel.call("EVALSHA", self._sha, len(keys), *keys, *arguments))
-        except NoScriptError:
-            return int(self._channel.call("EVAL", self._source, len(keys), *keys, *arguments))
+            try:
+                return int(self._channel.call("EVALSHA", self._sha, len(keys), *keys, *arguments))
+            except NoScriptError:
+                return int(self._channel.call("EVAL", self._source, len(keys), *keys, *arguments))
+        except redis.ResponseError as err:
+            raise named_refusal(self._source, err) from err
 
     def close(self) -> None:
         """Closes the channel."""

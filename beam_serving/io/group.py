@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 
-from beam_serving.io.scripts import ENSURE_GROUP, REAP_CONSUMERS, RELEASE_CONSUMER
+from beam_serving.io.scripts import ENSURE_GROUP, REAP_CONSUMERS, RELEASE_CONSUMER, evaluate
 from beam_serving.records import Entry
 
 _log = logging.getLogger(__name__)
@@ -27,15 +27,15 @@ class Group:
 
     def ensure(self) -> None:
         """Makes the stream and the group where they are missing, so that all that is queued will be read."""
-        self._client.eval(ENSURE_GROUP, 1, self.stream, self._name)
+        evaluate(self._client, ENSURE_GROUP, 1, self.stream, self._name)
 
     def reap(self) -> int:
         """Removes the names of consumers that are gone; those that own entries stay until these are taken over."""
-        return int(self._client.eval(REAP_CONSUMERS, 1, self.stream, self._name, int(_ABANDONED_AFTER_S * 1000)))
+        return int(evaluate(self._client, REAP_CONSUMERS, 1, self.stream, self._name, int(_ABANDONED_AFTER_S * 1000)))
 
     def release(self) -> None:
         """Removes this consumer's name, which leaves; where it owns entries it stays until these are taken over."""
-        self._client.eval(RELEASE_CONSUMER, 1, self.stream, self._name, self._consumer)
+        evaluate(self._client, RELEASE_CONSUMER, 1, self.stream, self._name, self._consumer)
 
     def backlog(self) -> tuple[int, int]:
         """Gives the number of entries in the stream and how many of these are delivered but not served yet."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from redis.exceptions import RedisError
 
 from beam_serving.connection import RedisAt
-from beam_serving.io.scripts import KEEP_LEASE
+from beam_serving.io.scripts import KEEP_LEASE, evaluate
 from beam_serving.records import Entry
 
 _log = logging.getLogger(__name__)
@@ -46,6 +46,6 @@ class Lease:
         while not self._stop.wait(self._every_s):
             for stream in {entry.stream for entry in self._held}:
                 try:
-                    self._client.eval(KEEP_LEASE, 1, stream, self._group, self._consumer)
+                    evaluate(self._client, KEEP_LEASE, 1, stream, self._group, self._consumer)
                 except RedisError as err:
                     _log.debug("cannot renew the lease of entries of %r: %s", stream, err)

@@ -15,7 +15,7 @@ import redis
 from redis.exceptions import NoPermissionError, RedisError
 
 from beam_serving.connection import backoff
-from beam_serving.io.scripts import FORGET_ROWS, KEEP_LOCK, RELEASE_LOCK
+from beam_serving.io.scripts import FORGET_ROWS, KEEP_LOCK, RELEASE_LOCK, evaluate
 
 _log = logging.getLogger(__name__)
 ROWS = b":rows"
@@ -65,7 +65,7 @@ def rows_kept(client: redis.Redis, stream: str) -> int | None:
 
 def forget(client: redis.Redis, rows: Kept) -> None:
     """Takes rows off that are in files now."""
-    client.eval(FORGET_ROWS, 1, rows.stream + ROWS, rows.last)
+    evaluate(client, FORGET_ROWS, 1, rows.stream + ROWS, rows.last)
 
 
 def rows_of(client: redis.Redis, rows: Kept) -> Iterator[KeptRow]:
@@ -111,7 +111,7 @@ def sole_writer(client: redis.Redis, name: str, run: str) -> Iterator[None]:
 
 def _release(client: redis.Redis, key: str, run: str) -> None:
     try:
-        client.eval(RELEASE_LOCK, 1, key, run)
+        evaluate(client, RELEASE_LOCK, 1, key, run)
     except RedisError as err:
         _log.debug("cannot release the lock %s, it expires by itself: %s", key, err)
 
@@ -119,6 +119,6 @@ def _release(client: redis.Redis, key: str, run: str) -> None:
 def _renew(client: redis.Redis, key: str, run: str, ended: threading.Event) -> None:
     while not ended.wait(_LOCK_S / 4):
         try:
-            client.eval(KEEP_LOCK, 1, key, run, int(_LOCK_S * 1000))
+            evaluate(client, KEEP_LOCK, 1, key, run, int(_LOCK_S * 1000))
         except RedisError as err:
             _log.debug("cannot renew the lock %s: %s", key, err)

@@ -44,7 +44,7 @@ class LoadedModel(Protocol):
     class_names: Mapping[str, tuple[str, ...]]
     """By output, the names of its classes, where the model file has them."""
     one_by_one: bool
-    """Whether `predict` takes one record only: rows of a batch would depend on each other, or could not be told apart."""
+    """Whether `predict` takes one record only: its rows would depend on each other, or could not be told apart."""
 
     def predict(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """Run the model on records stacked along a first axis, by input name; give the same by output name.
@@ -191,6 +191,12 @@ def only_f32_on_cpu(options: ModelOptions, source: Path, engine: str) -> None:
         raise ModelLoadError(f"{source}: {asked} is asked for, {engine} runs models in f32 on cpu only")
 
 
+def listed_shapes(shapes: tuple[int, ...] | tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
+    """Give shapes in the order of the inputs: one alone is that of the only input."""
+    several = [one for one in shapes if isinstance(one, tuple)]
+    return several or [tuple(size for size in shapes if isinstance(size, int))]
+
+
 def whole_shapes(
     specs: Sequence[TensorSpec], options: ModelOptions, source: Path
 ) -> list[tuple[int | None, ...] | None]:
@@ -219,7 +225,7 @@ def _shapes_by_name(
         return {}
     if isinstance(shapes, Mapping):
         return shapes
-    listed = [one for one in shapes if isinstance(one, tuple)] if shapes and isinstance(shapes[0], tuple) else [shapes]
+    listed = listed_shapes(shapes)
     asked = [name for name in names if name not in constants]
     if len(listed) != len(asked):
         example = ", ".join(f"{name}: ..." for name in asked)
@@ -227,7 +233,7 @@ def _shapes_by_name(
             f"{source}: data: shape is for {len(listed)} input{'s' * (len(listed) != 1)}, the model has {len(asked)}; "
             f"wanted is a shape by name, as {{{example}}}"
         )
-    return dict(zip(asked, listed, strict=True))  # type: ignore[arg-type]
+    return dict(zip(asked, listed, strict=True))
 
 
 def _whole_shape(
@@ -242,7 +248,8 @@ def _whole_shape(
     if spec.shape is not None and len(spec.shape) != len(whole):
         taken = describe(spec.dtype, spec.shape)
         raise ModelLoadError(
-            f"{source}: data: shape of input {spec.name!r} is {list(record)}, the model takes {taken} with its batch axis"
+            f"{source}: data: shape of input {spec.name!r} is {list(record)}, "
+            f"the model takes {taken} with its batch axis"
         )
     return whole
 

@@ -320,6 +320,6 @@ def check_values(array: np.ndarray, spec: TensorSpec) -> None:
         )
     if not spec.nan and array.size and np.isnan(array.max()):
         raise ModelError(
-            f"input {spec.name!r} has NaN, which this model's engine computes otherwise than the model's own framework; "
-            "send numbers, or set model: engine to that framework"
+            f"input {spec.name!r} has NaN, which this model's engine computes otherwise than the model's own "
+            "framework; send numbers, or set model: engine to that framework"
         )

@@ -2,12 +2,11 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-
-import numpy as np
+from collections.abc import Callable, Iterator, Mapping
 
 from beam_serving.errors import ModelError
-from beam_serving.models.base import LoadedModel, TensorSpec, zeros
+from beam_serving.models.base import LoadedModel
+from beam_serving.models.batches import trial_batch
 
 _LOG = logging.getLogger(__name__)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -16,12 +15,16 @@ _GOOD_ENOUGH = 0.97
 """Of several sizes that serve about the same, the smallest answers soonest."""
 
 
-def best_batch_size(model: LoadedModel, clock: Callable[[], float] = time.perf_counter) -> int:
+def best_batch_size(
+    model: LoadedModel,
+    clock: Callable[[], float] = time.perf_counter,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> int:
     """Gives the size of `SIZES` with the most records per second, measured for about two seconds in all.
 
-    A size that takes too long to try, or that the model refuses, ends the search.
+    A size that takes too long to try, or that the model refuses, ends the search. `shapes` are as in `warm_up`.
     """
-    rates = dict(_rates(model, clock))
+    rates = dict(_rates(model, clock, shapes))
     enough = _GOOD_ENOUGH * max(rates.values(), default=0.0)
     best = next((size for size, rate in rates.items() if rate >= enough), 1)
     measured = ", ".join(f"{size}: {rate:.0f}" for size, rate in rates.items())
@@ -29,12 +32,13 @@ def best_batch_size(model: LoadedModel, clock: Callable[[], float] = time.perf_c
     return best
 
 
-def _rates(model: LoadedModel, clock: Callable[[], float]) -> Iterator[tuple[int, float]]:
-    specs = model.inputs or (TensorSpec("input", (1,), np.dtype(np.float32)),)
+def _rates(
+    model: LoadedModel, clock: Callable[[], float], shapes: Mapping[str, tuple[int, ...]] | None
+) -> Iterator[tuple[int, float]]:
     give_up_at = clock() + _WITHIN_S
     record_s = 0.0
-    for size in SIZES:
-        batch = {spec.name: zeros(spec, size) for spec in specs}
+    for size in SIZES[:1] if model.one_by_one else SIZES:
+        batch = trial_batch(model.inputs, size, shapes)
         # Once to set itself up and once to be timed.
         if clock() + 2 * size * record_s > give_up_at:
             return

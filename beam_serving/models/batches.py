@@ -4,55 +4,89 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from beam_serving.errors import ModelError, ModelLoadError
-from beam_serving.models.base import LoadedModel, TensorSpec, describe, zeros
+from beam_serving.errors import ModelError
+from beam_serving.models.base import STRING, LoadedModel, TensorSpec, describe, fits
 
 UNNAMED = ""
 """The name of an input that a request did not name: it means the model's only input."""
 
 
 def predict_batch(model: LoadedModel, examples: Sequence[Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
-    """Runs a model on examples (tensors by input name, without batch axis); row i of every output is example i's.
+    """Run a model on examples (tensors by input name, without batch axis); row i of every output is example i's.
 
     Raises:
         ModelError: an example does not fit the model, examples differ in shape, the engine failed, or the model gave
             another number of rows than there are examples.
     """
     specs = model.inputs or _specs_of(examples[0])
+    if model.one_by_one and len(examples) > 1:
+        return _joined([predict_batch(model, [example]) for example in examples])
     batch = {spec.name: _stack(spec, _column(spec.name, specs, examples)) for spec in specs}
     outputs = model.predict(batch)
     check_rows(outputs, len(examples))
     return outputs
 
 
+def alike(examples: Sequence[Mapping[str, np.ndarray]], one_by_one: bool = False) -> list[list[int]]:
+    """Give the places of examples that can be stacked, those of one shape together; mostly all of them."""
+    if one_by_one:
+        return [[place] for place in range(len(examples))]
+    places: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+    for place, example in enumerate(examples):
+        places.setdefault(tuple(tensor.shape for tensor in example.values()), []).append(place)
+    return list(places.values())
+
+
+def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
+    """Join what single records got.
+
+    Raises:
+        ModelError: they got outputs of different shapes.
+    """
+    for name in parts[0]:
+        if len(shapes := {part[name].shape for part in parts}) > 1:
+            raise ModelError(f"output {name!r} has the shapes {sorted(shape[1:] for shape in shapes)} in one batch")
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
 def check_rows(outputs: Mapping[str, np.ndarray], examples: int) -> None:
-    """Raises ModelError unless every output has one row per example."""
+    """Raise ModelError unless every output has one row per example."""
     for name, rows in outputs.items():
         if rows.ndim == 0 or len(rows) != examples:
             wanted = f"{examples} examples need {examples} rows"
             raise ModelError(f"output {name!r} of the model is {describe(rows.dtype, rows.shape)}, {wanted}")
 
 
-def warm_up(model: LoadedModel, batch_size: int = 1) -> None:
-    """Predicts a batch of zeros, so that the first request finds a model that works and has set itself up.
+def trial_batch(
+    specs: Sequence[TensorSpec], batch_size: int, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> dict[str, np.ndarray]:
+    """Give a batch of zeros, or of empty texts; free sizes are those of `shapes`, else 1."""
+    batch = {}
+    for spec in specs or (TensorSpec("input", (1,), np.dtype(np.float32)),):
+        sizes = tuple(size or 1 for size in spec.shape or ())
+        shape = (batch_size, *(shapes or {}).get(spec.name, sizes))
+        batch[spec.name] = np.full(shape, "", STRING) if spec.dtype == STRING else np.zeros(shape, spec.dtype)
+    return batch
 
-    Free dimensions are tried as 1.
 
-    Raises:
-        ModelLoadError: the trial failed.
+def warm_up(model: LoadedModel, batch_size: int = 1, shapes: Mapping[str, tuple[int, ...]] | None = None) -> str | None:
+    """Predict a batch of zeros, so that the first request finds a model that has set itself up.
+
+    Args:
+        model: what predicts.
+        batch_size: how many records.
+        shapes: by input, those of a record that the model takes; free sizes are tried as 1 without them.
+
+    Returns:
+        Why it failed, None where it did not. The zeros are invented: what a request holds may well be served.
     """
-    specs = model.inputs or (TensorSpec("input", (1,), np.dtype(np.float32)),)
-    batch = {spec.name: zeros(spec, batch_size) for spec in specs}
+    batch = trial_batch(model.inputs, 1 if model.one_by_one else batch_size, shapes)
     try:
-        check_rows(model.predict(batch), batch_size)
+        check_rows(model.predict(batch), len(next(iter(batch.values()))))
     except ModelError as err:
         tried = ", ".join(f"{name} {describe(rows.dtype, rows.shape)}" for name, rows in batch.items())
-        remedy = "; set input_shape: the model does not say its own" if _has_free_sizes(specs) else ""
-        raise ModelLoadError(f"a trial inference with zeros ({tried}) failed: {err}{remedy}") from err
-
-
-def _has_free_sizes(specs: Sequence[TensorSpec]) -> bool:
-    return any(size is None for spec in specs for size in spec.shape)
+        return f"a trial inference with zeros ({tried}) failed: {err}"
+    return None
 
 
 def _specs_of(example: Mapping[str, np.ndarray]) -> tuple[TensorSpec, ...]:
@@ -78,7 +112,7 @@ def _column(
 def _stack(spec: TensorSpec, arrays: Sequence[np.ndarray]) -> np.ndarray:
     first = arrays[0]
     for array in arrays:
-        if array.dtype != spec.dtype or not _fits(array.shape, spec.shape):
+        if array.dtype != spec.dtype or not fits(array.shape, spec.shape):
             got = describe(array.dtype, array.shape)
             raise ModelError(f"input {spec.name!r} is {got}, the model takes {describe(spec.dtype, spec.shape)}")
         if array.shape != first.shape:
@@ -111,11 +145,3 @@ def _stacked_already(arrays: Sequence[np.ndarray]) -> np.ndarray | None:
 
 def _address(array: np.ndarray) -> int:
     return int(array.__array_interface__["data"][0])
-
-
-def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    if shape == wanted:
-        return True
-    return len(shape) == len(wanted) and all(
-        want is None or size == want for size, want in zip(shape, wanted, strict=True)
-    )

@@ -1,6 +1,6 @@
 """Caffe's `.prototxt` + `.caffemodel`, run by OpenCV: for nets that our own reader cannot give to OpenVINO."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,18 +9,18 @@ import numpy as np
 
 from beam_serving.errors import ModelError, ModelLoadError
 from beam_serving.models.base import (
-    LoadedModel,
+    EngineModel,
+    Facts,
     ModelOptions,
     TensorSpec,
     describe,
     engine_threads,
     only_f32_on_cpu,
-    zeros,
+    whole_shapes,
 )
 from beam_serving.models.caffe.message import Message
 from beam_serving.models.caffe.textformat import parse_text
 from beam_serving.models.detect import ModelFiles
-from beam_serving.models.fixed_batch import agree, infer_rows
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -36,67 +36,80 @@ class CaffeModel:
     """A Caffe net in OpenCV. Two threads in one net abort the process: one instance, one thread."""
 
     engine = "opencv"
+    facts = Facts()
 
-    def __init__(self, net: Any, inputs: tuple[TensorSpec, ...], output_names: tuple[str, ...], batch: int) -> None:
+    def __init__(
+        self,
+        net: Any,
+        inputs: tuple[TensorSpec, ...],
+        output_names: tuple[str, ...],
+        outputs: tuple[TensorSpec, ...] = (),
+    ) -> None:
         self._net = net
-        self.inputs = inputs
         self._output_names = output_names
+        self.inputs = inputs
         # OpenCV finds missing weights only when it runs, so the trial is also the check of the files.
-        trial = self._infer([zeros(spec, batch) for spec in inputs])
-        self._fixed_batch = None if agree(self._infer, self._infer, inputs, batch) else batch
-        self.outputs = tuple(
-            TensorSpec(name, rows.shape[1:], rows.dtype) for name, rows in zip(output_names, trial, strict=True)
+        self.outputs = outputs or tuple(
+            TensorSpec(name, array.shape, array.dtype)
+            for name, array in zip(output_names, self.infer([_zeros(spec) for spec in inputs]), strict=True)
         )
 
-    def predict(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """See `LoadedModel.predict`."""
-        arrays = [batch[spec.name] for spec in self.inputs]
-        rows = infer_rows(self._infer, arrays, self._fixed_batch)
-        return dict(zip(self._output_names, rows, strict=True))
-
-    def _infer(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    def infer(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """See `EngineModel.infer`."""
         try:
             for spec, array in zip(self.inputs, arrays, strict=True):
                 self._net.setInput(array, spec.name)
             return list(self._net.forward(self._output_names))
         except cv2.error as err:
             shapes = ", ".join(describe(array.dtype, array.shape) for array in arrays)
-            raise ModelError(f"the model failed on a batch of {shapes}") from err
+            raise ModelError(f"the model failed on {shapes}: {_first_reason(err)}") from err
+
+    def freed(self) -> EngineModel:
+        """See `EngineModel.freed`."""
+        return CaffeModel(self._net, _free(self.inputs), self._output_names, _free(self.outputs))
+
+    def compile(self) -> None:
+        """See `EngineModel.compile`."""
 
 
-def load_caffe(files: ModelFiles, options: ModelOptions) -> LoadedModel:
-    """Loads a Caffe net; its inputs and their shapes are those of the `.prototxt`."""
+def _zeros(spec: TensorSpec) -> np.ndarray:
+    return np.zeros([size or 1 for size in spec.shape or ()], spec.dtype)
+
+
+def _free(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    return tuple(spec._replace(shape=(None, *(spec.shape or ())[1:])) for spec in specs)
+
+
+def load_caffe(files: ModelFiles, options: ModelOptions) -> EngineModel:
+    """Load a Caffe net; its inputs and their shapes are those of the `.prototxt`."""
     path = files.model
     if not hasattr(cv2.dnn, "readNetFromCaffe"):
         raise ModelLoadError(f"{path}: OpenCV 5 reads no Caffe: pip install 'opencv-python-headless>=4.14,<5'")
     only_f32_on_cpu(options, path, "OpenCV")
-    inputs = _inputs(path, options)
+    specs = [TensorSpec(one.name, one.shape, _FLOAT32) for one in _inputs(path)]
+    shapes = whole_shapes(specs, options, path)
+    if without := [spec.name for spec, shape in zip(specs, shapes, strict=True) if shape is None]:
+        raise ModelLoadError(f"{path}: input {without[0]!r} has no shape in the file; set data: shape")
     try:
         net = cv2.dnn.readNetFromCaffe(str(path), str(files.weights))
         output_names = tuple(net.getUnconnectedOutLayersNames())
         _check_outputs(path, options.output_names, net.getLayerNames())
         if threads := engine_threads(options):
             cv2.setNumThreads(threads)
-        specs = tuple(TensorSpec(one.name, (one.shape or ())[1:], _FLOAT32) for one in inputs)
-        batch = max(1, (inputs[0].shape or (1,))[0])
-        return CaffeModel(net, specs, options.output_names or output_names, batch)
+        inputs = tuple(spec._replace(shape=shape) for spec, shape in zip(specs, shapes, strict=True))
+        return CaffeModel(net, inputs, options.output_names or output_names)
     except (cv2.error, ModelError) as err:
         reason = _first_reason(err.__cause__ or err)
         raise ModelLoadError(f"{path}: OpenCV cannot run it with {files.weights}: {reason}") from err
 
 
-def _inputs(path: Path, options: ModelOptions) -> list[NetInput]:
+def _inputs(path: Path) -> list[NetInput]:
     try:
         inputs = net_inputs(parse_text(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as err:
         raise ModelLoadError(f"{path}: is no readable prototxt: {err}") from err
     if not inputs:
         raise ModelLoadError(f"{path}: has no input; wanted is a layer of the type Input (a deploy.prototxt)")
-    if options.input_shape and len(inputs) == 1:
-        batch = (inputs[0].shape or (1,))[0]
-        inputs = [NetInput(inputs[0].name, (batch, *options.input_shape))]
-    if without := [one.name for one in inputs if not one.shape]:
-        raise ModelLoadError(f"{path}: input {without[0]!r} has no shape in the file; set input_shape")
     return inputs
 
 

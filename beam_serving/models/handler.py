@@ -5,23 +5,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from apache_beam.ml.inference.base import ModelHandler
+from apache_beam.ml.inference.base import ModelHandler, PredictionResult
 
-from beam_serving.models.base import LoadedModel, ModelOptions
-from beam_serving.models.batches import UNNAMED, predict_batch
-from beam_serving.models.encrypted import opened_model
-from beam_serving.models.loading import load
+from beam_serving.models.base import LoadedModel, ModelOptions, TensorSpec
+from beam_serving.models.batches import UNNAMED, alike, predict_batch
+from beam_serving.models.inputs import as_array, fitted
+from beam_serving.models.opening import open_model
 
-ModelInput = np.ndarray | Mapping[str, np.ndarray]
-"""An example without batch axis: the tensor of a model's only input, or all inputs by name."""
-Prediction = np.ndarray | Mapping[str, np.ndarray]
+Tensor = np.ndarray | Sequence[Any] | float | str
+"""A tensor without batch axis: an array, nested lists, a number or a text."""
+ModelInput = Tensor | Mapping[str, Tensor]
+"""An example: the tensor of a model's only input, or all inputs by name."""
+Inference = np.ndarray | Mapping[str, np.ndarray]
 """What the model gives for one example: the row of its only output, or the rows of all outputs by name."""
 
 
-class DirectoryModelHandler(ModelHandler[ModelInput, Prediction, LoadedModel]):
-    """Serves the model in a directory, whatever its format.
+class Prediction(PredictionResult):
+    """Beam's `PredictionResult`; `prediction["name"]` is an output of a model with several."""
 
-    Every worker process loads its own copy. The directory is looked at when a worker loads it, on the worker.
+    __slots__ = ()
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.inference[key] if isinstance(key, str) else tuple.__getitem__(self, key)
+
+
+class DirectoryModelHandler(ModelHandler[ModelInput, Prediction, LoadedModel]):
+    """Serves the model in a directory, whatever its format, as the service does.
+
+    Every worker process loads its own copy. The directory is looked at when a worker loads it, on the worker; the files
+    that it has then are served until the next load, whatever happens to them.
     """
 
     def __init__(
@@ -37,33 +49,38 @@ class DirectoryModelHandler(ModelHandler[ModelInput, Prediction, LoadedModel]):
         self._options = options or ModelOptions()
 
     def load_model(self) -> LoadedModel:
-        """Loads the model.
+        """Load the model.
 
         Raises:
             ModelLoadError: the directory does not hold one model that can be served.
         """
-        with opened_model(self._directory, self._options) as files:
-            return load(files, self._options)
+        return open_model(self._directory, self._options).model
 
     def run_inference(
         self, batch: Sequence[ModelInput], model: LoadedModel, inference_args: dict[str, Any] | None = None
     ) -> Iterable[Prediction]:
-        """Gives one prediction per example, in their order.
+        """Give one prediction per example, in their order; examples of one batch may differ in shape.
+
+        Numbers of another width than the model's are converted where nothing is lost.
 
         Raises:
-            ModelError: an example does not fit the model, or the model failed.
+            RequestError: an example does not fit the model; the message says which input and what it takes.
+            ModelError: the model failed.
         """
         self.validate_inference_args(inference_args)
-        outputs = predict_batch(model, [_named(example) for example in batch])
-        if len(outputs) == 1:
-            yield from next(iter(outputs.values()))
-            return
-        for row in range(len(batch)):
-            yield {name: rows[row] for name, rows in outputs.items()}
+        examples = [_example(one, model.inputs) for one in batch]
+        inferences: list[Inference] = [{} for _ in batch]
+        for places in alike(examples, model.one_by_one):
+            outputs = predict_batch(model, [examples[place] for place in places])
+            for row, place in enumerate(places):
+                rows = {name: output[row] for name, output in outputs.items()}
+                inferences[place] = next(iter(rows.values())) if len(rows) == 1 else rows
+        for one, inference in zip(batch, inferences, strict=True):
+            yield Prediction(one, inference, self._directory)
 
     def get_num_bytes(self, batch: Sequence[ModelInput]) -> int:
-        """Sums the sizes of the tensors of a batch."""
-        return sum(array.nbytes for example in batch for array in _named(example).values())
+        """Sum the sizes of the tensors of a batch, in bytes."""
+        return sum(np.asarray(tensor).nbytes for example in batch for tensor in _named(example).values())
 
     def get_metrics_namespace(self) -> str:
         """Names the metrics of `RunInference`."""
@@ -91,5 +108,13 @@ def handler_for(
     )
 
 
-def _named(example: ModelInput) -> Mapping[str, np.ndarray]:
+def _named(example: ModelInput) -> Mapping[str, Tensor]:
     return example if isinstance(example, Mapping) else {UNNAMED: example}
+
+
+def _example(example: ModelInput, inputs: Sequence[TensorSpec]) -> dict[str, np.ndarray]:
+    named = {name: as_array(tensor) for name, tensor in _named(example).items()}
+    if len(inputs) == 1 and UNNAMED in named:
+        named = {inputs[0].name: named[UNNAMED]}
+    specs = {spec.name: spec for spec in inputs}
+    return {name: fitted(array, specs[name]) if name in specs else array for name, array in named.items()}

@@ -41,10 +41,14 @@ def check_labels(path: str | None, model: LoadedModel) -> None:
         ConfigError: the numbers differ.
     """
     labels = read_labels(path)
-    sizes = {spec.name: spec.shape for spec in model.outputs}
-    if not labels or any(None in shape for shape in sizes.values()):
+    classes = {spec.name: _count(spec.shape) for spec in model.outputs}
+    if not labels or None in classes.values():
         return
-    classes = {name: math.prod(size or 0 for size in shape) for name, shape in sizes.items()}
     if len(labels) not in classes.values():
         counted = ", ".join(f"output {name!r} has {count}" for name, count in classes.items())
         raise ConfigError(f"{path}: has {len(labels)} labels, {counted} classes; wanted is one name per class")
+
+
+def _count(shape: tuple[int | None, ...] | None) -> int | None:
+    """Give the number of values of a shape, None where it is not known."""
+    return None if shape is None or None in shape else math.prod(size or 0 for size in shape)

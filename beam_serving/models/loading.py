@@ -3,7 +3,7 @@
 import importlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from beam_serving.errors import ModelLoadError
@@ -87,16 +87,27 @@ def _renamed(engine: EngineModel, options: ModelOptions) -> EngineModel:
     return arrange(engine, tuple(enumerate(options.input_names)), outputs)
 
 
-def probe(files: ModelFiles, options: ModelOptions) -> Verdict:
+def probe(
+    files: ModelFiles,
+    options: ModelOptions,
+    without: Sequence[str] = (),
+    on_engine: Callable[[str], None] = lambda _: None,
+) -> Verdict:
     """Find out how a model is served: by which engine, and which part of its tensors belongs to which record.
 
     OpenVINO serves where it gives what the model's own framework gives: by comparison where that is installed, by what
     its operators are known for where it is not. Else the own framework serves.
 
+    Args:
+        files: the files of the model.
+        options: how it will be loaded.
+        without: engines that are not to be tried.
+        on_engine: is told the name of each engine before it is at work.
+
     Raises:
         ModelLoadError: no engine can load it, a framework is missing, or it keeps state that cannot be set back.
     """
-    choice = _choose(files, options)
+    choice = _Choosing(files, options, tuple(without), on_engine).choice()
     engine = arrange(choice.model, choice.inputs, choice.outputs)
     if options.input_names:
         engine = _renamed(engine, options)
@@ -140,71 +151,93 @@ class _Choice(NamedTuple):
     compared_with: str = ""
 
 
-def _choose(files: ModelFiles, options: ModelOptions) -> _Choice:
-    engines, own = _engines(files, options), format_of(files.format).own
-    if len(engines) == 1 or own == engines[0]:
-        return _first_that_loads(files, options, engines)
-    plain = replace(options, precision="f32")
-    try:
-        candidate = load_engine(files, plain, engines[0])
-    except ModelLoadError as err:
-        return _own(files, options, own, str(err), err)
-    if candidate.facts.doubts:
-        return _own(files, options, own, f"{candidate.engine} would compute {candidate.facts.doubts[0]} otherwise")
-    try:
-        truth = load_engine(files, plain, own)
-    except ModelLoadError as err:
-        return _unchecked(files, candidate, err)
-    ports = ports_like(candidate, truth)
-    if isinstance(ports, str):
-        return _own(files, options, own, f"{candidate.engine} is not equal: {ports}")
-    found = axis_of([spec for spec in truth.inputs if spec.name not in options.constants], options.batch_axis)
-    comparison = compare(arrange(candidate, *ports), truth, found, try_out(truth, found, options), options)
-    if comparison.reason:
-        return _own(files, options, own, f"{candidate.engine} is not equal: {comparison.reason}")
-    return _Choice(candidate, *ports, (), comparison, truth.engine)
+@dataclass(frozen=True)
+class _Choosing:
+    """The choice of an engine for one model; see `probe` for the arguments."""
 
+    files: ModelFiles
+    options: ModelOptions
+    without: tuple[str, ...]
+    on_engine: Callable[[str], None]
 
-def _own(files: ModelFiles, options: ModelOptions, own: str, why: str, cause: ModelLoadError | None = None) -> _Choice:
-    """Choose the model's own framework, for a reason."""
-    why = why.removeprefix(f"{files.model}: ")
-    try:
-        model = load_engine(files, options, own)
-    except FrameworkMissingError as err:
-        missing = str(err).removeprefix(f"{files.model}: ")
-        risk = "" if cause else "; model: engine: openvino serves it all the same, with wrong values where it differs"
-        raise ModelLoadError(f"{files.model}: {why}; {missing}{risk}") from (cause or err)
-    except ModelLoadError as err:
-        raise ModelLoadError(f"{files.model}: {why}; {str(err).removeprefix(f'{files.model}: ')}") from (cause or err)
-    return _Choice(model, notes=(f"runs in {model.engine}; {why}",))
+    def choice(self) -> _Choice:
+        """Choose.
 
-
-def _unchecked(files: ModelFiles, candidate: EngineModel, err: ModelLoadError) -> _Choice:
-    """Choose the engine that was not compared where its operators are known to be equal."""
-    why = str(err).removeprefix(f"{files.model}: ")
-    if unknown := candidate.facts.unproven:
-        raise ModelLoadError(
-            f"{files.model}: {candidate.engine} was never compared on {', '.join(unknown[:3])}, and {why}; "
-            f"model: engine: {candidate.engine} serves it all the same, with wrong values where it differs"
-        ) from err
-    if isinstance(err, FrameworkMissingError):
-        return _Choice(candidate)
-    return _Choice(candidate, notes=(f"runs in {candidate.engine}, known to be equal; {why}",))
-
-
-def _first_that_loads(files: ModelFiles, options: ModelOptions, engines: Sequence[str]) -> _Choice:
-    refusals: list[ModelLoadError] = []
-    for engine in engines:
+        Raises:
+            ModelLoadError: none can serve the model.
+        """
+        own = format_of(self.files.format).own
+        engines = [engine for engine in _engines(self.files, self.options) if engine not in self.without]
+        if len(engines) == 1 or own == engines[0]:
+            return self._first_that_loads(engines)
         try:
-            model = load_engine(files, options, engine)
+            candidate = self._load(engines[0], replace(self.options, precision="f32"))
         except ModelLoadError as err:
-            refusals.append(err)
-            continue
-        reason = f"runs in {model.engine}; {str(refusals[0]).removeprefix(f'{files.model}: ')}" if refusals else ""
-        return _Choice(model, notes=(reason,) if reason else ())
-    reported = list(dict.fromkeys(str(refusal) for refusal in refusals))
-    reported[1:] = [text.removeprefix(f"{files.model}: ") for text in reported[1:]]
-    raise ModelLoadError("; ".join(reported)) from refusals[0]
+            return self._own(own, str(err), err)
+        if candidate.facts.doubts:
+            return self._own(own, f"{candidate.engine} would compute {candidate.facts.doubts[0]} otherwise")
+        try:
+            truth = self._load(own, replace(self.options, precision="f32"))
+        except ModelLoadError as err:
+            return self._unchecked(candidate, err)
+        ports = ports_like(candidate, truth)
+        if isinstance(ports, str):
+            return self._own(own, f"{candidate.engine} is not equal: {ports}")
+        comparison = self._compare(arrange(candidate, *ports), truth)
+        if comparison.reason:
+            return self._own(own, f"{candidate.engine} is not equal: {comparison.reason}")
+        return _Choice(candidate, *ports, (), comparison, truth.engine)
+
+    def _load(self, engine: str, options: ModelOptions) -> EngineModel:
+        self.on_engine(engine)
+        return load_engine(self.files, options, engine)
+
+    def _compare(self, candidate: EngineModel, truth: EngineModel) -> Comparison:
+        options = self.options
+        found = axis_of([spec for spec in truth.inputs if spec.name not in options.constants], options.batch_axis)
+        trial = try_out(truth, found, options)
+        self.on_engine(candidate.engine)
+        return compare(candidate, truth, found, trial, options)
+
+    def _plain(self, err: BaseException | str) -> str:
+        return str(err).removeprefix(f"{self.files.model}: ")
+
+    def _own(self, own: str, why: str, cause: ModelLoadError | None = None) -> _Choice:
+        """Choose the model's own framework, for a reason."""
+        why = self._plain(why)
+        try:
+            model = self._load(own, self.options)
+        except ModelLoadError as err:
+            is_missing = isinstance(err, FrameworkMissingError) and cause is None
+            risk = "; model: engine: openvino serves it all the same, with wrong values where it differs"
+            message = f"{self.files.model}: {why}; {self._plain(err)}{risk if is_missing else ''}"
+            raise ModelLoadError(message) from (cause or err)
+        return _Choice(model, notes=(f"runs in {model.engine}; {why}",))
+
+    def _unchecked(self, candidate: EngineModel, err: ModelLoadError) -> _Choice:
+        """Choose the engine that was not compared where its operators are known to be equal."""
+        if unknown := candidate.facts.unproven:
+            raise ModelLoadError(
+                f"{self.files.model}: {candidate.engine} was never compared on {', '.join(unknown[:3])}, and "
+                f"{self._plain(err)}; model: engine: {candidate.engine} serves it all the same, with wrong values "
+                "where it differs"
+            ) from err
+        if isinstance(err, FrameworkMissingError):
+            return _Choice(candidate)
+        return _Choice(candidate, notes=(f"runs in {candidate.engine}, known to be equal; {self._plain(err)}",))
+
+    def _first_that_loads(self, engines: Sequence[str]) -> _Choice:
+        refusals: list[ModelLoadError] = []
+        for engine in engines:
+            try:
+                model = self._load(engine, self.options)
+                model.compile()
+            except ModelLoadError as err:
+                refusals.append(err)
+                continue
+            return _Choice(model, notes=tuple(f"runs in {engine}; {self._plain(err)}" for err in refusals[:1]))
+        reported = list(dict.fromkeys(map(self._plain, refusals)))
+        raise ModelLoadError(f"{self.files.model}: {'; '.join(reported)}") from refusals[0]
 
 
 def _engines(files: ModelFiles, options: ModelOptions) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from beam_serving.models.base import LoadedModel, ModelOptions, TensorSpec
+from beam_serving.models.base import LoadedModel, ModelOptions, TensorSpec, listed_shapes, numbered
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.formats import NOOP
 
@@ -14,6 +14,8 @@ class NoopModel:
 
     engine = NOOP
     outputs: tuple[TensorSpec, ...] = (TensorSpec("output", (1,), np.dtype(np.float32)),)
+    class_names: Mapping[str, tuple[str, ...]] = {}
+    one_by_one = False
 
     def __init__(self, inputs: tuple[TensorSpec, ...] = ()) -> None:
         self.inputs = inputs
@@ -26,10 +28,12 @@ class NoopModel:
         return {"output": rows.reshape(len(rows), -1)[:, :1].astype(np.float32)}
 
 
-def load_noop(files: ModelFiles, options: ModelOptions) -> LoadedModel:
-    """Gives the no-op model; with `input_shape` it takes only float32 tensors of this shape."""
-    del files
+def load_noop(_files: ModelFiles, options: ModelOptions) -> LoadedModel:
+    """Give the no-op model; with `input_shape` it takes only float32 tensors of these shapes."""
     if options.input_shape is None:
         return NoopModel()
-    names = options.input_names or ("input",)
-    return NoopModel(tuple(TensorSpec(name, options.input_shape, np.dtype(np.float32)) for name in names))
+    shapes = options.input_shape
+    if not isinstance(shapes, Mapping):
+        listed = listed_shapes(shapes)
+        shapes = dict(zip(options.input_names or numbered("input", len(listed)), listed, strict=True))
+    return NoopModel(tuple(TensorSpec(name, shape, np.dtype(np.float32)) for name, shape in shapes.items()))

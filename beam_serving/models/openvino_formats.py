@@ -1,13 +1,14 @@
 """What OpenVINO loads: the formats that it reads by itself, and those whose graph our own readers build."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from beam_serving.models.base import LoadedModel, ModelOptions
+from beam_serving.models.base import EngineModel, ModelOptions
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.openvino_engine import compile_model, read_model
 
 
-def load_file(files: ModelFiles, options: ModelOptions) -> LoadedModel:
+def load_file(files: ModelFiles, options: ModelOptions) -> EngineModel:
     """Loads OpenVINO's own format, ONNX, TensorFlow Lite, a SavedModel's serving signature or a frozen graph.
 
     The inputs of a frozen graph are its placeholders, its outputs the nodes that no other node consumes.
@@ -15,7 +16,7 @@ def load_file(files: ModelFiles, options: ModelOptions) -> LoadedModel:
     return compile_model(read_model(files.model, files.weights), options, files.model)
 
 
-def load_caffe(files: ModelFiles, options: ModelOptions) -> LoadedModel:
+def load_caffe(files: ModelFiles, options: ModelOptions) -> EngineModel:
     """Loads a Caffe net, 1.6 times as fast as OpenCV runs it."""
     from beam_serving.models.caffe import read_caffe
 
@@ -23,11 +24,10 @@ def load_caffe(files: ModelFiles, options: ModelOptions) -> LoadedModel:
     return compile_model(read_caffe(files.model, files.weights), options, files.model)
 
 
-def load_bigdl(files: ModelFiles, options: ModelOptions) -> LoadedModel:
-    """Loads a BigDL model without a JVM; `input_shape` stands in, for every input, where the file says none."""
+def load_bigdl(files: ModelFiles, options: ModelOptions) -> EngineModel:
+    """Load a BigDL model without a JVM; `data: shape` stands in where the file says none, one shape for every input."""
     from beam_serving.models.bigdl import read_bigdl
 
-    graph = read_bigdl(files.model, files.weights, options.input_shape)
-    if len(graph.inputs) > 1:
-        options = replace(options, input_shape=None)
-    return compile_model(graph, options, files.model)
+    shapes = options.input_shape
+    graph = read_bigdl(files.model, files.weights, tuple(shapes.values()) if isinstance(shapes, Mapping) else shapes)
+    return compile_model(graph, replace(options, input_shape=None), files.model)

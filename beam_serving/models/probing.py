@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from beam_serving.errors import ModelError, ModelLoadError
-from beam_serving.models.base import EngineModel, ModelOptions, TensorSpec, type_name
+from beam_serving.models.base import STRING, EngineModel, ModelOptions, TensorSpec, type_name
 from beam_serving.models.batch_axis import (
     Axis,
     Plan,
-    axis_of,
     keeps_positions_apart,
     keeps_rows_apart,
     place_of,
@@ -41,10 +40,10 @@ Port = tuple[int, str]
 class Verdict:
     """How a model is served, and why.
 
-    `inputs` and `outputs` are the model's own names and order, where the engine has others. `nan` is False where the engine computes
-    NaN otherwise than that. `shapes` are those of a record that the model surely takes. `compared_with` is an engine,
-    "" where there was no comparison, and `difference` the largest one as a share of the largest value. `notes` are
-    for the log.
+    `inputs` and `outputs` are the model's own names and order, where the engine has others. `nan` is False where the
+    engine computes NaN otherwise than the own framework does. `shapes` are those of a record that the model surely
+    takes. `compared_with` is an engine, "" where there was no comparison, and `difference` the largest one as a share
+    of the largest value. `notes` are for the log.
     """
 
     engine: str
@@ -310,6 +309,8 @@ def compare(engine: EngineModel, own: EngineModel, found: Axis, trial: Trial, op
 def _to_compare(
     engine: EngineModel, found: Axis, trial: Trial, shapes: Mapping[str, tuple[int, ...]]
 ) -> Iterator[list[Record]]:
+    """Give records to compare two engines on: equal values (which of them comes first?), noise, edges of types."""
+    yield [{name: np.full_like(array, "a" if array.dtype == STRING else 1) for name, array in trial.sets[0][0].items()}]
     for some in trial.sets:
         yield from ([record] for record in (some if trial.single_s < _SLOW_S else some[:2]))
         if found.axis is not None and found.size != 1 and not found.mixed:

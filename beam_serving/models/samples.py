@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from beam_serving.errors import ModelLoadError
-from beam_serving.models.base import STRING, ModelOptions, Shapes, TensorSpec, fits
+from beam_serving.models.base import STRING, ModelOptions, Shapes, TensorSpec, fits, listed_shapes
 
 Record = dict[str, np.ndarray]
 """The tensors of one record by input name, without a batch axis."""
@@ -152,11 +152,8 @@ def _cut(array: np.ndarray, spec: TensorSpec, path: Path) -> Sequence[np.ndarray
 
 
 def _sample_shapes(specs: Sequence[TensorSpec], shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    if isinstance(shapes, Mapping):
-        named = dict(shapes)
-    else:
-        several = bool(shapes) and isinstance(shapes[0], tuple)
-        named = dict(zip((spec.name for spec in specs), shapes if several else [shapes], strict=False))  # type: ignore[arg-type]
+    names = [spec.name for spec in specs]
+    named = dict(shapes) if isinstance(shapes, Mapping) else dict(zip(names, listed_shapes(shapes), strict=False))
     for spec in specs:
         if not fits(named.get(spec.name, ()), spec.shape):
             taken = ["any" if size is None else size for size in spec.shape or ()]

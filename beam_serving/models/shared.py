@@ -7,24 +7,30 @@ Beam's module of that name imports torch wherever torch is installed, which cost
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 
 from apache_beam.utils.shared import Shared
 
-from beam_serving.errors import ModelLoadError
-from beam_serving.models.base import STRING, LoadedModel, ModelOptions
+from beam_serving.models.base import LoadedModel, ModelOptions
 from beam_serving.models.batch_size import best_batch_size
 from beam_serving.models.batches import warm_up
-from beam_serving.models.encrypted import opened_model
-from beam_serving.models.loading import load
+from beam_serving.models.opening import open_model
+from beam_serving.models.store import PrivateCopy
 from beam_serving.stats import stats_of_process
+
+_LOG = logging.getLogger(__name__)
 
 
 class WorkerModel:
-    """A loaded, warmed-up model and the lock that keeps its users apart: an engine serves one thread at a time."""
+    """A loaded, warmed-up model and the lock that keeps its users apart: an engine serves one thread at a time.
 
-    def __init__(self, model: LoadedModel, batch_size: int = 1) -> None:
+    `copy` keeps the files that the engine has mapped.
+    """
+
+    def __init__(self, model: LoadedModel, batch_size: int = 1, copy: PrivateCopy | None = None) -> None:
         self.model = model
+        self.copy = copy
         self.batch_size = batch_size
         self.lock = threading.Lock()
 
@@ -42,10 +48,10 @@ class SharedModel:
         self._shared = Shared()
 
     def acquire(self) -> WorkerModel:
-        """Gives the model of this process; the first call loads it and runs one batch of zeros.
+        """Give the model of this process; the first call loads it and runs one batch of zeros.
 
         Raises:
-            ModelLoadError: the model cannot be loaded, the trial failed, or it gives text.
+            ModelLoadError: the model cannot be loaded.
         """
         model: WorkerModel = self._shared.acquire(self._load)
         return model
@@ -59,17 +65,16 @@ class SharedModel:
         return self.acquire().batch_size if self._batch_size is None else self._batch_size
 
     def _load(self) -> WorkerModel:
-        with opened_model(self._directory, self._options) as files:
-            batch_size = self._batch_size or best_batch_size(load(files, self._options))
-            model = load(files, dataclasses.replace(self._options, full_batch=batch_size))
-        warm_up(model, batch_size)
-        if batch_size > 1:
-            warm_up(model, 1)
-        if texts := [spec.name for spec in model.outputs if spec.dtype == STRING]:
-            remedy = "name the others in model: outputs"
-            raise ModelLoadError(
-                f"{self._directory}: output {texts[0]!r} is text, which results do not carry; {remedy}"
-            )
+        batch_size = self._batch_size
+        if batch_size is None:
+            model, verdict, _ = open_model(self._directory, self._options)
+            batch_size = best_batch_size(model, shapes=verdict and verdict.shapes)
+        options = dataclasses.replace(self._options, full_batch=batch_size)
+        model, verdict, copy = open_model(self._directory, options)
+        for size in {batch_size, 1}:
+            if failure := warm_up(model, size, verdict and verdict.shapes):
+                _LOG.warning("%s: %s; the first request decides", self._directory, failure)
+                break
         stats = stats_of_process()
         stats.engine, stats.batch_size = model.engine, batch_size
-        return WorkerModel(model, batch_size)
+        return WorkerModel(model, batch_size, copy)

@@ -40,11 +40,12 @@ def moved(new: str, remark: str = "") -> Convert:
 
 
 def unused(reason: str, *harmless: Any) -> Convert:
-    """Gives the conversion of a key that nothing is done with; `harmless` values ask for nothing."""
+    """Gives the conversion of a key that nothing is done with; `harmless` values, or lists of them, ask for nothing."""
 
     def convert(value: Any, _: Old) -> Outcome:
-        lowered = value.lower() if isinstance(value, str) else value
-        return Outcome({}, reason, lowered not in harmless)
+        values = value if isinstance(value, list) else [value]
+        lowered = [one.lower() if isinstance(one, str) else one for one in values]
+        return Outcome({}, reason, any(one not in harmless for one in lowered))
 
     return convert
 
@@ -170,16 +171,14 @@ def image_resize(value: Any, old: Old) -> Outcome:
 
 
 def tensor_shape(value: Any, _: Old) -> Outcome:
-    """Takes the shape of one input; those of several are the model's own."""
+    """Takes the shape of one input, `1,2` or `[[1,2]]`, and those of several."""
     shape = value
     if isinstance(value, str):
         try:
             shape = json.loads(value if value.lstrip().startswith("[") else f"[{value}]")
         except ValueError as err:
             raise ValueError("wants a list of numbers, as [1,2]") from err
-    if isinstance(shape, list) and shape and isinstance(shape[0], list):
-        if len(shape) > 1:
-            return Outcome({}, "the model's file says the shapes of its inputs", warns=True)
+    if isinstance(shape, list) and len(shape) == 1 and isinstance(shape[0], list):
         shape = shape[0]
     return Outcome({"data.shape": shape})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from beam_serving.errors import ConfigError
+from beam_serving.models.store import cache_folder
 
 _log = logging.getLogger(__name__)
 _RUNNERS = Path(__file__).parents[2] / "runners"
@@ -56,11 +56,6 @@ def require_java(engine: Engine, launcher: str = "java") -> None:
     if found and int(found[1]) < OLDEST_JAVA:
         needed = f"--runner={engine.name}Runner needs Java {OLDEST_JAVA} or newer"
         raise ConfigError(f"{needed}, this is Java {found[1]}; {remedy}")
-
-
-def cache_folder() -> Path:
-    """Gives the folder of what is kept between runs."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "beam_serving"
 
 
 def find_or_build(engine: Engine, configured: str | None) -> Path:

@@ -19,6 +19,8 @@ from beam_serving.stats import stats_of_process
 from beam_serving.transforms.image import ImageRules, tensor_of_image
 from beam_serving.transforms.rows import Rows
 from beam_serving.wire import Limits, decode_request, identify
+from beam_serving.wire.numbers import changed, overflowed
+from beam_serving.wire.text import is_text
 
 _log = logging.getLogger(__name__)
 REFUSED = "refused"
@@ -67,13 +69,15 @@ def _matched(payload: Payload, inputs: tuple[TensorSpec, ...]) -> Iterable[tuple
 
 
 def _text(value: Image | np.ndarray, spec: TensorSpec, payload: Payload) -> Image | np.ndarray:
-    """Gives text for an input that takes text, where the request has an image.
+    """Gives text for an input that takes text, where the request has an image or a text that stands alone.
 
     An Arrow client's text that happens to be base64 was taken for an image: it becomes what it was. A model that
     decodes images itself gets the file as it is.
     """
-    if spec.dtype != STRING or not isinstance(value, Image):
+    if spec.dtype != STRING:
         return value
+    if isinstance(value, np.ndarray):
+        return value.reshape((1,) * len(spec.shape)) if is_text(value) and not value.ndim else value
     as_sent = payload.generation is Generation.ARROW
     content = base64.b64encode(value.encoded).decode() if as_sent else value.encoded
     array = np.empty((1,) * len(spec.shape), STRING)
@@ -84,6 +88,8 @@ def _text(value: Image | np.ndarray, spec: TensorSpec, payload: Payload) -> Imag
 def _tensor(value: Image | np.ndarray, spec: TensorSpec, rules: ImageRules, rows: Rows | None) -> np.ndarray:
     if isinstance(value, Image):
         return tensor_of_image(value.encoded, spec, rules, rows)
+    if is_text(value) != (spec.dtype == STRING):
+        raise RequestError(_other_kind(value, spec))
     already_batched = value.ndim == len(spec.shape) + 1 and value.shape[0] == 1
     tensor: np.ndarray = value.reshape(value.shape[1:]) if already_batched else value
     if tensor.shape != spec.shape and not _fits(tensor.shape, spec.shape):
@@ -94,22 +100,44 @@ def _tensor(value: Image | np.ndarray, spec: TensorSpec, rules: ImageRules, rows
     return _cast(tensor, spec)
 
 
+def _other_kind(value: np.ndarray, spec: TensorSpec) -> str:
+    came = "string" if is_text(value) else str(value.dtype)
+    said = f"input {spec.name!r} has type {came}, the model takes {type_name(spec.dtype)}"
+    if is_text(value) and len(spec.shape) == 3:
+        return f"{said}; an image is sent as the bytes of its file, not as its path"
+    return said
+
+
 def _cast(tensor: np.ndarray, spec: TensorSpec) -> np.ndarray:
-    """Gives other widths of the same kind of number, and integers from whole floats: Arrow clients send no others."""
-    if spec.dtype == STRING and tensor.dtype.kind in "US":
+    """Gives other widths of the same kind of number, and integers from whole floats: Arrow clients send no others.
+
+    A fraction is rounded to what the model's type has; a whole number that would change is refused, and so is a number
+    that would become infinite.
+    """
+    if spec.dtype == STRING:
         return tensor.astype(STRING)
     to_integers = spec.dtype.kind in "iu"
-    if STRING in (tensor.dtype, spec.dtype):
-        raise RequestError(
-            f"input {spec.name!r} has type {type_name(tensor.dtype)}, the model takes {type_name(spec.dtype)}"
-        )
-    if not np.can_cast(tensor.dtype, spec.dtype, "same_kind") and not (to_integers and tensor.dtype.kind == "f"):
+    if not np.can_cast(tensor.dtype, spec.dtype, "same_kind") and not (to_integers and tensor.dtype.kind in "iuf"):
         raise RequestError(f"input {spec.name!r} has type {tensor.dtype}, the model takes {spec.dtype}")
     with np.errstate(invalid="ignore", over="ignore"):
         cast = tensor.astype(spec.dtype)
-    if to_integers and not np.array_equal(cast, tensor):
-        raise RequestError(f"input {spec.name!r} has {tensor.dtype} values that are no {spec.dtype}")
+    if _is_wide_enough(tensor.dtype, spec.dtype):
+        return cast
+    if to_integers or tensor.dtype.kind in "iu":
+        _refuse_where(changed(tensor, cast), f"values that are no {spec.dtype}", tensor, spec)
+    else:
+        _refuse_where(overflowed(tensor, cast), f"values that are infinite as {spec.dtype}", tensor, spec)
     return cast
+
+
+def _refuse_where(unfit: np.ndarray, what: str, tensor: np.ndarray, spec: TensorSpec) -> None:
+    if unfit.any():
+        raise RequestError(f"input {spec.name!r} has {tensor.dtype} {what}, such as {tensor[unfit][0]!s}")
+
+
+def _is_wide_enough(came: np.dtype, wanted: np.dtype) -> bool:
+    """Tells of two types alone that no value changes; NumPy calls int64 to float64 safe too, which it is not."""
+    return came.itemsize < 8 and bool(np.can_cast(came, wanted, "safe"))
 
 
 def _rows_of(inputs: Iterable[TensorSpec], batch_size: int) -> dict[str, Rows]:

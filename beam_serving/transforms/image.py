@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,12 +12,18 @@ import numpy as np
 import simplejpeg
 
 from beam_serving.errors import RequestError
-from beam_serving.models.base import TensorSpec
-from beam_serving.transforms.image_file import JPEG, image_size
-from beam_serving.transforms.resize import resized
+from beam_serving.models.base import STRING, TensorSpec
+from beam_serving.transforms.heic import heic_pixels
+from beam_serving.transforms.image_file import HEIC, JPEG, PAM, ImageSize, image_size
+from beam_serving.transforms.resize import Filter, resized
 from beam_serving.transforms.rows import Rows
 
+if "OPENCV_LOG_LEVEL" not in os.environ:
+    # What is wrong with a client's file is its answer; OpenCV would fill the log with it too.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 _CHANNELS = (1, 3, 4)
+_PIXELS = np.arange(256, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,10 @@ class ImageRules:
     `resize` is how an image gets its size: `stretch` to it, whatever the sides' ratio was; `fit` into it, with black
     beside it; `crop`: the shorter side becomes `resize_to` (or just long enough), then the middle is taken.
 
+    `filter` is how its pixels are made: `linear` between the four next ones, as OpenCV's resize does unasked; `area`
+    averages where the image shrinks; `antialias` is PIL's bilinear filter and so torchvision's. `auto` is linear for
+    `stretch` and area otherwise.
+
     With `strict` a JPEG whose data is corrupt is refused. OpenCV decodes what it can of it and tells nobody.
     """
 
@@ -39,6 +51,7 @@ class ImageRules:
     resize: Literal["stretch", "fit", "crop"] = "stretch"
     resize_to: int | None = None
     strict: bool = False
+    filter: Filter = "auto"
 
     @property
     def plain(self) -> bool:
@@ -75,21 +88,99 @@ def frame_of(spec: TensorSpec, layout: Literal["auto", "chw", "hwc"]) -> _Frame:
     )
 
 
+def check_rules(spec: TensorSpec, rules: ImageRules) -> str | None:
+    """Says why the rules as the operator wrote them cannot serve an image to this input, for the start of a service.
+
+    An input that takes no image in any layout is passed over, and so are rules that nobody wrote: pixels that do not
+    fit an input then are refused request by request.
+
+    Returns:
+        What is wrong and what to do, or None.
+    """
+    frames = {layout: _frame(spec, layout) for layout in ("auto", "chw", "hwc")}
+    frame = frames[rules.layout]
+    if spec.dtype == STRING or frames["auto"] is None:
+        return None
+    if frame is None:
+        other = "hwc" if rules.layout == "chw" else "chw"
+        return f"data: layout: {rules.layout}: input {spec.name!r} takes shape {_words(spec)}; set {other} or auto"
+    if reason := _wrong_count(spec, frame, rules) or _wrong_values(spec, rules):
+        return reason
+    sides = [side for side in (frame.height, frame.width) if side is not None]
+    if rules.resize_to is not None and len(sides) == 2 and rules.resize_to < min(sides):
+        return (
+            f"data: resize_to: {rules.resize_to}: input {spec.name!r} takes {frame.width}x{frame.height} pixels, "
+            f"more than that; set {min(sides)} or more"
+        )
+    return None
+
+
+def check_inputs(inputs: Iterable[TensorSpec], rules: ImageRules) -> str | None:
+    """Says why no input of a model can be served images by these rules; None where one can, or where none takes any.
+
+    Of several inputs that might take an image some are for tensors, and no rule is meant for these.
+    """
+    reasons = [check_rules(spec, rules) for spec in inputs if _frame(spec, "auto") and spec.dtype != STRING]
+    return reasons[0] if reasons and all(reasons) else None
+
+
+def _frame(spec: TensorSpec, layout: Any) -> _Frame | None:
+    try:
+        return frame_of(spec, layout)
+    except RequestError:
+        return None
+
+
+def _words(spec: TensorSpec) -> str:
+    return str(["any" if side is None else side for side in spec.shape]).replace("'", "")
+
+
+def _wrong_count(spec: TensorSpec, frame: _Frame, rules: ImageRules) -> str | None:
+    for name, values in (("mean", rules.mean), ("scale", rules.scale)):
+        if len(values) not in (1, frame.channels):
+            return f"data: {name} has {len(values)} values, input {spec.name!r} {frame.channels} channels"
+    return None
+
+
+def _wrong_values(spec: TensorSpec, rules: ImageRules) -> str | None:
+    """Says where a pixel of 0..255 becomes a number that the type of the input does not have."""
+    if rules.plain:
+        return None
+    values = (_PIXELS[:, np.newaxis] - np.asarray(rules.mean, np.float32)) * np.asarray(rules.scale, np.float32)
+    if (wrong := _first_wrong(values, spec.dtype)) is None:
+        return None
+    advice = "whole numbers of its range only" if spec.dtype.kind in "iu" else "numbers of its range only"
+    return (
+        f"data: mean and scale make {wrong:g} of pixels, input {spec.name!r} takes {spec.dtype}: {advice}; "
+        "set a mean and a scale that give these (mean: 0 and scale: 1 leave pixels as they are)"
+    )
+
+
+def _first_wrong(values: Any, dtype: np.dtype) -> float | None:
+    """Gives the first of the values that the type cannot hold: a fraction or too large for integers, or infinite."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        cast = values.astype(dtype)
+        wrong = ~np.isfinite(cast) if dtype.kind == "f" else (cast != values) | (np.abs(values) >= 2.0**63)
+    return float(values[wrong][0]) if wrong.any() else None
+
+
 def tensor_of_image(encoded: bytes, spec: TensorSpec, rules: ImageRules, rows: Rows | None = None) -> np.ndarray:
     """Decodes an image file to the shape and type of the model input `spec`.
 
-    Grey files become three equal channels and alpha is dropped for a 3-channel input; the orientation of EXIF is
-    applied, but to a file whose alpha is wanted; more than 8 bits are reduced to 8. A tensor of float32 with channels
-    first is written into one of the `rows`, where there are some.
+    Pixels are those that OpenCV gives, 8 bits each: grey files become three equal channels and alpha is dropped for a
+    3-channel input; palettes and printing colours (CMYK) become colours; black and white become 0 and 255; more than
+    8 bits are reduced to 8, floats of Radiance HDR and OpenEXR from 0..1, of PFM from 0..255, and what lies beyond is
+    cut off. The first frame or page is taken. The orientation of EXIF is applied to JPEG, PNG, WebP, TIFF and HEIC
+    files, but to TIFF and HEIC alone where alpha is wanted. A tensor of float32 with channels first is written into
+    one of the `rows`, where there are some.
 
     Raises:
-        RequestError: the file is no image, is truncated, too large or cannot be decoded, or the rules have another
-            number of channels than the input.
+        RequestError: the format is not supported, the file is truncated, too large or cannot be decoded, the rules
+            have another number of channels than the input, or give numbers that its type cannot hold.
     """
     frame = frame_of(spec, rules.layout)
-    for name, values in (("mean", rules.mean), ("scale", rules.scale)):
-        if len(values) not in (1, frame.channels):
-            raise RequestError(f"data: {name} has {len(values)} values, input {spec.name!r} {frame.channels} channels")
+    if reason := _wrong_count(spec, frame, rules):
+        raise RequestError(reason)
     size = image_size(encoded)
     if size.width * size.height > rules.max_pixels:
         raise RequestError(f"image of {size.width}x{size.height} pixels: more than the {rules.max_pixels} allowed")
@@ -97,13 +188,26 @@ def tensor_of_image(encoded: bytes, spec: TensorSpec, rules: ImageRules, rows: R
         _refuse_corrupt(encoded)
     pixels = _jpeg_pixels(encoded, frame.channels, rules.color) if size.plain_jpeg else None
     if pixels is None:
-        try:
-            pixels = _pixels(np.frombuffer(encoded, np.uint8), frame.channels, rules.color)
-        except cv2.error as err:
-            raise RequestError(f"image of {len(encoded)} bytes cannot be decoded ({err.err})") from err
-    if pixels is None:
-        raise RequestError(f"image of {len(encoded)} bytes cannot be decoded: its data is corrupt")
+        pixels = _decoded(encoded, size, frame.channels, rules.color)
     return _fit(pixels, frame, spec, rules, rows)
+
+
+def _decoded(encoded: bytes, size: ImageSize, channels: int, color: str) -> Any:
+    if size.format == HEIC:
+        return heic_pixels(encoded, channels, color)
+    try:
+        pixels = _pixels(np.frombuffer(encoded, np.uint8), channels, color)
+        if pixels is not None and channels == 4 and size.format == PAM:
+            # OpenCV leaves the colours of a PAM file with alpha in their order.
+            pixels[:, :, :3] = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as err:
+        raise RequestError(f"image of {len(encoded)} bytes cannot be decoded ({err.err})") from err
+    if pixels is None:
+        reason = f"it is corrupt, or a kind of {size.format} that OpenCV does not read"
+        raise RequestError(
+            f"image of {len(encoded)} bytes cannot be decoded: {reason if size.format else 'its data is corrupt'}"
+        )
+    return pixels
 
 
 def _refuse_corrupt(encoded: bytes) -> None:
@@ -127,43 +231,65 @@ def _jpeg_pixels(encoded: bytes, channels: int, color: str) -> Any:
 def _pixels(encoded: np.ndarray, channels: int, color: str) -> Any:
     """Gives the pixels, uint8, or None where OpenCV finds the data corrupt; of 4 channels always in BGRA order."""
     if channels == 1:
-        return cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
+        pixels: Any = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
+        # Of a PFM file OpenCV gives three channels all the same.
+        return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) if pixels is not None and pixels.ndim == 3 else pixels
     if channels == 3:
-        return cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB if color == "rgb" else cv2.IMREAD_COLOR)
+        pixels = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB if color == "rgb" else cv2.IMREAD_COLOR)
+        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR) if pixels is not None and pixels.ndim == 2 else pixels
     # Only this keeps alpha; it also keeps 16 bits, and pays no heed to the orientation.
-    pixels: Any = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        return None
-    if pixels.ndim == 2 or pixels.shape[2] != 4:
-        return cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2BGRA)
+    pixels = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.ndim == 2 or pixels.shape[2] != 4 or pixels.dtype not in (np.uint8, np.uint16):
+        pixels = _pixels(encoded, 3, "bgr")
+        return None if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2BGRA)
     return pixels if pixels.dtype == np.uint8 else cv2.convertScaleAbs(pixels, alpha=1 / 257)
 
 
 def _fit(pixels: Any, frame: _Frame, spec: TensorSpec, rules: ImageRules, rows: Rows | None) -> np.ndarray:
     height, width = frame.height or pixels.shape[0], frame.width or pixels.shape[1]
     if pixels.shape[:2] != (height, width) or rules.resize == "crop":
-        pixels = resized(pixels, height, width, rules.resize, rules.resize_to)
+        pixels = resized(pixels, height, width, rules.resize, rules.resize_to, rules.filter)
     if frame.channels == 4 and rules.color == "rgb":
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA)
     if frame.channels_first and len(spec.shape) == 3:
-        return _planes(pixels, frame.channels, spec.dtype, rules, rows)
+        return _planes(pixels, frame.channels, spec, rules, rows)
     if not rules.plain:
         pixels = (pixels.astype(np.float32) - np.asarray(rules.mean, np.float32)) * np.asarray(rules.scale, np.float32)
     if pixels.ndim == 2 and len(spec.shape) == 3:
         pixels = pixels[:, :, None]
-    return np.ascontiguousarray(pixels, dtype=spec.dtype)
+    return np.ascontiguousarray(_as_type(pixels, spec))
 
 
-def _planes(pixels: Any, channels: int, dtype: np.dtype, rules: ImageRules, rows: Rows | None) -> np.ndarray:
+def _as_type(values: Any, spec: TensorSpec) -> Any:
+    """Gives the values in the type of the input, never others than they are.
+
+    Raises:
+        RequestError: the type cannot hold one of them.
+    """
+    if spec.dtype == values.dtype or (values.dtype == np.uint8 and np.can_cast(np.uint8, spec.dtype)):
+        return values.astype(spec.dtype, copy=False)
+    if (wrong := _first_wrong(values, spec.dtype)) is not None:
+        raise RequestError(
+            f"image has a pixel that mean and scale make {wrong:g}, input {spec.name!r} takes {spec.dtype}: "
+            "the service needs another mean or scale"
+        )
+    return values.astype(spec.dtype)
+
+
+def _planes(pixels: Any, channels: int, spec: TensorSpec, rules: ImageRules, rows: Rows | None) -> np.ndarray:
     """Gives channels first. Copying plane by plane takes half the time of a transposed copy (40 against 80 us)."""
-    if rows is not None and dtype == np.float32:
+    if rows is not None and spec.dtype == np.float32:
         planes = rows.next()
+    elif not rules.plain:
+        planes = np.empty((channels, *pixels.shape[:2]), np.float32)
     else:
-        planes = np.empty((channels, *pixels.shape[:2]), dtype if rules.plain else np.float32)
+        pixels = _as_type(pixels, spec) if spec.dtype.itemsize == 1 else pixels
+        planes = np.empty((channels, *pixels.shape[:2]), spec.dtype)
     for index, plane in enumerate(cv2.split(pixels)):
         planes[index] = plane
     if rules.plain:
         return planes
     planes -= np.reshape(np.asarray(rules.mean, np.float32), (-1, 1, 1))
     planes *= np.reshape(np.asarray(rules.scale, np.float32), (-1, 1, 1))
-    return planes.astype(dtype, copy=False)
+    converted: np.ndarray = _as_type(planes, spec)
+    return converted

@@ -2,12 +2,18 @@
 
 OpenCV fills the missing part of a truncated JPEG or PNG with grey and says nothing, and a small file may announce
 billions of pixels; both are seen here at the cost of a few microseconds. Facts from the JPEG (ITU T.81), PNG (W3C),
-BMP and WebP (RFC 9649) specifications.
+BMP and WebP (RFC 9649) specifications; `image_headers` and `image_boxes` have the other formats.
 """
 
+import re
+from collections.abc import Callable
+from struct import error as struct_error
 from typing import NamedTuple
 
 from beam_serving.errors import RequestError
+from beam_serving.transforms import image_headers as headers
+from beam_serving.transforms.image_boxes import boxed_size, brand_format
+from beam_serving.transforms.unsupported import unsupported_format
 
 JPEG = b"\xff\xd8\xff"
 """How a JPEG file begins."""
@@ -23,22 +29,52 @@ _APP1 = 0xE1
 _END_OF_IMAGE = b"\xff\xd9"
 
 
+HEIC = "HEIC"
+PAM = "PAM"
+
+
 class ImageSize(NamedTuple):
     """Width and height in pixels, as the header announces them.
 
     A `plain_jpeg` is grey or of three colours and has no EXIF part, which could ask for another orientation.
+    `format` is empty for JPEG, PNG, BMP and WebP.
     """
 
     width: int
     height: int
     plain_jpeg: bool = False
+    format: str = ""
+
+
+class _Format(NamedTuple):
+    name: str
+    begins: re.Pattern[bytes]
+    size: Callable[[bytes], tuple[int, int]]
+
+
+_FORMATS = tuple(
+    _Format(name, re.compile(begins, re.DOTALL), size)
+    for name, begins, size in (
+        ("TIFF", rb"II[*+]\0|MM\0[*+]", headers.tiff_size),
+        ("GIF", rb"GIF8[79]a", headers.gif_size),
+        ("JPEG 2000", rb"\0\0\0\x0cjP  \r\n\x87\n", headers.jp2_size),
+        ("JPEG 2000", rb"\xffO\xffQ", headers.j2k_size),
+        ("PNM", rb"P[1-6][\s#]", headers.pnm_size),
+        (PAM, rb"P7\s", headers.pam_size),
+        ("PFM", rb"P[Ff]\s", headers.pfm_size),
+        ("Sun raster", rb"Y\xa6j\x95", headers.sun_size),
+        ("Radiance HDR", rb"#\?(?:RADIANCE|RGBE)\n", headers.hdr_size),
+        ("OpenEXR", rb"v/1\x01", headers.exr_size),
+    )
+)
+_SUPPORTED = "JPEG, PNG, BMP, WebP, TIFF, GIF, AVIF, HEIC, JPEG 2000, PNM, PAM, PFM, Sun raster or Radiance HDR"
 
 
 def image_size(encoded: bytes) -> ImageSize:
-    """Reads the size from the header and checks that the file is not cut off.
+    """Reads the size from the header and checks that the file is not cut off, as far as the header allows.
 
     Raises:
-        RequestError: it is no JPEG, PNG, BMP or WebP file, its header is broken, or its end is missing.
+        RequestError: the format is not supported, the header is broken, or the end is missing.
     """
     if encoded.startswith(JPEG):
         return _jpeg(encoded)
@@ -48,8 +84,31 @@ def image_size(encoded: bytes) -> ImageSize:
         return _bmp(encoded)
     if encoded.startswith(b"RIFF") and encoded[8:12] == b"WEBP":
         return _webp(encoded)
+    return _of_other_format(encoded)
+
+
+def _of_other_format(encoded: bytes) -> ImageSize:
+    name, size = _format_of(encoded)
+    try:
+        width, height = size(encoded)
+    except struct_error as err:
+        raise RequestError(f"truncated {name}: {len(encoded)} bytes without a whole header") from err
+    return ImageSize(width, height, format=name)
+
+
+def _format_of(encoded: bytes) -> tuple[str, Callable[[bytes], tuple[int, int]]]:
+    for known in _FORMATS:
+        if known.begins.match(encoded):
+            return known.name, known.size
+    if encoded[4:8] == b"ftyp" and (name := brand_format(encoded)):
+        return name, lambda file: boxed_size(file, name)
+    if not encoded:
+        raise RequestError(f"an image of 0 bytes; wanted a file of {_SUPPORTED}")
+    if name := unsupported_format(encoded):
+        raise RequestError(f"{name}: this format is not supported; wanted a file of {_SUPPORTED}")
     raise RequestError(
-        f"not an image: {len(encoded)} bytes that start with {encoded[:8]!r}; wanted a JPEG, PNG, BMP or WebP file"
+        f"this format is not supported: {len(encoded)} bytes that start with {encoded[:8]!r}; "
+        f"wanted a file of {_SUPPORTED}"
     )
 
 

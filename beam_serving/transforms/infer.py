@@ -3,8 +3,6 @@
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from itertools import groupby
-from operator import itemgetter
 from typing import Any, Literal, TypeAlias
 
 import apache_beam as beam
@@ -13,7 +11,7 @@ from apache_beam.metrics import Metrics
 
 from beam_serving.errors import ModelError
 from beam_serving.models.base import LoadedModel
-from beam_serving.models.batches import predict_batch
+from beam_serving.models.batches import alike, predict_batch
 from beam_serving.models.shared import SharedModel
 from beam_serving.records import Example, Failure, Flush, Predictions, Result
 from beam_serving.stats import stats_of_process
@@ -39,13 +37,10 @@ def predict_apart(model: LoadedModel, examples: Sequence[Example]) -> Iterable[P
     return [Predictions(tuple(example.origin for example in examples), outputs)]
 
 
-def same_shapes(examples: Sequence[Example]) -> Iterable[list[Example]]:
-    """Splits a batch into runs whose tensors can be stacked; mostly there is one."""
-    shapes = [[tensor.shape for tensor in example.tensors.values()] for example in examples]
-    if shapes.count(shapes[0]) == len(shapes):
-        return [list(examples)]
-    pairs = groupby(zip(shapes, examples, strict=True), key=itemgetter(0))
-    return [[example for _, example in run] for _, run in pairs]
+def predict_all(model: LoadedModel, examples: Sequence[Example]) -> list[Predictions | Result]:
+    """Predict examples of whatever shapes, those that can be stacked together; see `predict_apart`."""
+    places = alike([example.tensors for example in examples], model.one_by_one)
+    return [outcome for some in places for outcome in predict_apart(model, [examples[place] for place in some])]
 
 
 class Infer(beam.PTransform[Any, Any]):
@@ -82,9 +77,7 @@ class _InferFn(beam.DoFn):
             return
         started = time.perf_counter()
         with self._watchdog.watch(), self._worker_model.lock:
-            outcomes = [
-                outcome for run in same_shapes(examples) for outcome in predict_apart(self._worker_model.model, run)
-            ]
+            outcomes = predict_all(self._worker_model.model, examples)
         self._stats.stages["infer"].record(time.perf_counter() - started, len(examples))
         self._stats.counts["batches"] += 1
         self._batch_sizes.update(len(examples))

@@ -2,45 +2,75 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import cv2
 
+from beam_serving.transforms.antialias import Window, antialiased
+
+Filter = Literal["auto", "linear", "area", "antialias"]
+
 
 def resized(
-    pixels: Any, height: int, width: int, rule: Literal["stretch", "fit", "crop"], shorter_side: int | None = None
+    pixels: Any,
+    height: int,
+    width: int,
+    rule: Literal["stretch", "fit", "crop"],
+    shorter_side: int | None = None,
+    filter_: Filter = "auto",
 ) -> Any:
-    """Gives an image of `height` x `width` pixels; see `ImageRules.resize` for the rules."""
+    """Gives an image of `height` x `width` pixels; see `ImageRules` for the rules and the filters."""
+    if filter_ == "auto":
+        filter_ = "linear" if rule == "stretch" else "area"
     if rule == "stretch":
-        return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+        return _scaled(pixels, height, width, filter_)
     if rule == "fit":
-        return _fit(pixels, height, width)
-    return _crop(pixels, height, width, shorter_side)
+        return _fit(pixels, height, width, filter_)
+    return _crop(pixels, height, width, shorter_side, filter_)
 
 
-def _fit(pixels: Any, height: int, width: int) -> Any:
+def _fit(pixels: Any, height: int, width: int, filter_: Filter) -> Any:
     """Keeps the ratio of the sides; what is missing is black, as much on either side."""
     factor = min(height / pixels.shape[0], width / pixels.shape[1])
-    inner = _scaled(pixels, _between(factor * pixels.shape[0], height), _between(factor * pixels.shape[1], width))
+    tall, wide = _between(factor * pixels.shape[0], height), _between(factor * pixels.shape[1], width)
+    inner = _scaled(pixels, tall, wide, filter_)
     top, left = (height - inner.shape[0]) // 2, (width - inner.shape[1]) // 2
     bottom, right = height - inner.shape[0] - top, width - inner.shape[1] - left
     return cv2.copyMakeBorder(inner, top, bottom, left, right, cv2.BORDER_CONSTANT, value=0)
 
 
-def _crop(pixels: Any, height: int, width: int, shorter_side: int | None) -> Any:
+class _Size(NamedTuple):
+    height: int
+    width: int
+
+
+def _crop(pixels: Any, height: int, width: int, shorter_side: int | None, filter_: Filter) -> Any:
     """Takes the middle, as torchvision's Resize and CenterCrop do; never less than the image covers."""
-    least = max(height / pixels.shape[0], width / pixels.shape[1])
-    factor = max(least, (shorter_side or 0) / min(pixels.shape[:2]))
-    tall, wide = max(height, int(factor * pixels.shape[0] + 1e-6)), max(width, int(factor * pixels.shape[1] + 1e-6))
-    scaled = _scaled(pixels, tall, wide)
-    top, left = round((tall - height) / 2), round((wide - width) / 2)
+    whole = _covering(_Size(*pixels.shape[:2]), _Size(height, width), shorter_side)
+    top, left = round((whole.height - height) / 2), round((whole.width - width) / 2)
+    if filter_ == "antialias":
+        rows, columns = Window(whole.height, top, height), Window(whole.width, left, width)
+        return antialiased(pixels, rows, columns)
+    scaled = _scaled(pixels, whole.height, whole.width, filter_)
     return scaled[top : top + height, left : left + width]
 
 
-def _scaled(pixels: Any, height: int, width: int) -> Any:
-    """Averages where the image shrinks, as PIL and torchvision do: plain interpolation would skip pixels."""
+def _covering(size: _Size, wanted: _Size, shorter_side: int | None) -> _Size:
+    """Gives the size that an image is brought to before its middle is taken."""
+    least = max(wanted.height / size.height, wanted.width / size.width)
+    factor = max(least, (shorter_side or 0) / min(size))
+    return _Size(
+        max(wanted.height, int(factor * size.height + 1e-6)), max(wanted.width, int(factor * size.width + 1e-6))
+    )
+
+
+def _scaled(pixels: Any, height: int, width: int, filter_: Filter) -> Any:
+    """Gives the whole image in another size. Only `linear` skips pixels where the image shrinks."""
+    if filter_ == "antialias":
+        return antialiased(pixels, Window(height, 0, height), Window(width, 0, width))
     shrinks = height < pixels.shape[0] or width < pixels.shape[1]
-    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    area = filter_ == "area" and shrinks
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR)
 
 
 def _between(size: float, most: int) -> int:

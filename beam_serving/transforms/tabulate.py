@@ -14,6 +14,7 @@ from beam_serving.io.outbox import KeptRow
 from beam_serving.records import Generation
 from beam_serving.wire import result_key
 from beam_serving.wire.replies import decode_reply
+from beam_serving.wire.text import is_text
 
 TENSOR = pa.struct(
     [
@@ -42,8 +43,8 @@ SCHEMA = pa.schema(
 class Row(NamedTuple):
     """A result as a table has it: all text but `time`, in UTC, and `result`, None where there is an `error`.
 
-    `result` is what `decode_reply` gave: best classes by index, an array, or these by output name. `labels` are the
-    names of the classes, in their order.
+    `result` is what `decode_reply` gave: best classes by index, an array, a text, or these by output name. `labels` are
+    the names of the classes, in their order.
     """
 
     uri: str | None
@@ -125,14 +126,21 @@ def _is_classes(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(key, int) for key in value)
 
 
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and not is_text(value)
+
+
 def _plain(value: Any, labels: Any) -> Any:
-    """Gives a result in types of JSON: best classes as objects, tensors as nested lists."""
+    """Gives a result in types of JSON: best classes as objects, tensors and texts as nested lists."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, np.ndarray):
         return _nested(value)
     if isinstance(value, list):
         return [_plain(member, None) for member in value]
     if _is_classes(value):
-        return list(_best(value, labels))
+        of_text = any(isinstance(score, str) for score in value.values())
+        return list(value.values() if of_text else _best(value, labels))
     return {name: _plain(output, (labels or {}).get(name)) for name, output in value.items()}
 
 
@@ -152,22 +160,20 @@ def _nested(tensor: np.ndarray) -> Any:
 
 
 def _classes(result: Any) -> Any:
-    """Gives what of a result is not tensors, None where nothing is."""
-    if _is_classes(result):
-        return result
-    if isinstance(result, dict):
-        return {name: output for name, output in result.items() if _is_classes(output)} or None
-    return None
+    """Gives what of a result is not tensors of numbers, None where nothing is."""
+    if isinstance(result, dict) and not _is_classes(result):
+        return {name: output for name, output in result.items() if not _is_numbers(output)} or None
+    return None if isinstance(result, list) or _is_numbers(result) else result
 
 
 def _tensors(result: Any) -> Iterator[dict[str, Any]]:
     """Yields the tensors of a result; the only output and those of older clients have no name."""
-    if isinstance(result, np.ndarray):
+    if _is_numbers(result):
         yield _tensor("", result)
     elif isinstance(result, list):
         yield from (_tensor("", tensor) for tensor in result)
     elif isinstance(result, dict) and not _is_classes(result):
-        yield from (_tensor(name, output) for name, output in result.items() if isinstance(output, np.ndarray))
+        yield from (_tensor(name, output) for name, output in result.items() if _is_numbers(output))
 
 
 def _tensor(name: str, tensor: np.ndarray) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -11,6 +11,7 @@ import numpy as np
 from beam_serving.post_processing import PostProcessing
 from beam_serving.records import Answer, Predictions, Result, TopClasses
 from beam_serving.stats import stats_of_process
+from beam_serving.wire.text import is_text
 
 
 def top_classes(scores: np.ndarray, n: int) -> list[TopClasses]:
@@ -40,18 +41,28 @@ def _least_of_row(row: np.ndarray, n: int) -> np.ndarray:
 def answers(
     outputs: Mapping[str, np.ndarray], rows: int, n: int, labels: tuple[str, ...] = (), as_lists: bool = False
 ) -> list[Answer]:
-    """Splits a batch of outputs into one `Answer` per row; `n` of 0 keeps the whole tensors."""
+    """Splits a batch of outputs into one `Answer` per row; `n` of 0 keeps the whole tensors.
+
+    Texts have no best ones: an output of these is kept whole.
+    """
     if n == 0:
+        # with the ellipsis a row is an array, also where it is one text
         return [
-            Answer({name: output[row] for name, output in outputs.items()}, labels, as_lists) for row in range(rows)
+            Answer({name: output[row, ...] for name, output in outputs.items()}, labels, as_lists)
+            for row in range(rows)
         ]
-    # Not reshape(rows, -1): an output may be empty.
-    flat = {name: output.reshape(rows, math.prod(output.shape[1:])) for name, output in outputs.items()}
-    ranked = {name: top_classes(scores, n) for name, scores in flat.items()}
+    ranked = {name: _ranked(output, rows, n) for name, output in outputs.items()}
     if len(ranked) == 1:
         ((name, tops),) = ranked.items()
         return [Answer({name: top}, labels, as_lists) for top in tops]
     return [Answer(dict(zip(ranked, row, strict=True)), labels, as_lists) for row in zip(*ranked.values(), strict=True)]
+
+
+def _ranked(output: np.ndarray, rows: int, n: int) -> Sequence[TopClasses | np.ndarray]:
+    if is_text(output):
+        return [output[row, ...] for row in range(rows)]
+    # Not reshape(rows, -1): an output may be empty.
+    return top_classes(output.reshape(rows, math.prod(output.shape[1:])), n)
 
 
 def first_rows(outputs: Mapping[str, np.ndarray], rows: int, n: int) -> list[Answer]:
@@ -60,7 +71,7 @@ def first_rows(outputs: Mapping[str, np.ndarray], rows: int, n: int) -> list[Ans
     Detection models give a record one axis more than its rows have, of size 1: leading ones are dropped.
     """
     return [
-        Answer({name: _rows_of(output[row])[:n] for name, output in outputs.items()}, as_lists=True)
+        Answer({name: _rows_of(output[row, ...])[:n] for name, output in outputs.items()}, as_lists=True)
         for row in range(rows)
     ]
 

@@ -1,8 +1,8 @@
 """What the bytes look like: one codec per client generation, told apart by the fields of a request.
 
-    field `image`                      IMAGE    Cluster Serving 0.7, 0.8       beam_serving.wire.image
-    field `data`                       ARROW    Cluster Serving 0.9 and later  beam_serving.wire.arrow
-    fields `image:...`, `tensor:...`   NATIVE   this project's clients         beam_serving.wire.native
+    field `image`                            IMAGE    Cluster Serving 0.7, 0.8       beam_serving.wire.image
+    field `data`                             ARROW    Cluster Serving 0.9 and later  beam_serving.wire.arrow
+    fields `image:`, `tensor:`, `text:...`   NATIVE   this project's clients         beam_serving.wire.native
 
 Encrypted requests have the same forms (beam_serving.wire.encrypted).
 
@@ -119,7 +119,7 @@ def encode_result(result: Result) -> dict[bytes, bytes]:
     Every failure has a readable `error`, every result the `id` of its request where that had one.
 
     Raises:
-        ModelError: an output has a dtype that no client could read.
+        ModelError: an output has a dtype or values that this client could not read.
     """
     origin, outcome = result
     if isinstance(outcome, Failure):

@@ -3,7 +3,9 @@
     request   uri, data = base64 of a stream with one record batch: one column per input, in the model's order
                 a tensor is struct<indiceData, indiceShape, data, shape>, each a list; fields in any order
                 an image is a utf8 value, base64 of the file; a list of strings is one utf8 value joined with |
+                data is float32; our own client sends int64, uint64 or float64 where float32 would change a whole number
     result    value = base64 of a stream with the columns data: float32, shape: int32, one record batch per output
+                data is int64, uint64 or float64 where float32 would change a whole number: the Python clients read any
 
 The Python client fills one list in each of four rows, the JVM front end fills one row whose child lists are longer
 than the row count says: so lists are read by all their values, not by rows. Nothing is read before Arrow has
@@ -19,17 +21,27 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from beam_serving.errors import RequestError
+from beam_serving.errors import ModelError, RequestError
 from beam_serving.records import Answer, Image, TopClasses
 from beam_serving.wire.arrow_framing import encode_stream, is_compressed
 from beam_serving.wire.image import decode_base64
 from beam_serving.wire.limits import Limits, input_name, quote, subject
+from beam_serving.wire.numbers import holds
+from beam_serving.wire.text import is_text
 
-_TENSOR_LISTS = {"indiceData": pa.int32(), "indiceShape": pa.int32(), "data": pa.float32(), "shape": pa.int32()}
+_TENSOR_LISTS = {
+    "indiceData": (pa.int32(),),
+    "indiceShape": (pa.int32(),),
+    "data": (pa.float32(), pa.float64(), pa.int64(), pa.uint64()),
+    "shape": (pa.int32(),),
+}
+
+_FLOAT32 = np.dtype("<f4")
+_WIDER = (np.dtype("<i8"), np.dtype("<u8"), np.dtype("<f8"))
 
 
 def decode_inputs(fields: Mapping[bytes, bytes], limits: Limits) -> dict[str, Image | np.ndarray]:
-    """Gives the inputs of a request by column name, in the order of the columns. Tensors are float32.
+    """Gives the inputs of a request by column name, in the order of the columns.
 
     A utf8 value that is valid base64 is an image; any other is an array of the strings between its `|`. The wire
     does not tell them apart otherwise.
@@ -84,8 +96,8 @@ def _check_type(field: pa.Field) -> None:
         return
     if pa.types.is_struct(kind) and {child.name for child in kind} == set(_TENSOR_LISTS) and len(kind) == 4:
         for child in kind:
-            if not pa.types.is_list(child.type) or child.type.value_type != _TENSOR_LISTS[child.name]:
-                wanted = f"list<{_TENSOR_LISTS[child.name]}>"
+            if not pa.types.is_list(child.type) or child.type.value_type not in _TENSOR_LISTS[child.name]:
+                wanted = f"list<{_TENSOR_LISTS[child.name][0]}>"
                 raise RequestError(f"{subject(field.name)}{child.name} is {str(child.type)[:80]}, wanted is {wanted}")
         return
     wanted = f"string or struct<{', '.join(_TENSOR_LISTS)}>"
@@ -131,7 +143,7 @@ def _list_values(name: str, child: str, column: pa.StructArray) -> np.ndarray:
 
 def _densify(name: str, values: Mapping[str, np.ndarray], shape: tuple[int, ...], limits: Limits) -> np.ndarray:
     """Gives the dense array of a sparse one. Where its indices are square, a row of them is a dimension."""
-    size_bytes = math.prod(shape) * 4
+    size_bytes = math.prod(shape) * values["data"].itemsize
     if size_bytes > limits.max_payload_bytes:
         raise RequestError(f"{subject(name)}dense form is {size_bytes} bytes, at most {limits.max_payload_bytes}")
     filled, layout = values["data"], tuple(values["indiceShape"].tolist())
@@ -145,31 +157,58 @@ def _densify(name: str, values: Mapping[str, np.ndarray], shape: tuple[int, ...]
     indices = indices if layout == by_dimension else indices.T
     if ((indices < 0) | (indices >= np.array(shape, np.int64).reshape(-1, 1))).any():
         raise RequestError(f"{subject(name)}an index is outside the shape {shape}")
-    dense = np.zeros(shape, np.float32)
+    dense = np.zeros(shape, filled.dtype)
     dense[tuple(indices)] = filled
     return dense
 
 
 def encode_answer(answer: Answer) -> dict[bytes, bytes]:
-    """Gives the hash field of an answer. Best classes become rows (class index, score); all values become float32.
+    """Gives the hash field of an answer. Best classes become rows (class index, score).
+
+    Values are float32 as in Cluster Serving, unless that would change a whole number or make one infinite: then they
+    are those of the first type of `_WIDER` that holds all outputs.
 
     The old clients cannot read an output of no values: it is sent, without its shape. Where a shape has more
     dimensions than there are values, `shapes` has those of all outputs as they were; the old clients pass it over.
+
+    Raises:
+        ModelError: an output is text, or has whole numbers that no type holds beside the other outputs.
     """
-    tensors = [_as_tensor(output) for output in answer.outputs.values()]
+    tensors = _as_tensors(answer)
     fields = {b"value": base64.b64encode(encode_stream(tensors))}
     if any(tensor.ndim > tensor.size for tensor in tensors):
         fields[b"shapes"] = json.dumps([tensor.shape for tensor in tensors], separators=(",", ":")).encode()
     return fields
 
 
-def _as_tensor(output: TopClasses | np.ndarray) -> np.ndarray:
-    if isinstance(output, TopClasses):
-        rows = np.empty((len(output.classes), 2), "<f4")
-        rows[:, 0] = output.classes
-        rows[:, 1] = output.scores
-        return rows
-    return output.astype("<f4", copy=False)
+def _as_tensors(answer: Answer) -> list[np.ndarray]:
+    """Gives the outputs in one type: the columns of a stream have the same in all its batches."""
+    tensors = {
+        name: _rows_of(output) if isinstance(output, TopClasses) else output for name, output in answer.outputs.items()
+    }
+    for name, tensor in tensors.items():
+        if is_text(tensor):
+            raise ModelError(
+                f"output {name!r} is text, which the results of Cluster Serving 0.9 and later do not carry; "
+                "name the others in model: outputs, or use the client of beam_serving"
+            )
+    for dtype in (_FLOAT32, *_WIDER):
+        if all(holds(dtype, tensor) for tensor in tensors.values()):
+            return [tensor.astype(dtype, copy=False) for tensor in tensors.values()]
+    unfit = next(name for name, tensor in tensors.items() if not holds(_FLOAT32, tensor))
+    raise ModelError(
+        f"output {unfit!r} has whole numbers that the results of Cluster Serving 0.9 and later do not hold beside the "
+        "other outputs; name it alone in model: outputs, or use the client of beam_serving"
+    )
+
+
+def _rows_of(top: TopClasses) -> np.ndarray:
+    scores = top.scores
+    narrow = scores.dtype == np.float32 or scores.dtype.itemsize <= 2
+    rows = np.empty((len(top.classes), 2), "<f4" if narrow else "<f8" if scores.dtype.kind == "f" else scores.dtype)
+    rows[:, 0] = top.classes
+    rows[:, 1] = scores
+    return rows
 
 
 def decode_answer(text: bytes) -> list[np.ndarray]:

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-_REPLY_SCHEMA = pa.schema([("data", pa.float32()), ("shape", pa.int32())])
-_PROBE = b"\xde\xad\xbe\xef"
+_PROBE = b"\xde\xad\xbe\xef\xde\xad\xbe\xef"
 
 
 def is_compressed(metadata: bytes) -> bool:
@@ -42,11 +41,12 @@ class _ReplyFrame(NamedTuple):
 
 
 def encode_stream(outputs: Sequence[np.ndarray]) -> bytes:
-    """Writes float32 arrays as an Arrow stream with the columns data and shape, one record batch per array."""
-    schema, end = _stream_ends()
+    """Writes arrays of one type as an Arrow stream with the columns data and shape, one record batch per array."""
+    dtype = outputs[0].dtype if outputs else np.dtype(np.float32)
+    schema, end = _stream_ends(dtype)
     parts = [schema]
     for output in outputs:
-        frame = _reply_frame(output.shape)
+        frame = _reply_frame(output.shape, dtype)
         parts += (frame.head, output.tobytes(), frame.tail)
     return b"".join([*parts, end])
 
@@ -59,31 +59,35 @@ def reply_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(dim for dim in shape if dim != 1) or (1,)[:size]
 
 
-@lru_cache(maxsize=1)
-def _stream_ends() -> tuple[bytes, bytes]:
+@lru_cache(maxsize=8)
+def _stream_ends(dtype: np.dtype) -> tuple[bytes, bytes]:
     """Gives the first message of a stream, its schema, and its end marker."""
-    schema = _REPLY_SCHEMA.serialize().to_pybytes()
-    return schema, _write_stream([]).removeprefix(schema)
+    schema = _reply_schema(dtype).serialize().to_pybytes()
+    return schema, _write_stream([], dtype).removeprefix(schema)
 
 
 @lru_cache(maxsize=64)
-def _reply_frame(shape: tuple[int, ...]) -> _ReplyFrame:
+def _reply_frame(shape: tuple[int, ...], dtype: np.dtype) -> _ReplyFrame:
     size = int(np.prod(shape))
     dims = reply_shape(shape)
-    values = np.frombuffer(_PROBE * size, np.float32)
+    values = np.frombuffer(_PROBE[: dtype.itemsize] * size, dtype)
     rows = pa.array([*dims, *[None] * (size - len(dims))] if size else [], pa.int32())
-    schema, end = _stream_ends()
-    stream = _write_stream([pa.record_batch([pa.array(values), rows], schema=_REPLY_SCHEMA)])
+    schema, end = _stream_ends(dtype)
+    stream = _write_stream([pa.record_batch([pa.array(values), rows], schema=_reply_schema(dtype))], dtype)
     message = stream.removeprefix(schema).removesuffix(end)
     head, values_found, tail = message.partition(values.tobytes()) if size else (message, b"", b"")
-    if len(values_found) != 4 * size:
+    if len(values_found) != dtype.itemsize * size:
         raise AssertionError(f"Arrow did not write {size} values as they are")
     return _ReplyFrame(head, tail)
 
 
-def _write_stream(batches: Sequence[pa.RecordBatch]) -> bytes:
+def _reply_schema(dtype: np.dtype) -> pa.Schema:
+    return pa.schema([("data", pa.from_numpy_dtype(dtype)), ("shape", pa.int32())])
+
+
+def _write_stream(batches: Sequence[pa.RecordBatch], dtype: np.dtype) -> bytes:
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, _REPLY_SCHEMA) as writer:
+    with pa.ipc.new_stream(sink, _reply_schema(dtype)) as writer:
         for batch in batches:
             writer.write_batch(batch)
     return bytes(sink.getvalue())

@@ -13,8 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from beam_serving.records import Image
+from beam_serving.wire.numbers import holds
 
-_LISTS = (("indiceData", np.int32), ("indiceShape", np.int32), ("data", np.float32), ("shape", np.int32))
+_LISTS = ("indiceData", "indiceShape", "data", "shape")
+_TYPES = (np.dtype(np.float32), np.dtype(np.int64), np.dtype(np.uint64), np.dtype(np.float64))
+"""Of `data`: the first that holds all its values. Cluster Serving itself has float32 only."""
 _NOTHING = np.zeros(0)
 
 
@@ -27,11 +30,14 @@ class Sparse(NamedTuple):
 
 
 Column = np.ndarray | Sparse | Image | Sequence[str]
-"""One input: a tensor, which is sent as float32, a sparse one, an image file, or texts."""
+"""One input: a tensor, a sparse one, an image file, or texts. See `encode_inputs` for the types of tensors."""
 
 
 def encode_inputs(inputs: Mapping[str, Column]) -> bytes:
     """Gives the value of the field `data`.
+
+    Tensors are sent as float32, which is what Cluster Serving has; where that would change a whole number, or make a
+    number infinite, as int64, uint64 or float64, which a service of this project reads.
 
     Raises:
         ValueError: a text has a `|`, which ends a text on the wire, or there are none.
@@ -60,7 +66,8 @@ def _column(name: str, value: Column, one_row: bool) -> pa.Array:
 
 def _lists(values: Sequence[np.ndarray], one_row: bool) -> pa.StructArray:
     children = []
-    for row, ((_, dtype), numbers) in enumerate(zip(_LISTS, values, strict=True)):
+    for row, (name, numbers) in enumerate(zip(_LISTS, values, strict=True)):
+        dtype = next(dtype for dtype in _TYPES if holds(dtype, numbers)) if name == "data" else np.dtype(np.int32)
         offsets = [0, numbers.size] if one_row else [0] * (row + 1) + [numbers.size] * (len(_LISTS) - row)
         children.append(pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(numbers.astype(dtype))))
-    return pa.StructArray.from_arrays(children, names=[name for name, _ in _LISTS])
+    return pa.StructArray.from_arrays(children, names=list(_LISTS))

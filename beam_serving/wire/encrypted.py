@@ -1,7 +1,7 @@
 """Encrypted requests: AES-GCM, inside the formats that they have anyway.
 
-    native          field `cipher` = `aes-gcm`; each value of `image:<name>` and `tensor:<name>` is sealed, and bound to
-                    the names and facts beside it (docs/protocol.md)
+    native          field `cipher` = `aes-gcm`; each value of `image:<name>`, `tensor:<name>` and `text:<name>` is
+                    sealed, and bound to the names and facts beside it (docs/protocol.md)
     image, arrow    the bytes of each image are sealed; tensors and texts cannot be
 
 In the formats of Cluster Serving that is what its servers took with `recordEncrypted`. Sealed is IV, ciphertext and tag
@@ -17,6 +17,7 @@ from beam_serving.encryption.records import Opening
 from beam_serving.errors import RequestError
 from beam_serving.records import Generation, Image
 from beam_serving.wire.limits import Limits, quote, subject
+from beam_serving.wire.text import is_text
 
 CIPHER = b"cipher"
 AES_GCM = b"aes-gcm"
@@ -24,7 +25,7 @@ AES_GCM = b"aes-gcm"
 Inputs = dict[str, Image | np.ndarray]
 DecodeInputs = Callable[[Mapping[bytes, bytes], Limits], tuple[Inputs, Generation]]
 
-_SEALED = (b"image:", b"tensor:")
+_SEALED = (b"image:", b"tensor:", b"text:")
 _CONTEXT = b"beam-serving request 1"
 
 
@@ -54,7 +55,7 @@ def decode_encrypted(
         if isinstance(value, Image) and generation is not Generation.NATIVE:
             inputs[name] = Image(_opened(value.encoded, b"", name, opening.key))
         elif isinstance(value, Image) or opening.everything:
-            what = "image" if isinstance(value, Image) else "tensor"
+            what = "image" if isinstance(value, Image) else "text" if is_text(value) else "tensor"
             raise RequestError(f"{subject(name)}{what} is in clear, this service takes encrypted ones only")
     return inputs, generation
 

@@ -14,9 +14,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from beam_serving.errors import RequestError
+from beam_serving.errors import ModelError, RequestError
 from beam_serving.records import Answer, Image, TopClasses
-from beam_serving.wire.scores import nested_json, object_json, top_json, top_json_of_strings
+from beam_serving.wire.scores import (
+    nested_json,
+    nested_text_json,
+    object_json,
+    texts_as_object,
+    top_json,
+    top_json_of_strings,
+)
+from beam_serving.wire.text import is_text
 
 
 def decode_inputs(fields: Mapping[bytes, bytes]) -> dict[str, Image | np.ndarray]:
@@ -54,10 +62,19 @@ def encode_request(uri: bytes, request_id: bytes, image: Image) -> dict[bytes, b
 def encode_answer(answer: Answer) -> dict[bytes, bytes]:
     """Gives the hash fields of an answer. Several outputs, which 0.7 did not have, become an object by their names.
 
-    In the object of 0.7 an output that is served whole has its values numbered in C order, like classes.
+    In the object of 0.7 an output that is served whole has its values numbered in C order, like classes. Texts stand
+    where the numbers would.
+
+    Raises:
+        ModelError: what is no text is among the texts of an output.
     """
     text_of = _as_lists if answer.as_lists else _as_object
-    texts = [(name, text_of(output)) for name, output in answer.outputs.items()]
+    texts = []
+    for name, output in answer.outputs.items():
+        try:
+            texts.append((name, text_of(output)))
+        except ValueError as err:
+            raise ModelError(f"output {name!r} cannot be sent: {err}; name the others in model: outputs") from err
     return {b"value": (texts[0][1] if len(texts) == 1 else object_json(texts)).encode()}
 
 
@@ -69,8 +86,12 @@ def encode_error(reason: str) -> bytes:
 def _as_object(output: TopClasses | np.ndarray) -> str:
     if isinstance(output, TopClasses):
         return top_json_of_strings(output)
+    if is_text(output):
+        return texts_as_object(output)
     return top_json_of_strings(TopClasses(np.arange(output.size), output.reshape(-1)))
 
 
 def _as_lists(output: TopClasses | np.ndarray) -> str:
-    return top_json(output) if isinstance(output, TopClasses) else nested_json(output)
+    if isinstance(output, TopClasses):
+        return top_json(output)
+    return nested_text_json(output) if is_text(output) else nested_json(output)

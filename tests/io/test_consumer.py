@@ -15,6 +15,8 @@ from beam_serving.records import Entry
 from beam_serving.stats import stats_of_process
 from tests.service import await_true
 
+pytestmark = pytest.mark.every_server
+
 
 def reading(at: RedisAt, **changes: object) -> Reading:
     defaults = {"streams": ("first", "second"), "group": "serving", "count": 4, "poll_s": 0.05, "reclaim_idle_s": 60.0}

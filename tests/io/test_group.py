@@ -6,6 +6,8 @@ from redis.exceptions import ResponseError
 
 from beam_serving.io.group import Group
 
+pytestmark = pytest.mark.every_server
+
 STREAM = b"serving_stream"
 
 

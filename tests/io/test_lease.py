@@ -9,6 +9,8 @@ from beam_serving.connection import RedisAt
 from beam_serving.io.lease import Lease
 from beam_serving.records import Entry
 
+pytestmark = pytest.mark.every_server
+
 
 def idle_ms(client: redis.Redis) -> int:
     (row,) = client.xpending_range("s", "serving", "-", "+", 10)

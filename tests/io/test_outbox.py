@@ -9,6 +9,8 @@ from beam_serving.connection import RedisAt
 from beam_serving.io.outbox import Kept, KeptRow, forget, kept, rows_of, sole_writer
 from tests.service import await_true
 
+pytestmark = pytest.mark.every_server
+
 ROWS = "stream:rows"
 
 

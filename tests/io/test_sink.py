@@ -10,6 +10,8 @@ from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP
 from beam_serving.io.sink import commit_arguments
 from beam_serving.records import Answer, Failure, Generation, Origin, Result, TopClasses
 
+pytestmark = pytest.mark.every_server
+
 STREAM = b"serving_stream"
 SEVEN = Answer({"prob": TopClasses(np.array([7]), np.array([0.5]))})
 

@@ -4,10 +4,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
-from beam_serving.config import Data, Flink, Params, Settings, Spark, checked, load_settings, translated
+from beam_serving.config import Data, Flink, Params, Settings, Spark, all_keys, checked, load_settings, translated
 from beam_serving.errors import ConfigError
+from beam_serving.old_config.rewrite import rewrite
 from beam_serving.old_config.rules import FLAT, NESTED, RULES
 from beam_serving.old_config.translate import FLAT_0_10, NESTED_0_9, NEW, UP_TO_0_8, Entry, Translation
 from beam_serving.servers.address import WANTED
@@ -207,13 +210,65 @@ def test_a_value_is_converted_or_the_reason_why_not_is_given(text: str, new: dic
 
 
 @pytest.mark.parametrize(
-    ("shape", "new"),
-    [("[1, 2]", [1, 2]), ("'[1, 2]'", [1, 2]), ("1,2", [1, 2]), ("[[784]]", [784]), ("[[1], [2]]", None)],
+    ("shape", "new", "meant"),
+    [
+        ("[1, 2]", [1, 2], (1, 2)),
+        ("'[1, 2]'", [1, 2], (1, 2)),
+        ("'1,2'", [1, 2], (1, 2)),
+        ("[[784]]", [784], (784,)),
+        ("[[1], [2]]", [[1], [2]], ((1,), (2,))),
+        ("'[[1], [2]]'", [[1], [2]], ((1,), (2,))),
+    ],
 )
-def test_the_shape_of_a_tensor_is_that_of_the_only_input(shape: str, new: list[int] | None) -> None:
-    entry = entry_of("data.tensor_shape", f"data: {{tensor_shape: {shape if new != [1, 2] else repr(new)}}}")
-    assert entry.new == ({} if new is None else {"data.shape": new})
-    assert entry.warns == (new is None)
+def test_the_shape_of_a_tensor_is_that_of_each_input(shape: str, new: list[Any], meant: tuple[Any, ...]) -> None:
+    text = f"model: {{path: m}}\ndata: {{tensor_shape: {shape}}}"
+    entry = entry_of("data.tensor_shape", text)
+    assert (entry.new, entry.warns) == ({"data.shape": new}, False)
+    assert settings_of(text).data.shape == meant
+
+
+# As the old servers' own template has it.
+SEVERAL = """\
+model:
+  path: m
+  inputs:
+  outputs:
+data:
+  src:
+  # e.g. [[1,2],[3,224,224],[3,4]]
+  shape: {shape}
+  type: {types}
+  filter:
+params:
+  core_number: 1
+  performance_mode:
+redis:
+  maxmem:
+spark:
+  master:
+secure:
+  secure_enabled:
+"""
+
+
+@given(
+    shapes=st.lists(st.lists(st.integers(1, 9999), min_size=1, max_size=4), min_size=2, max_size=4),
+    quoted=st.booleans(),
+)
+def test_the_shapes_of_several_inputs_are_taken_over(shapes: list[list[int]], quoted: bool) -> None:
+    text = SEVERAL.format(shape=f"'{shapes}'" if quoted else shapes, types="[image, tensor]")
+    translation = translation_of(text)
+    assert warnings_of(translation) == {}
+    meant = tuple(map(tuple, shapes))
+    assert checked(translation).data.shape == meant
+    migrated = translated(parse_yaml(Path("/x/config.yaml"), rewrite(translation, all_keys(), {})))
+    assert migrated.form == NEW
+    assert checked(migrated).data.shape == meant
+
+
+def test_a_type_of_input_that_nobody_has_is_warned_of() -> None:
+    said = warnings_of(translation_of(SEVERAL.format(shape="[[1], [2]]", types="[image, sound]")))
+    assert said == {"data.type": "each request tells whether it is an image or a tensor"}
 
 
 def test_cores_alone_are_a_worker_each() -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
+from hypothesis import given
+from hypothesis import strategies as some
 
 from beam_serving.errors import RequestError
 from beam_serving.models.base import ModelOptions, TensorSpec
@@ -121,6 +123,12 @@ def test_another_shape_is_refused(value: np.ndarray, spec: TensorSpec, said: str
         ("float32", "int32", (-1, 2)),
         ("float32", "uint8", (0, 255)),
         ("bool", "float32", (0, 1)),
+        ("int64", "uint8", (0, 255)),
+        ("int64", "float64", (2**53, -(2**63))),
+        ("float64", "int64", (-(2.0**63), 2.0**53)),
+        ("float64", "float32", (np.inf, np.nan)),
+        ("float64", "float32", (0.1, 1e-60)),
+        ("uint64", "int64", (2**63 - 1, 0)),
     ],
 )
 def test_numbers_become_those_of_the_model(came: str, wanted: str, numbers: tuple[float, float]) -> None:
@@ -132,14 +140,23 @@ def test_numbers_become_those_of_the_model(came: str, wanted: str, numbers: tupl
     ("came", "wanted", "numbers", "said"),
     [
         ("complex64", "float32", (1, 2), "has type complex64, the model takes float32"),
-        ("int64", "uint8", (1, 2), "has type int64, the model takes uint8"),
+        ("int64", "uint8", (1, -2), "has int64 values that are no uint8, such as -2"),
         ("float32", "bool", (0, 1), "has type float32, the model takes bool"),
-        ("float32", "int32", (0.5, 1), "has float32 values that are no int32"),
-        ("float32", "int32", (np.nan, 1), "has float32 values that are no int32"),
-        ("float32", "int32", (np.inf, 1), "has float32 values that are no int32"),
-        ("float32", "uint8", (256, 1), "has float32 values that are no uint8"),
-        ("float32", "uint8", (-1, 1), "has float32 values that are no uint8"),
-        ("int64", "int32", (2**31, 1), "has int64 values that are no int32"),
+        ("float32", "int32", (0.5, 1), "has float32 values that are no int32, such as 0.5"),
+        ("float32", "int32", (np.nan, 1), "has float32 values that are no int32, such as nan"),
+        ("float32", "int32", (np.inf, 1), "has float32 values that are no int32, such as inf"),
+        ("float32", "uint8", (256, 1), "has float32 values that are no uint8, such as 256.0"),
+        ("float32", "uint8", (-1, 1), "has float32 values that are no uint8, such as -1.0"),
+        ("int64", "int32", (2**31, 1), "has int64 values that are no int32, such as 2147483648"),
+        ("int64", "float32", (2**24 + 1, 1), "has int64 values that are no float32, such as 16777217"),
+        ("int64", "float64", (2**53 + 1, 1), "has int64 values that are no float64, such as 9007199254740993"),
+        ("int64", "float64", (2**63 - 1, 1), "has int64 values that are no float64, such as 9223372036854775807"),
+        ("float64", "int64", (2.0**63, 1), "has float64 values that are no int64, such as 9.223372036854776e+18"),
+        ("int64", "uint64", (-1, 1), "has int64 values that are no uint64, such as -1"),
+        ("uint64", "int64", (2**63, 1), "has uint64 values that are no int64, such as 9223372036854775808"),
+        ("uint64", "float16", (2**17, 1), "has uint64 values that are no float16, such as 131072"),
+        ("float64", "float32", (1e39, 1), "has float64 values that are infinite as float32, such as 1e+39"),
+        ("float32", "float16", (-1e5, 1), "has float32 values that are infinite as float16, such as -100000.0"),
     ],
 )
 def test_numbers_that_the_model_cannot_hold_are_refused(
@@ -147,6 +164,30 @@ def test_numbers_that_the_model_cannot_hold_are_refused(
 ) -> None:
     spec = TensorSpec("x", (2,), np.dtype(wanted))
     assert refusal(payload(x=values(*numbers, dtype=came)), spec) == f"request 'a': input 'x' {said}"
+
+
+TYPES = some.sampled_from(
+    [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)] + ["float16", "float32", "float64"]
+)
+
+
+@given(TYPES, TYPES, some.data())
+def test_a_whole_number_is_the_same_or_refused(came: str, wanted: str, data: some.DataObject) -> None:
+    limits = np.iinfo(came) if "int" in came else None
+    numbers = some.integers(int(limits.min), int(limits.max)) if limits else some.integers(-(2**64), 2**64)
+    sent = np.array([data.draw(numbers)], np.float64 if limits is None else came)
+    with np.errstate(over="ignore"):
+        sent = sent.astype(came)
+    try:
+        got = tensors(payload(x=sent), TensorSpec("x", (1,), np.dtype(wanted)))["x"]
+    except RequestError:
+        if "int" in wanted and np.isfinite(sent.astype(float)).all():
+            assert not np.iinfo(wanted).min <= int(sent[0]) <= np.iinfo(wanted).max
+        return
+    if "int" in came or "int" in wanted:
+        assert int(got[0]) == int(sent[0])
+    else:
+        assert np.isfinite(got[0]) or not np.isfinite(sent[0])
 
 
 def test_a_refusal_begins_with_the_uri_shown_safely() -> None:

@@ -54,6 +54,25 @@ def test_numbers_are_no_text_and_text_is_no_number() -> None:
         decoded(np.array(["1"], object), number, Generation.ARROW)
 
 
+def test_a_text_that_stands_alone_goes_to_an_input_of_one() -> None:
+    text = np.array("abc", object)
+    for shape in ((), (1,), (1, 1), (None,), (None, 1)):
+        tensor = decoded(text, (TensorSpec("text", shape, STRING),), Generation.NATIVE)
+        assert (tensor.shape, tensor.item()) == ((1,) * len(shape), "abc")
+    with pytest.raises(RequestError, match=r"input 'text' has shape \[1\], the model takes \[3\]"):
+        decoded(text, (TensorSpec("text", (3,), STRING),), Generation.NATIVE)
+
+
+def test_a_path_where_an_image_belongs_is_told_what_to_do() -> None:
+    picture = (TensorSpec("text", (3, 4, 4), np.dtype(np.float32)),)
+    with pytest.raises(RequestError) as caught:
+        decoded(np.array("cat.jpg", object), picture, Generation.NATIVE)
+    assert str(caught.value) == (
+        "request 'a': input 'text' has type string, the model takes float32; an image is sent as the bytes of its "
+        "file, not as its path"
+    )
+
+
 def test_too_many_texts_are_refused() -> None:
     with pytest.raises(RequestError, match=r"input 'text' has shape \[2\], the model takes \[\]"):
         decoded(np.array(["a", "b"], object), ONE, Generation.ARROW)

@@ -24,7 +24,7 @@ def main() -> None:
     model = load(find_model(job["model"]), options)
     (spec,) = model.inputs
     random = np.random.default_rng(0)
-    batch = random.uniform(-1, 1, (job["batch_size"], *(size or 1 for size in spec.shape))).astype(np.float32)
+    batch = random.uniform(-1, 1, (job["batch_size"], *(size or 1 for size in spec.shape or ()))).astype(np.float32)
 
     def serve(_: Sequence[bytes]) -> np.ndarray:
         return next(iter(model.predict({spec.name: batch}).values()))

@@ -1,0 +1,204 @@
+"""How a model is served, decided once: in a process of its own, and remembered by the content of its files.
+
+The process survives what a framework does to it: an engine that ends it twice is left out. Its verdict is kept in the
+cache, under all that it depends on: files, options, versions of the engines, the processor. A verdict that `model
+verify --keep` has put beside the model counts too, whatever the processor, for machines without that framework.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from beam_serving.errors import ModelLoadError
+from beam_serving.models.base import ModelOptions
+from beam_serving.models.detect import ModelFiles
+from beam_serving.models.formats import format_of
+from beam_serving.models.probing import Verdict
+from beam_serving.models.store import cache_folder, exclusive, read_json, write_json
+
+_LOG = logging.getLogger(__name__)
+KEPT = ".beam-serving-verdict.json"
+_CRASHES = 2
+_TRIAL_S = 1800
+_DISTRIBUTIONS = ("openvino", "onnxruntime", "tensorflow", "torch", "opencv-python-headless")
+_IRRELEVANT = ("full_batch", "threads", "secret_file", "encryption", "precision", "input_names")
+"""Options that change neither which engine is right nor whose rows are whose."""
+
+
+def verdict_of(files: ModelFiles, options: ModelOptions, content: str, directory: Path | None = None) -> Verdict:
+    """Give the verdict on a model, from the cache or by a trial in a process of its own.
+
+    Args:
+        files: the files of the model.
+        options: how it will be loaded.
+        content: the hash of the files.
+        directory: where a kept verdict may lie.
+
+    Raises:
+        ModelLoadError: the model cannot be served.
+    """
+    key = _key(options, content, _processor())
+    path = cache_folder() / "verdicts" / f"{key}.json"
+    if (known := _read(path)) is not None:
+        return known
+    kept = read_json(directory / KEPT) if directory is not None else None
+    if isinstance(kept, dict) and (known := _decoded(kept.get(_key(options, content, "")))) is not None:
+        return known
+    with exclusive(path.with_suffix(".lock")):
+        if (known := _read(path)) is not None:
+            return known
+        _LOG.info("%s: first start: trying which engine gives what its own framework gives", files.model)
+        verdict = tried_apart(files, options)
+        write_json(path, verdict.encode())
+    return verdict
+
+
+def keep_verdict(verdict: Verdict, options: ModelOptions, content: str, directory: Path) -> Path:
+    """Put a verdict beside the model; gives the file.
+
+    Raises:
+        ModelLoadError: the file cannot be written.
+    """
+    path = directory / KEPT
+    kept = read_json(path)
+    text = json.dumps(
+        {**(kept if isinstance(kept, dict) else {}), _key(options, content, ""): verdict.encode()}, indent=1
+    )
+    try:
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as err:
+        raise ModelLoadError(f"{path}: cannot be written ({err.strerror})") from err
+    return path
+
+
+def tried_apart(files: ModelFiles, options: ModelOptions) -> Verdict:
+    """Try a model in a process of its own; an engine that ends it twice is left out of the next tries.
+
+    Raises:
+        ModelLoadError: no engine can serve it, or each that could ends its process.
+    """
+    crashes: dict[str, int] = {}
+    known = list(format_of(files.format).loaders) if options.engine == "auto" else [options.engine]
+    last = ""
+    while True:
+        without = [engine for engine, count in crashes.items() if count >= _CRASHES]
+        if without and not set(known) - set(without):
+            raise ModelLoadError(
+                f"{files.model}: {last}, {_CRASHES} times; it cannot be served by {' or '.join(without)}"
+            )
+        answer, code = _run(files, options, without)
+        if "verdict" in answer:
+            verdict = Verdict.decode(answer["verdict"])
+            notes = [f"{engine} is left out: it ended the trial's process {_CRASHES} times" for engine in without]
+            return Verdict(**{**vars(verdict), "notes": (*notes, *verdict.notes)})
+        if "refusal" in answer:
+            raise ModelLoadError(answer["refusal"])
+        engine = str(answer.get("engine", known[0]))
+        crashes[engine] = crashes.get(engine, 0) + 1
+        last = f"engine {engine} ended its process while it loaded or tried the model ({_how(code)})"
+        _LOG.warning("%s: %s", files.model, last)
+
+
+def _how(code: int | None) -> str:
+    if code is None:
+        return f"nothing within {_TRIAL_S} s"
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def _run(files: ModelFiles, options: ModelOptions, without: list[str]) -> tuple[dict[str, Any], int | None]:
+    """Give what the process said last, and its exit code, None where it took too long."""
+    job = json.dumps(
+        {
+            "files": [files.format, str(files.model), files.weights and str(files.weights)],
+            "options": asdict(options),
+            "without": without,
+        },
+        default=dict,
+    )
+    with tempfile.TemporaryDirectory(prefix="beam-serving-trial-") as folder:
+        answer = Path(folder, "answer.json")
+        # -P: nothing is imported from the directory that the service was started in.
+        command = [sys.executable, "-P", "-m", "beam_serving.models.trial_process", str(answer)]
+        try:
+            done = subprocess.run(
+                command,
+                input=job.encode(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                check=False,
+                timeout=_TRIAL_S,
+            )
+        except subprocess.TimeoutExpired:
+            return _answer(answer), None
+        if done.returncode:
+            _LOG.debug("the trial's process wrote: %s", done.stderr.decode(errors="replace")[-2000:])
+        return _answer(answer), done.returncode
+
+
+def _answer(path: Path) -> dict[str, Any]:
+    answer = read_json(path)
+    return answer if isinstance(answer, dict) else {}
+
+
+def _read(path: Path) -> Verdict | None:
+    return _decoded(read_json(path))
+
+
+def _decoded(plain: object) -> Verdict | None:
+    try:
+        return Verdict.decode(plain) if isinstance(plain, Mapping) else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _key(options: ModelOptions, content: str, processor: str) -> str:
+    relevant = {name: value for name, value in asdict(options).items() if name not in _IRRELEVANT}
+    if isinstance(options.sample, str):
+        relevant["sample"] = _file_hash(options.sample)
+    whole = json.dumps([content, relevant, _versions(processor != ""), processor], sort_keys=True, default=str)
+    return hashlib.sha256(whole.encode()).hexdigest()[:32]
+
+
+def _file_hash(path: str) -> str:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as err:
+        raise ModelLoadError(f"model: sample: {path} cannot be read ({err.strerror})") from err
+
+
+def _versions(of_all: bool) -> dict[str, str]:
+    """Give the versions of what may serve or be compared with; of a kept verdict, of OpenVINO alone."""
+    versions = {"beam-serving": _version("beam-serving")}
+    for name in _DISTRIBUTIONS if of_all else _DISTRIBUTIONS[:1]:
+        versions[name] = _version(name)
+    return versions
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _processor() -> str:
+    """Name what of the processor decides which code an engine runs."""
+    limits = {name: os.environ.get(name, "") for name in ("ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS")}
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    told = {
+        line.partition(":")[0].strip(): line for line in lines if line.startswith(("flags", "Features", "model name"))
+    }
+    return json.dumps([sorted(told.values()), limits])
