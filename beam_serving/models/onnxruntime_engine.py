@@ -1,30 +1,43 @@
-"""The onnxruntime engine: runs ONNX models that OpenVINO cannot take."""
+"""The onnxruntime engine: ONNX models in the framework whose results are the right ones."""
 
+import mmap
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
+from onnx import TensorProto
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from beam_serving.errors import ModelError, ModelLoadError
 from beam_serving.models.base import (
     STRING,
-    LoadedModel,
+    Facts,
     ModelOptions,
     TensorSpec,
-    chosen,
     describe,
     engine_threads,
-    fitted,
     only_f32_on_cpu,
 )
 from beam_serving.models.detect import ModelFiles
-from beam_serving.models.fixed_batch import infer_rows
+from beam_serving.models.onnx_graph import (
+    Changed,
+    Port,
+    border_of,
+    changed,
+    external_files,
+    in_memory,
+    random_operators,
+    read_graph,
+    read_whole,
+)
 
 _ERRORS = (
     RuntimeError,
     ValueError,
+    MemoryError,
     *(state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NoModel, state.NoSuchFile),
     *(state.NotImplemented, state.RuntimeException, state.EPFail),
 )
@@ -38,61 +51,131 @@ _DTYPES = {
     "tensor(bool)": np.dtype(np.bool_),
     **{f"tensor({kind}{bits})": np.dtype(f"{kind}{bits}") for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
 }
+_UNKNOWN_OPERATOR = re.compile(r"(?:Fatal error: )?(\S*):(\w+)\(-?\d+\) is not a registered function/op")
+_POSITION = re.compile(r"(?:\[ONNXRuntimeError\] : \d+ : \w+ : )|(?:/?[\w/.-]+\.(?:cc|h|cpp):\d+ (?:[^()]*\([^()]*\) )?)")
+_REASON_CHARACTERS = 300
 
 
 class OnnxRuntimeModel:
-    """A session of onnxruntime; several threads may share it."""
+    """A session of onnxruntime, an `EngineModel`; several threads may share it."""
 
     engine = "onnxruntime"
 
-    def __init__(
-        self, session: Any, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], fixed_batch: int | None
-    ) -> None:
-        self.inputs = inputs
-        self.outputs = outputs
+    def __init__(self, session: Any, graph: Changed, facts: Facts, path: Path, options: ModelOptions) -> None:
+        given = {value.name: value for value in (*session.get_inputs(), *session.get_outputs())}
+        self.inputs = tuple(_spec(port, given[port.tensor], "input", path) for port in graph.inputs)
+        self.outputs = tuple(_spec(port, given[port.tensor], "output", path) for port in graph.outputs)
+        self.facts = facts
         self._session = session
-        self._fixed_batch = fixed_batch
-        self._names = [given.name for given in session.get_inputs()]
+        self._feeds = [port.tensor for port in graph.inputs]
+        self._fetches = [port.tensor for port in graph.outputs]
+        self._path, self._options = path, options
 
-    def predict(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """See `LoadedModel.predict`."""
-        rows = infer_rows(self._infer, [batch[spec.name] for spec in self.inputs], self._fixed_batch)
-        return {spec.name: column for spec, column in zip(self.outputs, rows, strict=True)}
-
-    def _infer(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    def infer(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """See `EngineModel.infer`."""
         try:
-            wanted = [spec.name for spec in self.outputs]
-            return list(self._session.run(wanted, dict(zip(self._names, arrays, strict=True))))
+            given = [_as_text(array) if array.dtype == STRING else array for array in arrays]
+            return list(self._session.run(self._fetches, dict(zip(self._feeds, given, strict=True))))
         except _ERRORS as err:
             shapes = ", ".join(describe(array.dtype, array.shape) for array in arrays)
-            raise ModelError(f"the model failed on a batch of {shapes}") from err
+            raise ModelError(f"the model failed on {shapes}: {first_reason(err)}") from err
+
+    def freed(self) -> "OnnxRuntimeModel | None":
+        """See `EngineModel.freed`."""
+        if not any(spec.shape and spec.shape[0] is not None for spec in self.inputs):
+            return None
+        try:
+            return _load(self._path, self._options, free=True)
+        except ModelLoadError:
+            return None
+
+    def compile(self) -> None:
+        """See `EngineModel.compile`; a session is ready when it is made."""
 
 
-def load_onnx(files: ModelFiles, options: ModelOptions) -> LoadedModel:
-    """Loads an ONNX model, and with it the files of weights that it names beside it."""
-    path = files.model
-    only_f32_on_cpu(options, path, "onnxruntime")
+def load_onnx(files: ModelFiles, options: ModelOptions) -> OnnxRuntimeModel:
+    """Load an ONNX model, and with it the files of weights that it names beside it.
+
+    Raises:
+        ModelLoadError: it is damaged, has something that onnxruntime or NumPy lacks, or not what the options ask for.
+    """
+    only_f32_on_cpu(options, files.model, "onnxruntime")
+    return _load(files.model, options)
+
+
+def _load(
+    path: Path, options: ModelOptions, free: bool = False, types: Mapping[str, int] | None = None
+) -> OnnxRuntimeModel:
+    graph = changed(read_graph(path), options, path, free, types)
+    files = external_files(graph.model, path)
+    facts = Facts(random=random_operators(graph.model), class_names=graph.class_names)
+    whole = changed(read_whole(path), options, path, free, types).model if graph.is_changed else None
+    session = _session(path, whole.SerializeToString() if whole is not None else None, files, options)
+    found = _types_without_numpy(session, graph)
+    if found and not types:
+        return _load(path, options, free, found)
+    return OnnxRuntimeModel(session, graph, facts, path, options)
+
+
+def _session(path: Path, content: bytes | None, files: Mapping[str, Path], options: ModelOptions) -> Any:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = engine_threads(options)
     settings.inter_op_num_threads = 1
     settings.log_severity_level = 4
+    if files and content is not None:
+        settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+    # onnxruntime (1.32) finds no real path of a file in memory.
+    hidden = {name: _mapped(file) for name, file in files.items() if in_memory(file, path)}
+    if hidden:
+        settings.add_external_initializers_from_files_in_memory(
+            list(hidden), list(hidden.values()), [len(view) for view in hidden.values()]
+        )
     try:
-        session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        source: str | bytes = str(path) if content is None else content
+        return onnxruntime.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
     except _ERRORS as err:
-        raise ModelLoadError(f"{path}: onnxruntime cannot load it: {' '.join(str(err).split())[:300]}") from err
-    specs = [_spec(given, "input", path) for given in session.get_inputs()]
-    batches = {given.shape[0] for given in session.get_inputs() if isinstance(given.shape[0], int)}
-    if len(batches) > 1:
-        raise ModelLoadError(f"{path}: its inputs have different batch sizes, {sorted(batches)}")
-    outputs = {given.name: _spec(given, "output", path) for given in session.get_outputs()}
-    wanted = tuple(outputs[name] for name in chosen(list(outputs), options, path))
-    return OnnxRuntimeModel(session, fitted(specs, options, path), wanted, batches.pop() if batches else None)
+        raise ModelLoadError(f"{path}: onnxruntime cannot load it: {first_reason(err)}") from err
 
 
-def _spec(given: Any, what: str, path: Any) -> TensorSpec:
+def _mapped(file: Path) -> memoryview:
+    if not file.stat().st_size:
+        return memoryview(b"")
+    with file.open("rb") as opened:
+        return memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _types_without_numpy(session: Any, graph: Changed) -> dict[str, int]:
+    """Give the types, by output, that must be cast but of which the file said nothing."""
+    kinds = {f"tensor({name.lower()})": number for name, number in TensorProto.DataType.items()}
+    types = {given.name: kinds.get(given.type, 0) for given in session.get_outputs()}
+    return {port.name: types[port.tensor] for port in graph.outputs if border_of(types[port.tensor])}
+
+
+def _spec(port: Port, given: Any, what: str, path: Path) -> TensorSpec:
     if given.type not in _DTYPES:
-        raise ModelLoadError(f"{path}: {what} {given.name!r} is {given.type}, wanted is one of {', '.join(_DTYPES)}")
-    if not given.shape:
-        raise ModelLoadError(f"{path}: {what} {given.name!r} is a single value, without a batch axis")
-    sizes = tuple(size if isinstance(size, int) else None for size in given.shape[1:])
-    return TensorSpec(given.name, sizes, _DTYPES[given.type])
+        remedy = "choose others with model: outputs" if what == "output" else "export the model with plain tensors"
+        raise ModelLoadError(
+            f"{path}: {what} {port.name!r} is {given.type}; wanted are tensors of numbers or text, {remedy}"
+        )
+    sizes = tuple(size if isinstance(size, int) else None for size in given.shape)
+    # onnxruntime says the same of a single value and of an unknown shape.
+    return TensorSpec(port.name, sizes or port.shape, _DTYPES[given.type], port.below)
+
+
+def _as_text(array: np.ndarray) -> np.ndarray:
+    """Give text as `str`: onnxruntime would take the notation of a Python value for anything else."""
+    texts = np.empty(array.shape, STRING)
+    for place, value in np.ndenumerate(array):
+        texts[place] = value.decode() if isinstance(value, bytes) else value
+        if not isinstance(texts[place], str):
+            raise ValueError(f"{value!r} is no text")
+    return texts
+
+
+def first_reason(err: BaseException) -> str:
+    """Take the telling part of an error of onnxruntime, without the positions in its own source."""
+    text = " ".join(str(err).split())
+    if unknown := _UNKNOWN_OPERATOR.search(text):
+        domain, operator = unknown.groups()
+        return f"it has no operator {operator!r} of the domain {domain!r}; export the model with operators of ONNX"
+    return (_POSITION.sub("", text) or type(err).__name__)[:_REASON_CHARACTERS]
