@@ -56,10 +56,10 @@ def make_request(
     named = inputs if isinstance(inputs, Mapping) else {"": inputs}
     if not named:
         raise InputError(f"request {uri!r} has no input")
-    request_id = new_request_id()
+    encoded, request_id = encode_uri(uri), new_request_id()
     values = {encode_name(name): as_input(name, value) for name, value in named.items()}
     try:
-        fields = native.encode_request(encode_uri(uri), request_id.encode(), values)
+        fields = native.encode_request(encoded, request_id.encode(), values)
     except (TypeError, ValueError) as err:
         raise InputError(str(err)) from err
     return checked(Request(request_id, fields if key is None else seal_fields(fields, key)), max_request_bytes)
@@ -87,8 +87,8 @@ def encode_uri(uri: Uri) -> bytes:
     Raises:
         InputError: it is empty, too long, no text, or of another type.
     """
-    if isinstance(uri, bytes | bytearray | memoryview):
-        encoded = bytes(uri)
+    if isinstance(uri, bytes):
+        encoded = uri
     elif isinstance(uri, str | os.PathLike):
         try:
             encoded = os.fspath(uri).encode("utf-8", "surrogateescape")
