@@ -77,7 +77,8 @@ def _text(value: Image | np.ndarray, spec: TensorSpec, payload: Payload) -> Imag
     if spec.dtype != STRING:
         return value
     if isinstance(value, np.ndarray):
-        return value.reshape((1,) * len(spec.shape)) if is_text(value) and not value.ndim else value
+        of_one = (1,) * len(spec.shape)
+        return value.reshape(of_one) if value.ndim == 0 and is_text(value) and _fits(of_one, spec.shape) else value
     as_sent = payload.generation is Generation.ARROW
     content = base64.b64encode(value.encoded).decode() if as_sent else value.encoded
     array = np.empty((1,) * len(spec.shape), STRING)
