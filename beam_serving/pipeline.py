@@ -76,7 +76,7 @@ def steps(settings: Settings, readers: Readers) -> Serving:
         data.resize,
         data.resize_to,
         data.strict_images,
-        data.filter,
+        data.resize_filter,
     )
     served = PostProcessing.of(params.post_processing) if params.post_processing else PostProcessing(params.top_n)
     reading = Reading(at, data.streams, data.group, batch_size, params.poll_s, params.reclaim_idle_s)

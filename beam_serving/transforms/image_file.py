@@ -29,10 +29,6 @@ _APP1 = 0xE1
 _END_OF_IMAGE = b"\xff\xd9"
 
 
-HEIC = "HEIC"
-PAM = "PAM"
-
-
 class ImageSize(NamedTuple):
     """Width and height in pixels, as the header announces them.
 
@@ -60,7 +56,7 @@ _FORMATS = tuple(
         ("JPEG 2000", rb"\0\0\0\x0cjP  \r\n\x87\n", headers.jp2_size),
         ("JPEG 2000", rb"\xffO\xffQ", headers.j2k_size),
         ("PNM", rb"P[1-6][\s#]", headers.pnm_size),
-        (PAM, rb"P7\s", headers.pam_size),
+        ("PAM", rb"P7\s", headers.pam_size),
         ("PFM", rb"P[Ff]\s", headers.pfm_size),
         ("Sun raster", rb"Y\xa6j\x95", headers.sun_size),
         ("Radiance HDR", rb"#\?(?:RADIANCE|RGBE)\n", headers.hdr_size),

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 from struct import calcsize, error, iter_unpack, unpack_from
+from typing import NamedTuple
 
 import numpy as np
 
@@ -177,16 +178,31 @@ def _held(name: str, encoded: bytes, start: int, needed: int, size: tuple[int, i
     return size
 
 
-def pam_size(encoded: bytes) -> tuple[int, int]:
-    """Reads a PAM file, whose header is lines of a name and a value."""
+class PamHeader(NamedTuple):
+    """What a PAM file says of its pixels: `depth` channels of 0 to `most`, from byte `start` on."""
+
+    width: int
+    height: int
+    depth: int
+    most: int
+    start: int
+
+
+def pam_header(encoded: bytes) -> PamHeader:
+    """Reads the header, which is lines of a name and a value."""
     end = encoded.find(b"ENDHDR\n", 0, _HEADER_BYTES)
     if end < 0:
         raise RequestError(f"corrupt PAM: no whole header in {len(encoded)} bytes")
-    values: dict[bytes, int] = {}
-    for name, value in re.findall(rb"(WIDTH|HEIGHT|DEPTH|MAXVAL)\s+(\d{1,9})\s", encoded[:end]):
-        values[name] = max(values.get(name, 0), int(value))
+    lines = (line.split() for line in encoded[:end].split(b"\n"))
+    values = {line[0]: int(line[1][:9]) for line in lines if len(line) == 2 and line[1].isdigit()}
     width, height, depth, most = (values.get(name, 0) for name in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL"))
-    return _held("PAM", encoded, end + 7, width * height * depth * (1 + (most > 255)), (width, height))
+    return PamHeader(width, height, depth, most, end + 7)
+
+
+def pam_size(encoded: bytes) -> tuple[int, int]:
+    """Reads a PAM file."""
+    width, height, depth, most, start = pam_header(encoded)
+    return _held("PAM", encoded, start, width * height * depth * (1 + (most > 255)), (width, height))
 
 
 def pfm_size(encoded: bytes) -> tuple[int, int]:
@@ -253,7 +269,7 @@ def hdr_size(encoded: bytes) -> tuple[int, int]:
     if max(map(len, encoded[:end].split(b"\n"))) > 126:
         raise RequestError("corrupt Radiance HDR: a line of more than 126 bytes in its header")
     width, height = int(size[2]), int(size[1])
-    least = min(4 * width, 4 + 8 * (width // 127)) * height
+    least = min(4 * width, 4 + 8 * -(-width // 127)) * height
     return _held("Radiance HDR", encoded, size.end(), least, (width, height))
 
 
