@@ -170,10 +170,10 @@ def tensor_of_image(encoded: bytes, spec: TensorSpec, rules: ImageRules, rows: R
 
     Pixels are those that OpenCV gives, 8 bits each: grey files become three equal channels and alpha is dropped for a
     3-channel input; palettes and printing colours (CMYK) become colours; black and white become 0 and 255; more than
-    8 bits are reduced to 8, floats of Radiance HDR and OpenEXR from 0..1, of PFM from 0..255, and what lies beyond is
-    cut off. The first frame or page is taken. The orientation of EXIF is applied to JPEG, PNG, WebP, TIFF and HEIC
-    files, but to TIFF and HEIC alone where alpha is wanted. A tensor of float32 with channels first is written into
-    one of the `rows`, where there are some.
+    8 bits are reduced to 8, floats of Radiance HDR from 0..1, of PFM and OpenEXR from 0..255, and what lies beyond is
+    cut off. The first frame or page is taken. The orientation of EXIF is applied, but to AVIF files, and to PNG and
+    WebP files whose alpha is wanted. A tensor of float32 with channels first is written into one of the `rows`, where
+    there are some.
 
     Raises:
         RequestError: the format is not supported, the file is truncated, too large or cannot be decoded, the rules

@@ -5,8 +5,8 @@ header is broken or the end is missing, and `struct.error` where the file ends w
 by a constant or by the length of the file, whatever the header announces. What these functions do not see, as the end
 of compressed pixels, the decoder does.
 
-Facts from the TIFF 6.0 and BigTIFF, GIF89a, Netpbm, JPEG 2000 (ITU T.800) specifications, and the file formats of
-Sun, Radiance and OpenEXR.
+Facts from the TIFF 6.0 and BigTIFF, GIF89a and Netpbm specifications, and the file formats of Sun, Radiance and
+OpenEXR. JPEG 2000 has a module of its own.
 """
 
 from __future__ import annotations
@@ -213,42 +213,6 @@ def pfm_size(encoded: bytes) -> tuple[int, int]:
     width, height = int(header[1]), int(header[2])
     needed = width * height * (12 if encoded.startswith(b"PF") else 4)
     return _held("PFM", encoded, header.end(), needed, (width, height))
-
-
-def jp2_size(encoded: bytes) -> tuple[int, int]:
-    """Reads the code stream in the boxes of a JP2 file."""
-    at = 0
-    for _ in range(_MOST_ENTRIES):
-        length, kind = unpack_from(">I4s", encoded, at)
-        start = at + 8
-        if length == 1:
-            length, start = unpack_from(">Q", encoded, at + 8)[0], at + 16
-        if kind == b"jp2c":
-            return j2k_size(encoded, start)
-        if length < 8:
-            raise RequestError(f"corrupt JPEG 2000: a box of {length} bytes at byte {at}")
-        at += length
-        if at > len(encoded):
-            raise error
-    raise RequestError(f"corrupt JPEG 2000: no code stream in {_MOST_ENTRIES} boxes")
-
-
-def j2k_size(encoded: bytes, start: int = 0) -> tuple[int, int]:
-    """Reads a bare code stream of JPEG 2000."""
-    marker, size_marker = unpack_from(">HH", encoded, start)
-    if (marker, size_marker) != (0xFF4F, 0xFF51):
-        raise RequestError(f"corrupt JPEG 2000: no code stream at byte {start}")
-    right, bottom, left, top, tile_width, tile_height, tile_left, tile_top = unpack_from(">8I", encoded, start + 8)
-    if left >= right or top >= bottom or not tile_width or not tile_height:
-        raise RequestError("corrupt JPEG 2000: an area without pixels")
-    # Two bytes that make up this end are in no packet of a code stream.
-    if encoded.rfind(b"\xff\xd9", start) < 0:
-        raise RequestError(f"truncated JPEG 2000: {len(encoded)} bytes without an end-of-codestream marker")
-    tiles = -((tile_left - right) // tile_width) * -((tile_top - bottom) // tile_height)
-    # Each tile has a header of 14 bytes, and the decoder keeps kilobytes for it.
-    if tiles * 14 > len(encoded):
-        raise RequestError(f"truncated JPEG 2000: {len(encoded)} bytes for {tiles} tiles")
-    return right - left, bottom - top
 
 
 def sun_size(encoded: bytes) -> tuple[int, int]:

@@ -1,7 +1,9 @@
 """Image formats besides JPEG, PNG, BMP and WebP: what OpenCV reads is read, and no bytes do harm."""
 
 import io
+import os
 import struct
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -253,9 +255,20 @@ def tiff(*entries: tuple[int, int, int, int], more: bytes = b"") -> bytes:
     return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + table + bytes(4) + more
 
 
-def j2k(width: int, height: int, tile: int) -> bytes:
+def j2k(width: int, height: int, tile: int, more: bytes = b"") -> bytes:
+    """Writes a code stream of JPEG 2000 that has a header, and whatever else."""
     sizes = struct.pack(">HHHIIIIIIIIH", 0xFF51, 41, 0, width, height, 0, 0, tile, tile, 0, 0, 1)
-    return b"\xff\x4f" + sizes + b"\x07\x01\x01\xff\xd9"
+    return b"\xff\x4f" + sizes + b"\x07\x01\x01" + more + b"\xff\xd9"
+
+
+def style(*, levels: int, block: int, precincts: bytes = b"") -> bytes:
+    """Writes the coding style of a code stream; the sides of blocks are 4 * 2 ** block."""
+    body = struct.pack(">BBHBBBBBB", bool(precincts), 0, 1, 0, levels, block, block, 0, 0) + precincts
+    return struct.pack(">HH", 0xFF52, 2 + len(body)) + body
+
+
+def tile_part(header: bytes, length: int = 0) -> bytes:
+    return struct.pack(">HHHIBB", 0xFF90, 10, 0, length, 0, 1) + header + b"\xff\x93"
 
 
 BOMBS = {
@@ -314,6 +327,24 @@ def test_the_sequence_header_of_av1_has_the_size_with_times_and_operating_points
         (b"GIF89a" + bytes(7) + b"!\xf9" + b"\1x" * 9, "truncated GIF: 33 bytes without an end"),
         (b"GIF89a" + bytes(7) + b"!\xf9" + b"\1x" * 1_000_001, "corrupt GIF: more than 1000000 blocks"),
         (j2k(10_000, 10_000, 1), "truncated JPEG 2000: 47 bytes for 100000000 tiles"),
+        (
+            j2k(7000, 7000, 7000, style(levels=0, block=0)),
+            "JPEG 2000 of 3062500 blocks: more than the 1000000 allowed",
+        ),
+        (
+            j2k(7000, 7000, 7000, style(levels=1, block=4) + tile_part(style(levels=0, block=4, precincts=b"\x01"))),
+            "JPEG 2000 of 24500000 blocks: more than the 1000000 allowed",
+        ),
+        (
+            j2k(7000, 7000, 7000, b"\xff\x53\0\x09\0\0\0\0\0\0\0"),
+            "JPEG 2000 of 3062500 blocks: more than the 1000000 allowed",
+        ),
+        (j2k(9, 9, 9, b"\xff\x64\0\1"), "corrupt JPEG 2000: no segment at byte 45 of 51"),
+        (j2k(9, 9, 9)[:-1], "truncated JPEG 2000: 46 bytes without an end-of-codestream marker"),
+        (
+            j2k(9, 9, 9, tile_part(b"", 99)),
+            "truncated JPEG 2000: 61 bytes without an end-of-codestream marker",
+        ),
         (j2k(10, 10, 0), "corrupt JPEG 2000: an area without pixels"),
         (b"\xff\x4f\xff\x51", "truncated JPEG 2000: 4 bytes without a whole header"),
         (b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(8), "corrupt JPEG 2000: a box of 0 bytes at byte 12"),
@@ -390,6 +421,23 @@ def test_openexr_wants_to_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENCV_IO_ENABLE_OPENEXR", raising=False)
     said = "OpenEXR is not supported unless OPENCV_IO_ENABLE_OPENEXR=1 is in the environment of the service"
     assert refusal(BOMBS["exr"]) == said
+
+
+def test_openexr_is_read_where_it_was_asked_for() -> None:
+    """OpenCV looks at the environment once, so that this takes a process of its own."""
+    code = """if True:
+        import numpy as np
+        from beam_serving.models.base import TensorSpec
+        from beam_serving.transforms.image import ImageRules, tensor_of_image
+        from tests.transforms.images import encode
+        pixels = np.full((3, 2, 3), (0.4, 99.0, 1000.0), np.float32)
+        for channels in (1, 3, 4):
+            spec = TensorSpec("x", (None, None, channels), np.dtype(np.uint8))
+            print(tensor_of_image(encode(pixels, ".exr"), spec, ImageRules())[2, 1].tolist())
+    """
+    environment = {**os.environ, "OPENCV_IO_ENABLE_OPENEXR": "1"}
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert process.stdout.splitlines()[1:] == ["[0, 99, 255]", "[0, 99, 255, 255]"]
 
 
 def test_heic_without_its_extra_is_answered_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
