@@ -83,7 +83,7 @@ class Data(_Section):
     layout: Literal["auto", "chw", "hwc"] = "auto"
     resize: Literal["stretch", "fit", "crop"] = "stretch"
     resize_to: int | None = Field(default=None, gt=0)
-    filter: Literal["auto", "linear", "area", "antialias"] = "auto"
+    resize_filter: Literal["auto", "linear", "area", "antialias"] = "auto"
     mean: Floats = (0.0,)
     scale: Floats = (1.0,)
     strict_images: bool = False
