@@ -15,6 +15,7 @@ from beam_serving.connection import RedisAt, backoff, check, fatal
 from beam_serving.encryption.records import RecordEncryption
 from beam_serving.errors import ConfigError, ConnectError, UnreachableError
 from beam_serving.io.group import Group
+from beam_serving.io.ownership import Ownership
 from beam_serving.io.readers import Readers
 from beam_serving.io.stop import STOP
 from beam_serving.models.base import ModelOptions
@@ -36,7 +37,7 @@ def preflight(settings: Settings) -> ModelFiles:
 
     Raises:
         ModelLoadError: the directory holds no model that can be served.
-        ConfigError: the file of labels cannot be used, or a secret is missing.
+        ConfigError: the file of labels cannot be used, a secret is missing, or another service serves a stream.
         ConnectError: Redis does not answer, or refuses us.
     """
     model, data = settings.model, settings.data
@@ -54,6 +55,7 @@ def preflight(settings: Settings) -> ModelFiles:
             check(at, client)
             for stream in settings.data.streams:
                 _ensure_group(at, client, stream, settings.data.group)
+            Ownership(settings).take(client)
         except RedisError as err:
             if time.monotonic() + wait_s >= give_up_at:
                 raise UnreachableError(

@@ -35,7 +35,7 @@ def refusal(wanted: Settings) -> str:
 def limited(at: RedisAt, client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
     """A server with a user "limited", whose password is set and whose permissions a test sets."""
     monkeypatch.setenv(PASSWORD_VARIABLE, "right")
-    client.execute_command("ACL", "SETUSER", "limited", "on", ">right", "~stream", "+@all")
+    client.execute_command("ACL", "SETUSER", "limited", "on", ">right", "~stream", "~stream:owner:*", "+@all")
     yield client
     client.execute_command("ACL", "DELUSER", "limited")
 
@@ -46,6 +46,13 @@ def test_the_streams_and_their_group_are_made(at: RedisAt, client: redis.Redis) 
     for stream in ("one", "two"):
         (group,) = client.xinfo_groups(stream)  # type: ignore[misc]
         assert group["name"] == b"serving"
+
+
+def test_streams_that_another_service_serves_are_refused(at: RedisAt) -> None:
+    preflight(settings(at, "one", "two").model_copy(update={"name": "svc-a"}))
+    with pytest.raises(ConfigError, match=r"^stream 'two' and group 'serving' are served by 'svc-a' already .*'svc-b'"):
+        preflight(settings(at, "two").model_copy(update={"name": "svc-b"}))
+    preflight(settings(at, "two").model_copy(update={"name": "svc-a"}))
 
 
 def test_what_was_queued_before_the_first_start_will_be_read(at: RedisAt, client: redis.Redis) -> None:

@@ -15,7 +15,8 @@ import redis
 from redis.exceptions import NoPermissionError, RedisError
 
 from beam_serving.connection import backoff
-from beam_serving.io.scripts import FORGET_ROWS, KEEP_LOCK, RELEASE_LOCK, evaluate
+from beam_serving.io.scripts import FORGET_ROWS, KEEP_LOCK, RELEASE_LOCK
+from beam_serving.lua import evaluate
 
 _log = logging.getLogger(__name__)
 ROWS = b":rows"
