@@ -24,6 +24,7 @@ from beam_serving.models.encrypted import look_at
 from beam_serving.models.labels import check_labels, read_labels
 
 _log = logging.getLogger(__name__)
+_FULL = 0.9
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
 FLINK_RUNNER = "FlinkRunner"
 SPARK_RUNNER = "SparkRunner"
@@ -66,7 +67,7 @@ def preflight(settings: Settings) -> ModelFiles:
             time.sleep(wait_s)
         else:
             break
-    _warn_of_eviction(at, client)
+    _warn_of_memory(at, client)
     client.close()
     return files
 
@@ -80,12 +81,19 @@ def _ensure_group(at: RedisAt, client: redis.Redis, stream: str, group: str) -> 
         raise
 
 
-def _warn_of_eviction(at: RedisAt, client: redis.Redis) -> None:
+def _warn_of_memory(at: RedisAt, client: redis.Redis) -> None:
     try:
-        policy = client.info("memory").get("maxmemory_policy", "noeviction")
+        about = client.info("memory")
     except RedisError as err:
-        _log.debug("cannot ask Redis for its maxmemory-policy: %s", err)
+        _log.debug("cannot ask Redis for its memory: %s", err)
         return
+    policy, used, limit = about.get("maxmemory_policy", "noeviction"), about["used_memory"], about.get("maxmemory", 0)
+    if limit and used > _FULL * limit:
+        _log.warning(
+            "Redis at %s uses %.0f %% of its maxmemory: raise it, or delete results that were read",
+            at,
+            100 * used / limit,
+        )
     if policy != "noeviction":
         _log.warning("Redis at %s deletes queued requests when memory is short (maxmemory-policy %s)", at, policy)
         _log.warning("set its maxmemory-policy to noeviction: then producers are told instead")

@@ -1,6 +1,7 @@
 """What is checked before anything starts, and the pipeline that then runs."""
 
 import logging
+import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -142,6 +143,21 @@ def test_a_server_that_evicts_requests_is_warned_of(
         f"Redis at {at} deletes queued requests when memory is short (maxmemory-policy allkeys-lru)",
         "set its maxmemory-policy to noeviction: then producers are told instead",
     ]
+
+
+def test_a_server_that_is_nearly_full_is_warned_of(
+    at: RedisAt, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    limit = client.config_get("maxmemory")["maxmemory"]
+    client.config_set("maxmemory", 1)
+    try:
+        preflight(settings(at))
+    finally:
+        client.config_set("maxmemory", limit)
+    (said,) = caplog.messages
+    assert re.fullmatch(
+        f"Redis at {at} uses [0-9]+ % of its maxmemory: raise it, or delete results that were read", said
+    )
 
 
 def test_a_user_who_may_not_ask_for_the_eviction_policy_is_served(

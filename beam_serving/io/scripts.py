@@ -6,6 +6,8 @@ the entry.
 
 ENSURE_GROUP = """
 -- KEYS: stream.  ARGV: group.  Gives 1 when the group was made or moved to the start, else 0.
+-- First of all a write that a server without memory allows: then it lets the script go on to its end.
+redis.call('XACK', KEYS[1], ARGV[1], '0-0')
 local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
 if not made.err then return 1 end
 if not string.find(made.err, 'BUSYGROUP') then return made end
@@ -59,10 +61,11 @@ COMMIT = """
 -- KEYS: stream, dead-letter stream, then one result key per record.
 -- ARGV: group, consumer, first id, last id, lifetime in ms (0: for ever), then per record: entry id, number of result
 -- fields and values, number of dead-letter fields and values, the former, the latter.
--- Writes the result of every record that the consumer still owns and takes its entry off the stream; gives how many.
+-- Writes the result of every record that the consumer still owns and takes its entry off the stream; gives how many, as
+-- a negative number where the server had no memory for it.
 local stream, group, ttl_ms = KEYS[1], ARGV[1], ARGV[5]
 local records = #KEYS - 2
-local owned = {}
+local owned, full = {}, nil
 local pending = redis.pcall('XPENDING', stream, group, ARGV[3], ARGV[4], 1000000, ARGV[2])
 if pending.err and not string.find(pending.err, 'NOGROUP') then return pending end
 local group_is_gone = pending.err ~= nil
@@ -79,13 +82,21 @@ for i = 1, records do
     if fields > 0 then
       local key = KEYS[i + 2]
       keys[#keys + 1] = key
-      -- First of all a write that a server without memory allows: then it lets the script go on to its end, the
-      -- entries leave the stream, and a full queue drains instead of standing still.
+      if full == nil then
+        -- The first write of all is one that a server without memory refuses.
+        local said = redis.pcall('SET', key, '')
+        full = type(said) == 'table' and said.err ~= nil and string.find(said.err, 'OOM') ~= nil
+      end
+      -- And then one that it allows: after that it lets the script go on to its end, the entries leave the stream, and
+      -- a full queue drains instead of standing still.
       redis.call('DEL', key)
       redis.call('HSET', key, unpack(ARGV, first, first + fields - 1))
       if ttl_ms ~= '0' then redis.call('PEXPIRE', key, ttl_ms) end
     end
-    if letter > 0 then redis.call('XADD', KEYS[2], '*', unpack(ARGV, first + fields, at - 1)) end
+    if letter > 0 then
+      redis.call('XACK', stream, group, id)  -- for the same reason
+      redis.call('XADD', KEYS[2], '*', unpack(ARGV, first + fields, at - 1))
+    end
     -- row
   end
 end
@@ -104,7 +115,7 @@ elseif #keys > 0 then
     if waiting[i + 1] > 0 then redis.call('PUBLISH', waiting[i], '') end
   end
 end
-return #done
+return full and -#done or #done
 """
 
 COMMIT_AND_KEEP = COMMIT.replace(
@@ -133,6 +144,14 @@ KEEP_LOCK = """
 -- KEYS: lock.  ARGV: holder, lifetime in ms.  Renews the lock for whoever holds it.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+
+TAKE_LOCK = """
+-- KEYS: lock.  ARGV: holder, lifetime in ms.  Takes the lock if it is free, also on a server without memory.
+if redis.call('GET', KEYS[1]) then return 0 end
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
 """
 
 RELEASE_LOCK = """
