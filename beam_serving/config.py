@@ -79,6 +79,7 @@ class Data(_Section):
     shape: Shapes = None
     streams: Names = ("image_stream", "serving_stream")
     group: str = "serving"
+    share: bool = False
     color: Literal["bgr", "rgb"] = "bgr"
     layout: Literal["auto", "chw", "hwc"] = "auto"
     resize: Literal["stretch", "fit", "crop"] = "stretch"

@@ -13,7 +13,6 @@ from beam_serving.connection import RedisAt
 from beam_serving.embedded import free_port
 from beam_serving.report import (
     Report,
-    Reporter,
     announce,
     ask_to_stop,
     asked_to_stop,
@@ -26,6 +25,7 @@ from beam_serving.report import (
     service_names,
     worker_key,
 )
+from beam_serving.reporter import Reporter
 from beam_serving.stats import STAGES, WorkerStats
 from tests.service import await_true
 
