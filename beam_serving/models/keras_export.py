@@ -86,6 +86,8 @@ def _export(path: Path, directory: Path) -> None:
 
 def _trial(model: Any) -> tuple[dict[str, np.ndarray], str]:
     """Give invented inputs that the model takes with what it gives for them, or why there are none."""
+    import tensorflow as tf
+
     rows = next((tensor.shape[0] for tensor in model.inputs if len(tensor.shape) and tensor.shape[0]), _TRIAL_RECORDS)
     reason = ""
     for inputs in _invented(model.inputs, rows):
@@ -94,8 +96,8 @@ def _trial(model: Any) -> tuple[dict[str, np.ndarray], str]:
             given = model(tensors if len(tensors) > 1 else tensors[0], training=False)
             trial = {f"input:{name}": array for name, array in inputs.items()}
             return trial | {f"output:{name}": np.array(one) for name, one in _named(given).items()}, ""
-        # Whatever a layer says to invented data is no fault of the model.
-        except Exception as err:
+        # What a layer says to invented data is no fault of the model.
+        except (*_ERRORS, tf.errors.OpError) as err:
             reason = reason or " ".join(str(err).split())[:300] or type(err).__name__
     return {}, reason or "its inputs are of a type that is not invented"
 

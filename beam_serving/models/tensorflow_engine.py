@@ -118,7 +118,7 @@ def served_type(name: str) -> np.dtype | None:
     """Give the type in which values of a type of TensorFlow come and go; None for what cannot be sent."""
     if name == "string":
         return STRING
-    if name == "bfloat16" or name.startswith(("float8", "float6", "float4")):
+    if name == "bfloat16" or re.match(r"float[468]_", name):
         return np.dtype(np.float32)
     if name in _QUANTIZED:
         return np.dtype(_QUANTIZED[name])
