@@ -85,7 +85,9 @@ def read_graph(path: Path) -> ModelProto:
         ModelLoadError: the file cannot be read, or is no ONNX model.
     """
     try:
-        model = ModelProto.FromString(b"".join(_without_weights(map_file(path), (_GRAPH_OF_MODEL, _INITIALIZER_OF_GRAPH))))
+        model = ModelProto.FromString(
+            b"".join(_without_weights(map_file(path), (_GRAPH_OF_MODEL, _INITIALIZER_OF_GRAPH)))
+        )
     except OSError as err:
         raise ModelLoadError(f"{path}: cannot be read ({err.strerror})") from err
     except (ProtoError, DecodeError) as err:
@@ -152,7 +154,9 @@ def _external_file(tensor: str, location: str, path: Path) -> Path:
     if not place.parts or place.is_absolute() or ".." in place.parts or "\0" in location:
         raise ModelLoadError(outside)
     if not file.is_file():
-        raise ModelLoadError(f"{path}: the weights of {tensor!r} are in {location!r}, which is missing beside the model")
+        raise ModelLoadError(
+            f"{path}: the weights of {tensor!r} are in {location!r}, which is missing beside the model"
+        )
     if not in_memory(file, path) and not file.resolve().is_relative_to(path.parent.resolve()):
         raise ModelLoadError(f"{outside}, and no link out of it")
     return file

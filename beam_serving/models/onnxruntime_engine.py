@@ -52,7 +52,9 @@ _DTYPES = {
     **{f"tensor({kind}{bits})": np.dtype(f"{kind}{bits}") for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
 }
 _UNKNOWN_OPERATOR = re.compile(r"(?:Fatal error: )?(\S*):(\w+)\(-?\d+\) is not a registered function/op")
-_POSITION = re.compile(r"(?:\[ONNXRuntimeError\] : \d+ : \w+ : )|(?:/?[\w/.-]+\.(?:cc|h|cpp):\d+ (?:[^()]*\([^()]*\) )?)")
+_POSITION = re.compile(
+    r"(?:\[ONNXRuntimeError\] : \d+ : \w+ : )|(?:/?[\w/.-]+\.(?:cc|h|cpp):\d+ (?:[^()]*\([^()]*\)(?: const)?(?:::<lambda\(\)>)?(?: \[with [^\]]*\])? )?)"
+)
 _REASON_CHARACTERS = 300
 
 
