@@ -15,7 +15,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from beam_serving.config_values import BatchSize, Floats, Names, Seconds, Shapes, WorkerCount
+from beam_serving.config_values import (
+    BatchAxis,
+    BatchSize,
+    Constants,
+    Floats,
+    Names,
+    Sample,
+    Seconds,
+    Shapes,
+    TopN,
+    WorkerCount,
+)
 from beam_serving.errors import ConfigError
 from beam_serving.old_config.translate import FLAT_0_10, Translation, renamed, translate
 from beam_serving.output import is_url
@@ -26,7 +37,7 @@ from beam_serving.yaml_file import YamlFile, read_yaml
 _log = logging.getLogger(__name__)
 
 PATHS = (
-    *("model.path", "model.labels", "model.secret_file", "data.secret_file", "data.output"),
+    *("model.path", "model.labels", "model.sample", "model.secret_file", "data.secret_file", "data.output"),
     *("redis.password_file", "redis.ca_file", "flink.job_server_jar", "spark.job_server_jar"),
 )
 """Keys whose values are paths; relative ones are taken from the folder of the file."""
@@ -54,6 +65,9 @@ class Model(_Section):
     precision: Literal["f32", "bf16", "int8"] = "f32"
     labels: str | None = None
     outputs: Names = ()
+    batch_axis: BatchAxis = "auto"
+    constants: Constants = Field(default_factory=dict)
+    sample: Sample = None
     encryption: Literal["none", "gcm", "cbc"] = "none"
     secret_file: str | None = None
 
@@ -109,7 +123,7 @@ class Params(_Section):
     """How work is batched, spread and guarded."""
 
     batch_size: BatchSize = 4
-    top_n: int = Field(default=1, ge=0)
+    top_n: TopN = "auto"
     post_processing: Annotated[str | None, BeforeValidator(checked_rule)] = None
     workers: WorkerCount = "auto"
     poll_s: Annotated[float, Field(gt=0, le=10)] = 1.0
@@ -220,7 +234,8 @@ def checked(translation: Translation) -> Settings:
     base = path.resolve().parent
     sections: dict[str, dict[str, str]] = {}
     for section, key in (name.split(".") for name in PATHS):
-        if value := getattr(getattr(settings, section), key):
+        value = getattr(getattr(settings, section), key)
+        if isinstance(value, str) and value:
             sections.setdefault(section, {})[key] = _beside(base, value)
     return settings.model_copy(
         update={name: getattr(settings, name).model_copy(update=paths) for name, paths in sections.items()}

@@ -88,3 +88,51 @@ Seconds = Annotated[float, Field(gt=0)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 WorkerCount = Annotated[int | Literal["auto"], BeforeValidator(_worker_count)]
 BatchSize = Annotated[int | Literal["auto"], BeforeValidator(_batch_size)]
+
+
+def _batch_axis(value: Any) -> Any:
+    if value in ("auto", "none") or value is None:
+        return value or "none"
+    if isinstance(value, bool) or not str(value).isdecimal() or int(value) > 31:
+        raise ValueError("wants auto, none or the number of an axis, from 0")
+    return int(value)
+
+
+def _top_n(value: Any) -> Any:
+    if value == "auto":
+        return value
+    if isinstance(value, bool) or not str(value).isdecimal():
+        raise ValueError("wants 'auto' or a number: how many classes, 0 for the whole output")
+    return int(value)
+
+
+def _constants(value: Any) -> Any:
+    if value in (None, ""):
+        return {}
+    if not isinstance(value, dict) or not all(
+        isinstance(name, str) and _is_constant(one) for name, one in value.items()
+    ):
+        raise ValueError("wants values by input name, such as {keep_prob: 1.0, sr: 16000}")
+    return value
+
+
+def _is_constant(value: Any) -> bool:
+    return isinstance(value, int | float | str) or (isinstance(value, list) and all(map(_is_constant, value)))
+
+
+def _sample(value: Any) -> Any:
+    """Reads the path of a file, or shapes as `data: shape` has them."""
+    if value in (None, ""):
+        return None
+    text = str(value)
+    if isinstance(value, str) and not all(part.strip().isdecimal() for part in text.split(",")):
+        return value
+    return _shapes(value)
+
+
+BatchAxis = Annotated[int | Literal["auto", "none"], BeforeValidator(_batch_axis)]
+TopN = Annotated[int | Literal["auto"], BeforeValidator(_top_n)]
+Constants = Annotated[dict[str, Any], BeforeValidator(_constants)]
+Sample = Annotated[
+    str | tuple[int, ...] | tuple[tuple[int, ...], ...] | dict[str, tuple[int, ...]] | None, BeforeValidator(_sample)
+]

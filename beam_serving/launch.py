@@ -17,10 +17,14 @@ from beam_serving.errors import ConfigError, ConnectError, UnreachableError
 from beam_serving.io.group import Group
 from beam_serving.io.readers import Readers
 from beam_serving.io.stop import STOP
-from beam_serving.models.base import ModelOptions
+from beam_serving.models.base import STRING, LoadedModel
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.encrypted import look_at
+from beam_serving.models.formats import NOOP
 from beam_serving.models.labels import check_labels, read_labels
+from beam_serving.models.opening import decided_model
+from beam_serving.models.options import model_options
+from beam_serving.models.store import PrivateCopy
 
 _log = logging.getLogger(__name__)
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
@@ -40,8 +44,7 @@ def preflight(settings: Settings) -> ModelFiles:
         ConnectError: Redis does not answer, or refuses us.
     """
     model, data = settings.model, settings.data
-    options = ModelOptions(engine=model.engine, encryption=model.encryption, secret_file=model.secret_file)
-    files = look_at(model.path, options)
+    files = look_at(model.path, model_options(settings))
     if model.encryption == "cbc":
         _log.warning("%s: AES-CBC shows no tampering; `model encrypt --from cbc` makes files for gcm", model.path)
     RecordEncryption(data.encryption, data.secret_file).opening()
@@ -67,6 +70,21 @@ def preflight(settings: Settings) -> ModelFiles:
     _warn_of_eviction(at, client)
     client.close()
     return files
+
+
+def decided_copy(settings: Settings) -> PrivateCopy | None:
+    """Make the private copy of the model that all workers of this machine serve, and decide how it is served.
+
+    Workers find both when they load it. None for the no-op model.
+
+    Raises:
+        ModelLoadError: the model cannot be served.
+    """
+    options = model_options(settings)
+    if NOOP in (options.engine, settings.model.path):
+        return None
+    with decided_model(settings.model.path, options) as (_, _, copy):
+        return copy
 
 
 def _ensure_group(at: RedisAt, client: redis.Redis, stream: str, group: str) -> None:
@@ -137,17 +155,31 @@ def _add_once(parser: argparse.ArgumentParser, add: object) -> None:
 
 
 def checked_steps(settings: Settings, readers: Readers) -> Any:  # a Serving, whose module imports Beam
-    """Makes the steps and loads their model, so that its errors arrive as what they are and not wrapped by Beam.
+    """Make the steps, load their model and check what is configured against it, so that errors arrive as they are.
 
     Raises:
         ModelLoadError: the model cannot be loaded.
-        ConfigError: the labels are not as many as its classes.
+        ConfigError: labels, image rules or post-processing do not fit the model.
     """
-    from beam_serving.pipeline import steps
+    from beam_serving.pipeline import image_rules, steps
+    from beam_serving.transforms.image import check_inputs
 
     serving = steps(settings, readers)
-    check_labels(settings.model.labels, serving.model.acquire().model)
+    model = serving.model.acquire().model
+    check_labels(settings.model.labels, model)
+    if reason := check_inputs(model.inputs, image_rules(settings)):
+        raise ConfigError(f"{settings.model.path}: {reason}")
+    _check_post_processing(settings, model)
     return serving
+
+
+def _check_post_processing(settings: Settings, model: LoadedModel) -> None:
+    """Refuse best classes of a model that has no scores, whose every request would fail."""
+    params = settings.params
+    asks = params.post_processing or (f"top_n: {params.top_n}" if params.top_n not in ("auto", 0) else "")
+    texts = [spec.name for spec in model.outputs if spec.dtype == STRING]
+    if asks and asks != "none" and len(texts) == len(model.outputs):
+        raise ConfigError(f"params: {asks}: output {texts[0]!r} of {settings.model.path} is text; set top_n: 0 or auto")
 
 
 def forget_model() -> None:

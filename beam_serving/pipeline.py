@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
-from beam_serving.config import Settings
+from beam_serving.config import Params, Settings
 from beam_serving.connection import RedisAt
 from beam_serving.encryption.records import RecordEncryption
 from beam_serving.io.consumer import Reading
 from beam_serving.io.readers import Readers
 from beam_serving.io.sink import WriteToRedis
 from beam_serving.io.source import ReadFromRedisStream
-from beam_serving.models.base import ModelOptions
 from beam_serving.models.labels import read_labels
+from beam_serving.models.options import model_options
 from beam_serving.models.shared import SharedModel
 from beam_serving.post_processing import PostProcessing
 from beam_serving.transforms import Batch, Decode, ImageRules, Infer, TopN
@@ -47,27 +47,10 @@ def build(pipeline: beam.Pipeline, serving: Serving) -> None:
         _ = written | f"Write {label}" >> serving.write
 
 
-def steps(settings: Settings, readers: Readers) -> Serving:
-    """Makes the steps that the configuration asks for.
-
-    With `batch_size: auto` the model is loaded and measured here. A drain that has an output keeps its results for it,
-    to be written to files when it has ended (`beam_serving.export`).
-    """
-    model, data, params = settings.model, settings.data, settings.params
-    at = RedisAt.of(settings)
-    options = ModelOptions(
-        model.engine,
-        model.threads,
-        model.precision,
-        model.device,
-        data.shape,  # type: ignore[arg-type]
-        output_names=model.outputs,
-        encryption=model.encryption,
-        secret_file=model.secret_file,
-    )
-    shared_model = SharedModel(model.path, options, None if params.batch_size == "auto" else params.batch_size)
-    batch_size = shared_model.batch_size()
-    rules = ImageRules(
+def image_rules(settings: Settings) -> ImageRules:
+    """Give what the configuration says of images."""
+    data = settings.data
+    return ImageRules(
         data.color,
         data.layout,
         data.mean,
@@ -78,14 +61,34 @@ def steps(settings: Settings, readers: Readers) -> Serving:
         data.strict_images,
         data.filter,
     )
-    served = PostProcessing.of(params.post_processing) if params.post_processing else PostProcessing(params.top_n)
+
+
+def _served(params: Params) -> PostProcessing | None:
+    """Give what is served of the outputs; None leaves it to the model."""
+    if params.post_processing:
+        return PostProcessing.of(params.post_processing)
+    return None if params.top_n == "auto" else PostProcessing(params.top_n)
+
+
+def steps(settings: Settings, readers: Readers) -> Serving:
+    """Makes the steps that the configuration asks for.
+
+    With `batch_size: auto` the model is loaded and measured here. A drain that has an output keeps its results for it,
+    to be written to files when it has ended (`beam_serving.export`).
+    """
+    model, data, params = settings.model, settings.data, settings.params
+    at = RedisAt.of(settings)
+    shared_model = SharedModel(
+        model.path, model_options(settings), None if params.batch_size == "auto" else params.batch_size
+    )
+    batch_size = shared_model.batch_size()
     reading = Reading(at, data.streams, data.group, batch_size, params.poll_s, params.reclaim_idle_s)
     return Serving(
         model=shared_model,
         read=ReadFromRedisStream(reading, readers, params.checkpoint_interval_s),
         decode=Decode(
             shared_model,
-            rules,
+            image_rules(settings),
             Limits(max_payload_bytes=data.max_payload_bytes),
             params.max_deliveries,
             batch_size,
@@ -93,6 +96,6 @@ def steps(settings: Settings, readers: Readers) -> Serving:
         ),
         batch=Batch(batch_size),
         infer=Infer(shared_model, params.inference_timeout_s),
-        top_n=TopN(served, read_labels(model.labels)),
+        top_n=TopN(_served(params), read_labels(model.labels), shared_model),
         write=WriteToRedis(at, data.group, data.result_ttl_s, keep_rows=readers.drain and data.output is not None),
     )

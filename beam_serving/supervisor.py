@@ -15,9 +15,10 @@ from redis.exceptions import RedisError
 
 from beam_serving.config import Settings
 from beam_serving.connection import RedisAt
-from beam_serving.errors import ConfigError, ConnectError, UnreachableError
-from beam_serving.launch import preflight
+from beam_serving.errors import ConfigError, ConnectError, ModelLoadError, UnreachableError
+from beam_serving.launch import decided_copy, preflight
 from beam_serving.models.detect import ModelFiles
+from beam_serving.models.store import PrivateCopy
 from beam_serving.notify import tell_ready
 from beam_serving.report import FRESH_S, LIFETIME_S, Report, announce, asked_to_stop, described, read_reports, retract
 from beam_serving.statistics_line import StatisticsLine
@@ -28,6 +29,7 @@ _TICK_S = 0.1
 _ANNOUNCE_EVERY_S = 5.0
 _FIRST_RESTART_S, _LAST_RESTART_S = 0.2, 30.0
 _STABLE_AFTER_S = 30.0
+_EARLY_DEATHS = 3
 
 
 class _Slot:
@@ -78,6 +80,9 @@ class Supervisor:
         self._stopping = False
         self._ready = False
         self._files: ModelFiles | None = None
+        self._copy: PrivateCopy | None = None
+        self._was_ready = False
+        self._early_deaths = 0
 
     def run(self) -> int:
         """Serves; gives the exit code.
@@ -88,11 +93,14 @@ class Supervisor:
         self._files = preflight(self._settings)
         handlers = {signum: signal.signal(signum, self._on_signal) for signum in (signal.SIGTERM, signal.SIGINT)}
         try:
-            for slot in self._slots:
+            self._copy = decided_copy(self._settings)
+            for slot in self._slots if not self._stopping else ():
                 self._start(slot)
             self._watch()
         finally:
             graceful = self._stop_workers()
+            if self._copy is not None:
+                self._copy.close()
             self._retract()
             for signum, handler in handlers.items():
                 signal.signal(signum, handler)
@@ -121,9 +129,8 @@ class Supervisor:
                 self._statistics.log(self._client, self._reports())
 
     def _start(self, slot: _Slot) -> None:
-        settings = self._settings.model_dump_json()
         job = Job(
-            settings,
+            self._for_workers().model_dump_json(),
             self._run,
             slot.consumers,
             self._arguments,
@@ -147,6 +154,16 @@ class Supervisor:
         except BrokenPipeError:
             _log.warning("worker %s ended before it took its job", slot.consumers[0])
 
+    def _for_workers(self) -> Settings:
+        """Give the settings with the private copy of the model: workers that start later serve what the first do."""
+        if self._copy is None:
+            return self._settings
+        model = self._settings.model.model_copy(update={"path": str(self._copy.path)})
+        return self._settings.model_copy(update={"model": model})
+
+    def _in_our_words(self, reported: str) -> str:
+        return reported.replace(str(self._copy.path), self._settings.model.path) if self._copy else reported
+
     def _look_after(self, slot: _Slot) -> None:
         now = time.monotonic()
         if slot.process is None:
@@ -161,29 +178,49 @@ class Supervisor:
         if code == 0 and (self._drain or self._asked_to_stop()):
             slot.finished = True
             return
-        if code == EXIT_CONFIG and said:
+        said = self._in_our_words(said)
+        if code == EXIT_CONFIG and said and not self._was_ready:
             raise ConfigError(said)
         if code == EXIT_FAILED and said:
             raise ConnectError(said)
-        self._plan_restart(slot, code, now)
+        self._plan_restart(slot, code, now, said)
 
-    def _plan_restart(self, slot: _Slot, code: int, now: float) -> None:
-        """Starts a dead worker again, the later the younger it dies; what no restart can heal ends the service."""
+    def _plan_restart(self, slot: _Slot, code: int, now: float, said: str) -> None:
+        """Starts a dead worker again, the later the younger it dies; what no restart can heal ends the service.
+
+        Once the service has been ready, a worker that cannot start waits and tries again while the others serve.
+        """
         self._ready = False
         self._retract()
         if now - slot.started_at > _STABLE_AFTER_S:
             slot.restart_wait_s = _FIRST_RESTART_S
         slot.restart_at = now + slot.restart_wait_s
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        self._count_early_death(code, how)
+        how = f"{how}: {said}" if said else how
         what = "the driver" if self._driver else f"worker {slot.consumers[0]}"
         _log.error("%s died (%s): starting it again in %g s", what, how, slot.restart_wait_s)
         slot.restart_wait_s = min(slot.restart_wait_s * 2, _LAST_RESTART_S)
         try:
-            preflight(
-                self._settings.model_copy(update={"redis": self._settings.redis.model_copy(update={"wait_s": 0.0})})
-            )
+            settings = self._for_workers()
+            preflight(settings.model_copy(update={"redis": settings.redis.model_copy(update={"wait_s": 0.0})}))
         except UnreachableError as err:
             _log.warning("%s", err)
+
+    def _count_early_death(self, code: int, how: str) -> None:
+        """End a service none of whose workers lives long enough to serve.
+
+        Raises:
+            ModelLoadError: crashes ended as many of them as are worth a try.
+        """
+        if code >= 0 or self._was_ready:
+            return
+        self._early_deaths += 1
+        if self._early_deaths >= _EARLY_DEATHS * len(self._slots):
+            raise ModelLoadError(
+                f"{self._files.model if self._files else self._settings.model.path}: {how} ended {self._early_deaths} "
+                f"workers before one of them served (model: engine: {self._settings.model.engine}); try another engine"
+            )
 
     def _asked_to_stop(self) -> bool:
         try:
@@ -212,6 +249,7 @@ class Supervisor:
         elif self._ready and not ready:
             _log.warning("not ready: %d of %d workers serve", len(serving), len(self._names))
         self._ready = ready
+        self._was_ready = self._was_ready or ready
         if not ready:
             self._retract()
             return

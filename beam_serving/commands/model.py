@@ -6,20 +6,26 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
 from beam_serving.arguments import Parser
 from beam_serving.commands.encrypt_model import encrypt_model
+from beam_serving.config_values import BatchAxis, Constants, Sample, Shapes
 from beam_serving.encryption.secrets import MODEL
 from beam_serving.errors import ConfigError, ModelError
-from beam_serving.models.base import LoadedModel, ModelOptions, TensorSpec, describe, type_name, zeros
-from beam_serving.models.batches import warm_up
+from beam_serving.models.base import LoadedModel, ModelOptions, TensorSpec, describe, type_name
+from beam_serving.models.batches import trial_batch, warm_up
 from beam_serving.models.detect import ModelFiles
-from beam_serving.models.encrypted import look_at, opened_model
+from beam_serving.models.encrypted import look_at
 from beam_serving.models.formats import ENGINES, format_of
-from beam_serving.models.loading import load
+from beam_serving.models.opening import decided_model, open_model
+from beam_serving.models.probing import Verdict
+from beam_serving.models.verdicts import KEPT, keep_verdict
 
 _BATCH_SIZES = (1, 8)
 _TRIAL_S = 0.5
@@ -28,7 +34,7 @@ _SECRET = f"file of two lines, secret and salt; else {MODEL.secret_variable} and
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs `model inspect` or `model encrypt` and gives the exit code.
+    """Run `model inspect`, `model verify` or `model encrypt` and give the exit code.
 
     Raises:
         ConfigError: the directory holds no model that can be served; the message is one line.
@@ -43,10 +49,15 @@ def main(arguments: Sequence[str]) -> int:
             given.precision,
             given.device,
             given.shape,
+            output_names=given.outputs,
             encryption=given.encryption,
             secret_file=given.secret_file,
+            batch_axis=given.batch_axis,
+            constants=given.constants,
+            sample=given.sample,
         )
-        about = inspect_model(given.directory, options)
+        about = verify_model(given.directory, options, given.keep) if given.action == "verify" else None
+        about = about or inspect_model(given.directory, options)
     except (ConfigError, ModelError) as err:
         raise ConfigError("; ".join(line.strip() for line in str(err).splitlines())) from err
     print(json.dumps(about) if given.json else table(about))
@@ -67,12 +78,14 @@ def _parser() -> Parser:
         prog="beam-serving model",
         description="Look at a model as the service would load it, or encrypt it.",
         epilog="examples:\n  python -m beam_serving model inspect my_model/ --shape 3,224,224\n"
+        "  python -m beam_serving model verify my_model/ --keep\n"
         "  python -m beam_serving model encrypt my_model/ --out encrypted/",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     actions = parser.add_subparsers(dest="action", required=True)
     _add_inspect(actions)
+    _add_verify(actions)
     _add_encrypt(actions)
     return parser
 
@@ -86,15 +99,40 @@ def _add_inspect(actions: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    inspect.add_argument("directory", type=Path, help="directory with one model")
-    inspect.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    inspect.add_argument("--shape", type=_shape, help="input shape without batch, where the model does not say it")
-    inspect.add_argument("--engine", choices=ENGINES, default="auto", help="what runs it (%(default)s)")
-    inspect.add_argument("--precision", choices=("f32", "bf16", "int8"), default="f32", help="(%(default)s)")
-    inspect.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(%(default)s)")
-    inspect.add_argument("--threads", type=int, default=1, help="engine threads (%(default)s)")
-    inspect.add_argument("--encryption", choices=("none", "gcm", "cbc"), default="none", help="(%(default)s)")
-    inspect.add_argument("--secret-file", metavar="FILE", help=_SECRET)
+    _add_loading(inspect)
+
+
+def _add_verify(actions: Any) -> None:
+    verify = actions.add_parser(
+        "verify",
+        help="compare a model's engine with its own framework, ahead of the first start",
+        description="Try a model as its first start does: which engine gives what its own framework gives, and which\n"
+        "rows belong to which record. --keep puts the verdict beside the model, for machines without that framework.",
+        epilog="example:\n  python -m beam_serving model verify my_model/ --keep",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_loading(verify)
+    verify.add_argument("--keep", action="store_true", help=f"write the verdict to {KEPT} in the directory")
+
+
+def _add_loading(parser: Any) -> None:
+    """Adds what says how a model is loaded: each as the configuration has it."""
+    parser.add_argument("directory", type=Path, help="directory with one model")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--shape", type=_shape, help="shape of a record: 3,224,224 or {image: 3,320,320, n: 1}")
+    parser.add_argument("--outputs", type=_names, default=(), help="outputs to serve, as a,b; all of them by default")
+    parser.add_argument("--batch-axis", type=_batch_axis, default="auto", help="auto, none or a number (%(default)s)")
+    parser.add_argument(
+        "--constants", type=_constants, default={}, help="inputs that requests do not send, {sr: 16000}"
+    )
+    parser.add_argument("--sample", type=_sample, help="what to try it with: an .npz, an image, or shapes")
+    parser.add_argument("--engine", choices=ENGINES, default="auto", help="what runs it (%(default)s)")
+    parser.add_argument("--precision", choices=("f32", "bf16", "int8"), default="f32", help="(%(default)s)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(%(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="engine threads (%(default)s)")
+    parser.add_argument("--encryption", choices=("none", "gcm", "cbc"), default="none", help="(%(default)s)")
+    parser.add_argument("--secret-file", metavar="FILE", help=_SECRET)
 
 
 def _add_encrypt(actions: Any) -> None:
@@ -120,36 +158,83 @@ def _add_encrypt(actions: Any) -> None:
     encrypt.add_argument("--from-secret-file", metavar="FILE", help="the secret that they are encrypted with now")
 
 
-def inspect_model(directory: Path, options: ModelOptions) -> dict[str, Any]:
-    """Loads a model, tries it, and gives what there is to know of it as plain values.
+def verify_model(directory: Path, options: ModelOptions, keep: bool) -> dict[str, Any]:
+    """Decide how a model is served, keep the verdict where that is asked for, and give it as plain values.
 
     Raises:
-        ModelLoadError: it cannot be loaded, or a trial inference failed.
-        ModelError: it cannot run one of the batch sizes that are tried.
+        ModelLoadError: it cannot be served, or the verdict cannot be written.
     """
-    started = time.perf_counter()
-    with opened_model(directory, options) as found:
-        model = load(found, options)
-    loaded_s = time.perf_counter() - started
-    warm_up(model)
     files = look_at(directory, options)
-    sizes = {str(path.relative_to(directory)): path.stat().st_size for path in _files_of(files)}
+    with decided_model(directory, options) as (_, verdict, copy):
+        kept = {"kept": str(keep_verdict(verdict, options, copy.content, directory))} if keep else {}
+        copy.close()
+    sizes = _sizes(files, directory)
+    return {**_head(directory, files, sizes), "engine": verdict.engine, **_reasons(verdict), **kept}
+
+
+def inspect_model(directory: Path, options: ModelOptions) -> dict[str, Any]:
+    """Load a model, try it, and give what there is to know of it as plain values.
+
+    Raises:
+        ModelLoadError: it cannot be loaded.
+    """
+    files = look_at(directory, options)
+    started = time.perf_counter()
+    model, verdict, copy = open_model(directory, options)
+    loaded_s = time.perf_counter() - started
+    shapes = verdict.shapes if verdict else None
+    about = {
+        **_head(directory, files, _sizes(files, directory)),
+        "engine": model.engine,
+        "load_s": round(loaded_s, 3),
+        "inputs": [_about(spec, model.one_by_one) for spec in model.inputs],
+        "outputs": [_about(spec, model.one_by_one) for spec in model.outputs],
+        "classes": {name: list(names) for name, names in model.class_names.items()},
+        **(_reasons(verdict) if verdict else {}),
+        "trial": [_trial(model, size, shapes) for size in (_BATCH_SIZES[:1] if model.one_by_one else _BATCH_SIZES)],
+    }
+    if copy is not None:
+        copy.close()
+    return about
+
+
+def _head(directory: Path, files: ModelFiles, sizes: dict[str, int]) -> dict[str, Any]:
     return {
         "directory": str(directory),
         "format": files.format,
         "title": format_of(files.format).title,
-        "engine": model.engine,
         "files": sizes,
         "size_bytes": sum(sizes.values()),
-        "load_s": round(loaded_s, 3),
-        "inputs": [_about(spec) for spec in model.inputs],
-        "outputs": [_about(spec) for spec in model.outputs],
-        "trial": [_trial(model, size) for size in _BATCH_SIZES],
     }
 
 
+def _sizes(files: ModelFiles, directory: Path) -> dict[str, int]:
+    return {str(path.relative_to(directory)): path.stat().st_size for path in _files_of(files)}
+
+
+def _reasons(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "batch": _BATCH[verdict.plan.kind].format(axis=verdict.plan.axis, size=verdict.plan.size),
+        "compared_with": verdict.compared_with,
+        "difference": verdict.difference,
+        "takes_nan": verdict.nan,
+        "random": list(verdict.random),
+        "state": list(verdict.state),
+        "notes": list(verdict.notes),
+    }
+
+
+_SPEED = "{median_ms:.3f} ms, {records_per_s:.1f} records/s"
+_BATCH = {
+    "rows": "any number of records along axis {axis}",
+    "portions": "{size} records at a time along axis {axis}",
+    "single": "one record at a time, with an axis of 1",
+    "whole": "none: a request has whole tensors",
+}
+
+
 def table(about: dict[str, Any]) -> str:
-    """Writes what `inspect_model` gave as lines for a person."""
+    """Write what `inspect_model` or `verify_model` gave as lines for a person."""
     files = ", ".join(f"{name} ({size:,} bytes)" for name, size in about["files"].items())
     rows = [
         ("directory", about["directory"]),
@@ -157,25 +242,69 @@ def table(about: dict[str, Any]) -> str:
         ("engine", about["engine"]),
         ("files", files or "none"),
         ("size", f"{about['size_bytes']:,} bytes"),
-        ("load time", f"{about['load_s']:.3f} s"),
-        *(("input", f"{one['name']}  {one['text']}") for one in about["inputs"] or [_ANYTHING]),
-        *(("output", f"{one['name']}  {one['text']}") for one in about["outputs"]),
-        *(
-            (f"batch of {one['batch_size']}", f"{one['median_ms']:.3f} ms, {one['records_per_s']:.1f} records/s")
-            for one in about["trial"]
-        ),
+    ]
+    if "load_s" in about:
+        rows += [
+            ("load time", f"{about['load_s']:.3f} s"),
+            *(("input", f"{one['name']}  {one['text']}") for one in about["inputs"] or [_ANYTHING]),
+            *(("output", f"{one['name']}  {one['text']}") for one in about["outputs"]),
+            *(("classes", f"{name}: {', '.join(names[:8])}") for name, names in about["classes"].items()),
+        ]
+    if "batch" in about:
+        rows += _reason_rows(about)
+    rows += [
+        (
+            f"batch of {one['batch_size']}",
+            one["error"] or f"{one['median_ms']:.3f} ms, {one['records_per_s']:.1f} records/s",
+        )
+        for one in about.get("trial", ())
     ]
     return "\n".join(f"{title:12}{value}" for title, value in rows)
+
+
+def _reason_rows(about: dict[str, Any]) -> list[tuple[str, str]]:
+    compared = about["compared_with"]
+    same = f"equal to {compared}, largest difference {about['difference']:.1e} of the largest value"
+    rows = [
+        ("batch axis", about["batch"]),
+        ("compared", same if compared else "with nothing: it runs in its own framework"),
+    ]
+    rows += [("NaN", "refused: this engine computes it otherwise")] if not about["takes_nan"] else []
+    rows += [(title, ", ".join(about[title])) for title in ("random", "state") if about[title]]
+    rows += [("note", note) for note in about["notes"]]
+    return rows + ([("kept in", about["kept"])] if "kept" in about else [])
 
 
 _ANYTHING = {"name": "any", "text": "as it comes"}
 
 
-def _shape(text: str) -> tuple[int, ...]:
-    parts = text.replace("x", ",").split(",")
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise argparse.ArgumentTypeError(f"wants numbers joined by commas, as 3,224,224, got {text!r}")
-    return tuple(map(int, parts))
+def _shape(text: str) -> Any:
+    return _value(text.replace("x", ",") if text[:1].isdecimal() else text, Shapes)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _batch_axis(text: str) -> Any:
+    return _value(text, BatchAxis)
+
+
+def _constants(text: str) -> Any:
+    return _value(text, Constants)
+
+
+def _sample(text: str) -> Any:
+    return _value(text, Sample)
+
+
+def _value(text: str, kind: Any) -> Any:
+    """Reads a value as the configuration has it."""
+    try:
+        return TypeAdapter(kind).validate_python(yaml.safe_load(text))
+    except (ValidationError, yaml.YAMLError) as err:
+        reason = err.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(err, ValidationError) else "no YAML"
+        raise argparse.ArgumentTypeError(f"{reason}, got {text!r}") from err
 
 
 def _files_of(files: ModelFiles) -> list[Path]:
@@ -185,20 +314,20 @@ def _files_of(files: ModelFiles) -> list[Path]:
     return [path for path in (files.model, files.weights) if path is not None and path.exists()]
 
 
-def _about(spec: TensorSpec) -> dict[str, Any]:
-    shape = (None, *spec.shape)
+def _about(spec: TensorSpec, one_by_one: bool) -> dict[str, Any]:
+    shape = spec.shape if spec.shape is None or one_by_one else (None, *spec.shape)
     return {
         "name": spec.name,
         "dtype": type_name(spec.dtype),
-        "shape": list(shape),
+        "shape": None if shape is None else list(shape),
         "text": describe(spec.dtype, shape),
     }
 
 
-def _trial(model: LoadedModel, batch_size: int) -> dict[str, Any]:
-    specs = model.inputs or (TensorSpec("input", (1,), model.outputs[0].dtype),)
-    batch = {spec.name: zeros(spec, batch_size) for spec in specs}
-    model.predict(batch)
+def _trial(model: LoadedModel, batch_size: int, shapes: Mapping[str, tuple[int, ...]] | None) -> dict[str, Any]:
+    if failure := warm_up(model, batch_size, shapes):
+        return {"batch_size": batch_size, "median_ms": None, "records_per_s": None, "error": failure}
+    batch = trial_batch(model.inputs, batch_size, shapes)
     times: list[float] = []
     while sum(times) < _TRIAL_S and len(times) < _MOST_RUNS:
         started = time.perf_counter()
@@ -209,4 +338,5 @@ def _trial(model: LoadedModel, batch_size: int) -> dict[str, Any]:
         "batch_size": batch_size,
         "median_ms": round(median_s * 1000, 3),
         "records_per_s": round(batch_size / median_s, 1),
+        "error": "",
     }

@@ -26,7 +26,8 @@ class Plan(NamedTuple):
     """How records and tensors go together; `axis` is that of the records in a tensor, `size` how many there are.
 
     `drops` tells, by output, whether the axis of one record is left out where the plan is `single`. `freed` asks of the
-    engine the form of the model whose first axis is free. Rows that are not `proven` are compared on the first batch.
+    engine the form of the model whose first axis is free. Rows that are not `proven` are compared on the first batch;
+    where they come in portions, a record fills one alone.
     """
 
     kind: Kind
@@ -166,7 +167,9 @@ class BatchedModel:
         plan: Plan,
         constants: Mapping[str, np.ndarray] | None = None,
         nan: bool = True,
+        own: str = "",
     ) -> None:
+        self._own = own
         self.engine = engine.engine
         self._constants = constants or {}
         self._model = engine
@@ -185,7 +188,7 @@ class BatchedModel:
             spec if keep else record_spec(spec, plan.axis) for spec, keep in zip(engine.outputs, keeps, strict=True)
         )
         self.class_names = engine.facts.class_names
-        self.one_by_one = plan.kind in ("single", "whole")
+        self.one_by_one = plan.kind in ("single", "whole") or (plan.kind == "portions" and not plan.proven)
 
     def predict(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """See `LoadedModel.predict`."""
@@ -212,7 +215,7 @@ class BatchedModel:
             if array.dtype != spec.dtype or not array.ndim or not fits(array.shape[1:], spec.shape):
                 got, wanted = describe(array.dtype, array.shape[1:]), describe(spec.dtype, spec.shape)
                 raise ModelError(f"input {spec.name!r} is {got}, the model takes {wanted}")
-            check_values(array, spec)
+            check_values(array, spec, self._own)
             counts.add(len(array))
         if len(counts) > 1 or 0 in counts:
             raise ModelError(f"the inputs of a batch have {sorted(counts)} records, wanted is one number of them")
@@ -279,6 +282,8 @@ class BatchedModel:
             missing = max(0, start + size - rows)
             outputs = self._model.infer(self._arrays(batch, slice(start, start + size), missing))
             parts.append(self._with_rows(outputs, rows_of(outputs, self._plan.axis, size), size))
+            if not self._plan.proven and not all(equal(one, part[0]) for part in parts[-1] for one in part[1:]):
+                raise ModelError(f"{size} times the same record gives {size} results: set model: batch_axis: none")
         filled = -(-rows // size) * size - rows
         whole = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
         return [column[: len(column) - filled] for column in whole]
@@ -308,20 +313,17 @@ def _wrong_rows(name: str, output: np.ndarray, rows: int) -> str:
     return f"output {name!r} of the model is {describe(output.dtype, output.shape)}, {rows} examples need {rows} rows"
 
 
-def check_values(array: np.ndarray, spec: TensorSpec) -> None:
-    """Refuse values that the engine would compute otherwise than the model's own framework.
+def check_values(array: np.ndarray, spec: TensorSpec, own: str = "") -> None:
+    """Refuse values that the engine would compute otherwise than the model's `own` framework.
 
     Raises:
         ModelError: there is one.
     """
-    if spec.below is not None and array.size and (array.max() >= spec.below or array.min() < -spec.below):
-        limit = f"at least {-spec.below} and below {spec.below}"
-        raise ModelError(
-            f"input {spec.name!r} has {array.max() if array.max() >= spec.below else array.min()}, this model's engine "
-            f"takes {spec.dtype} of {limit}; another model: engine takes all of them"
-        )
+    remedy = f"; model: engine: {own} takes it" if own else ""
+    if spec.below is not None and array.size:
+        least, most = int(array.min()), int(array.max())
+        if most >= spec.below or least < -spec.below:
+            value, limit = most if most >= spec.below else least, f"from {-spec.below} to {spec.below - 1}"
+            raise ModelError(f"input {spec.name!r} has {value}, its engine takes {spec.dtype} {limit}{remedy}")
     if not spec.nan and array.size and np.isnan(array.max()):
-        raise ModelError(
-            f"input {spec.name!r} has NaN, which this model's engine computes otherwise than the model's own "
-            "framework; send numbers, or set model: engine to that framework"
-        )
+        raise ModelError(f"input {spec.name!r} has NaN, which its engine computes otherwise than {own}{remedy}")

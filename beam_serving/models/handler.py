@@ -73,7 +73,7 @@ class DirectoryModelHandler(ModelHandler[ModelInput, Prediction, LoadedModel]):
         for places in alike(examples, model.one_by_one):
             outputs = predict_batch(model, [examples[place] for place in places])
             for row, place in enumerate(places):
-                rows = {name: output[row] for name, output in outputs.items()}
+                rows = {name: output[row, ...] for name, output in outputs.items()}
                 inferences[place] = next(iter(rows.values())) if len(rows) == 1 else rows
         for one, inference in zip(batch, inferences, strict=True):
             yield Prediction(one, inference, self._directory)

@@ -6,6 +6,8 @@ import numpy as np
 
 from beam_serving.errors import RequestError
 from beam_serving.models.base import STRING, TensorSpec, fits, type_name
+from beam_serving.wire.numbers import changed, overflowed
+from beam_serving.wire.text import is_text
 
 
 def as_array(value: Any) -> np.ndarray:
@@ -35,6 +37,8 @@ def fitted(tensor: np.ndarray, spec: TensorSpec) -> np.ndarray:
     Raises:
         RequestError: it has another shape, or values that the type cannot hold.
     """
+    if is_text(tensor) != (spec.dtype == STRING):
+        raise RequestError(_other_kind(tensor, spec))
     if spec.shape is not None and not fits(tensor.shape, spec.shape):
         already_batched = tensor.ndim == len(spec.shape) + 1 and tensor.shape[0] == 1
         tensor = tensor.reshape(tensor.shape[1:]) if already_batched else tensor
@@ -44,23 +48,41 @@ def fitted(tensor: np.ndarray, spec: TensorSpec) -> np.ndarray:
     return tensor if tensor.dtype == spec.dtype else cast(tensor, spec)
 
 
-def cast(tensor: np.ndarray, spec: TensorSpec) -> np.ndarray:
-    """Give other widths of the same kind of number, and integers from whole floats.
+def _other_kind(value: np.ndarray, spec: TensorSpec) -> str:
+    came = "string" if is_text(value) else str(value.dtype)
+    said = f"input {spec.name!r} has type {came}, the model takes {type_name(spec.dtype)}"
+    if is_text(value) and len(spec.shape or ()) == 3:
+        return f"{said}; an image is sent as the bytes of its file, not as its path"
+    return said
 
-    Raises:
-        RequestError: the type cannot hold the values.
+
+def cast(tensor: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    """Gives other widths of the same kind of number, and integers from whole floats: Arrow clients send no others.
+
+    A fraction is rounded to what the model's type has; a whole number that would change is refused, and so is a number
+    that would become infinite.
     """
-    if spec.dtype == STRING and tensor.dtype.kind in "US":
+    if spec.dtype == STRING:
         return tensor.astype(STRING)
     to_integers = spec.dtype.kind in "iu"
-    if STRING in (tensor.dtype, spec.dtype):
-        raise RequestError(
-            f"input {spec.name!r} has type {type_name(tensor.dtype)}, the model takes {type_name(spec.dtype)}"
-        )
-    if not np.can_cast(tensor.dtype, spec.dtype, "same_kind") and not (to_integers and tensor.dtype.kind == "f"):
+    if not np.can_cast(tensor.dtype, spec.dtype, "same_kind") and not (to_integers and tensor.dtype.kind in "iuf"):
         raise RequestError(f"input {spec.name!r} has type {tensor.dtype}, the model takes {spec.dtype}")
     with np.errstate(invalid="ignore", over="ignore"):
-        changed = tensor.astype(spec.dtype)
-    if to_integers and not np.array_equal(changed, tensor):
-        raise RequestError(f"input {spec.name!r} has {tensor.dtype} values that are no {spec.dtype}")
-    return changed
+        now = tensor.astype(spec.dtype)
+    if _is_wide_enough(tensor.dtype, spec.dtype):
+        return now
+    if to_integers or tensor.dtype.kind in "iu":
+        _refuse_where(changed(tensor, now), f"values that are no {spec.dtype}", tensor, spec)
+    else:
+        _refuse_where(overflowed(tensor, now), f"values that are infinite as {spec.dtype}", tensor, spec)
+    return now
+
+
+def _refuse_where(unfit: np.ndarray, what: str, tensor: np.ndarray, spec: TensorSpec) -> None:
+    if unfit.any():
+        raise RequestError(f"input {spec.name!r} has {tensor.dtype} {what}, such as {tensor[unfit][0]!s}")
+
+
+def _is_wide_enough(came: np.dtype, wanted: np.dtype) -> bool:
+    """Tells of two types alone that no value changes; NumPy calls int64 to float64 safe too, which it is not."""
+    return came.itemsize < 8 and bool(np.can_cast(came, wanted, "safe"))

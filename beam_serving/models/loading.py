@@ -60,8 +60,8 @@ def load(files: ModelFiles, options: ModelOptions | None = None, verdict: Verdic
         return noop
     if verdict is None:
         verdict = probe(files, options)
-    for note in verdict.notes:
-        _LOG.info("%s: %s", files.model, note)
+        for note in verdict.notes:
+            _LOG.info("%s: %s", files.model, note)
     options = options if verdict.plan.kind == "rows" else replace(options, full_batch=None)
     return _as_decided(load_engine(files, options, verdict.engine), options, verdict)
 
@@ -76,7 +76,9 @@ def _as_decided(engine: EngineModel, options: ModelOptions, verdict: Verdict) ->
     if options.input_names:
         engine = _renamed(engine, options)
     engine.compile()
-    return BatchedModel(engine, verdict.plan, constant_arrays(engine.inputs, options), nan=verdict.nan)
+    return BatchedModel(
+        engine, verdict.plan, constant_arrays(engine.inputs, options), verdict.nan, verdict.compared_with
+    )
 
 
 def _renamed(engine: EngineModel, options: ModelOptions) -> EngineModel:

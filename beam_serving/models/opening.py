@@ -1,5 +1,6 @@
 """From a model directory to a model ready to predict, safely: a private copy, a verdict, and then it is loaded."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from beam_serving.models.loading import load
 from beam_serving.models.probing import Verdict
 from beam_serving.models.store import PrivateCopy, private_copy
 from beam_serving.models.verdicts import verdict_of
+
+_LOG = logging.getLogger(__name__)
 
 
 class OpenedModel(NamedTuple):
@@ -34,6 +37,8 @@ def open_model(directory: Path | str, options: ModelOptions) -> OpenedModel:
     if NOOP in (options.engine, str(directory)):
         return OpenedModel(load(find_model(directory, options.engine), options), None, None)
     with decided_model(directory, options) as (files, verdict, copy):
+        for note in verdict.notes:
+            _LOG.info("%s: %s", directory, note)
         return OpenedModel(load(files, options, verdict), verdict, copy)
 
 

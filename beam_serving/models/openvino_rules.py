@@ -33,6 +33,7 @@ _SMALL = frozenset(
 _TAKES_LARGE = frozenset({"Slice", "StridedSlice", "SliceScatter", "RandomUniform", "Reshape", "Convert", "TopK"})
 """Where an integer beyond 32 bits means "to the end", or becomes a float."""
 _LIMIT = 2**31
+_WIDE = (openvino.Type.i64, openvino.Type.u64, openvino.Type.u32)
 
 PROVEN = frozenset(
     """
@@ -95,6 +96,8 @@ def _doubts(model: openvino.Model) -> Iterator[str]:
         has_sent = [source in sent for source in sources]
         if kind in _ARITHMETIC and any(has_sent):
             yield f"whole numbers ({kind} of {_kinds_of(op)})"
+        if kind == "Result" and has_sent[0] and _source(op.inputs()[0]).get_element_type() in _WIDE:
+            yield f"whole numbers (output of {_kinds_of(op)})"
         if kind == "Convert" and has_sent[0] and _narrows(op):
             yield f"whole numbers (Convert to {op.get_output_element_type(0).get_type_name()})"
         if kind == "Parameter":
@@ -129,7 +132,7 @@ def _narrows(op: Any) -> bool:
 
 
 def _large_constants(op: Any) -> Iterator[str]:
-    if op.get_output_element_type(0) not in (openvino.Type.i64, openvino.Type.u64, openvino.Type.u32):
+    if op.get_output_element_type(0) not in _WIDE:
         return
     values = op.get_data()
     if not values.size or (values.max() < _LIMIT and values.min() >= -_LIMIT):

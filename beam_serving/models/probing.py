@@ -3,6 +3,7 @@
 `probe` finds out by loading and trying the model, once; the verdict is remembered by the content of its files.
 """
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -109,8 +110,10 @@ def try_out(engine: EngineModel, found: Axis, options: ModelOptions) -> Trial:
     of_records = [record_spec(spec, found.axis) for spec in specs]
     given, given_shapes = sampled(of_records, options)
     error = ""
-    for shapes in [given_shapes] if given_shapes is not None else invented_shapes(of_records):
-        sets = [given] if given else list(records(of_records, shapes, _RECORDS))
+    has_integers = any(spec.dtype.kind in "iu" for spec in specs)
+    tried = [given_shapes] if given_shapes is not None else list(invented_shapes(of_records))
+    for shapes, least in itertools.product(tried, (0, 1) if has_integers and not given else (0,)):
+        sets = [given] if given else list(records(of_records, shapes, _RECORDS, least))
         started = time.perf_counter()
         try:
             engine.infer(_tensors(engine, found, sets[0][:1], options))
@@ -186,10 +189,13 @@ def plan_of(
     if found.size == 1:
         return Plan("single", axis, 1, _drops(engine, found, trial, options)), []
     size = found.size
-    if steady and _shown(
+    apart = steady and _shown(
         trial, lambda some: keeps_positions_apart(_infer(engine, options), some, trial.specs, axis, size)
-    ):
+    )
+    if apart:
         return Plan("portions", axis, size), [f"computes batches of {size} only; larger ones are cut into portions"]
+    if apart is None:
+        return Plan("portions", axis, size, proven=False), [f"computes batches of {size} only"]
     note = f"its {size} rows depend on each other or on their places: a request has its whole tensors"
     return Plan("whole"), [note]
 

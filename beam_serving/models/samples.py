@@ -38,18 +38,23 @@ def _invented_shape(shape: tuple[int | None, ...] | None, image_size: int, size:
     return tuple((image_size if is_image else size) if known is None else known for known in shape)
 
 
-def records(specs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ...]], count: int) -> Iterator[list[Record]]:
-    """Give lists of `count` records that differ from each other: mild values first, then ones far apart."""
+def records(
+    specs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ...]], count: int, least: int = 0
+) -> Iterator[list[Record]]:
+    """Give lists of `count` records that differ from each other: mild values first, then ones far apart.
+
+    Whole numbers are at least `least`: 0 is no divisor, and 1 is no place in a list of one.
+    """
     for seed, is_mild in enumerate((True, False)):
         random = np.random.default_rng(seed)
         yield [
-            {spec.name: _values(random, spec, shapes[spec.name], row, is_mild) for spec in specs}
+            {spec.name: _values(random, spec, shapes[spec.name], row, is_mild, least) for spec in specs}
             for row in range(count)
         ]
 
 
 def _values(
-    random: np.random.Generator, spec: TensorSpec, shape: tuple[int, ...], row: int, is_mild: bool
+    random: np.random.Generator, spec: TensorSpec, shape: tuple[int, ...], row: int, is_mild: bool, least: int = 0
 ) -> np.ndarray:
     if spec.dtype == STRING:
         texts = np.empty(shape, STRING)
@@ -59,7 +64,7 @@ def _values(
     if spec.dtype.kind == "b":
         return np.asarray(random.random(shape) < (0.5 if is_mild else (row + 1) / 4))
     if spec.dtype.kind in "iu":
-        return np.asarray(random.integers(0, 2 if is_mild else 10, shape), spec.dtype)
+        return np.asarray(random.integers(least, (2 if is_mild else 10) + least, shape), spec.dtype)
     spread = 1.0 if is_mild else _SPREADS[row % len(_SPREADS)]
     # In float16 500 times a square is beyond what there is.
     spread = np.sign(spread) * min(abs(spread), 8.0) if spec.dtype.itemsize < 4 else spread

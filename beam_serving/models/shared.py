@@ -68,11 +68,11 @@ class SharedModel:
         batch_size = self._batch_size
         if batch_size is None:
             model, verdict, _ = open_model(self._directory, self._options)
-            batch_size = best_batch_size(model, shapes=verdict and verdict.shapes)
+            batch_size = best_batch_size(model, shapes=verdict.shapes if verdict else None)
         options = dataclasses.replace(self._options, full_batch=batch_size)
         model, verdict, copy = open_model(self._directory, options)
         for size in {batch_size, 1}:
-            if failure := warm_up(model, size, verdict and verdict.shapes):
+            if failure := warm_up(model, size, verdict.shapes if verdict else None):
                 _LOG.warning("%s: %s; the first request decides", self._directory, failure)
                 break
         stats = stats_of_process()

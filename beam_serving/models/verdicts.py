@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -53,11 +53,12 @@ def verdict_of(files: ModelFiles, options: ModelOptions, content: str, directory
         return known
     kept = read_json(directory / KEPT) if directory is not None else None
     if isinstance(kept, dict) and (known := _decoded(kept.get(_key(options, content, "")))) is not None:
+        write_json(path, known.encode())
         return known
     with exclusive(path.with_suffix(".lock")):
         if (known := _read(path)) is not None:
             return known
-        _LOG.info("%s: first start: trying which engine gives what its own framework gives", files.model)
+        _LOG.info("%s: first start: trying which engine gives what its own framework gives", directory or files.model)
         verdict = tried_apart(files, options)
         write_json(path, verdict.encode())
     return verdict
@@ -100,7 +101,8 @@ def tried_apart(files: ModelFiles, options: ModelOptions) -> Verdict:
         if "verdict" in answer:
             verdict = Verdict.decode(answer["verdict"])
             notes = [f"{engine} is left out: it ended the trial's process {_CRASHES} times" for engine in without]
-            return Verdict(**{**vars(verdict), "notes": (*notes, *verdict.notes)})
+            notes += [note.replace(f"{files.model.parent}/", "") for note in verdict.notes]
+            return replace(verdict, notes=tuple(notes))
         if "refusal" in answer:
             raise ModelLoadError(answer["refusal"])
         engine = str(answer.get("engine", known[0]))

@@ -12,14 +12,14 @@ from apache_beam import pvalue
 
 from beam_serving.encryption.records import NOT_ENCRYPTED, RecordEncryption
 from beam_serving.errors import RequestError
-from beam_serving.models.base import STRING, TensorSpec, type_name
+from beam_serving.models.base import STRING, TensorSpec
+from beam_serving.models.inputs import fitted
 from beam_serving.models.shared import SharedModel
 from beam_serving.records import Entry, Example, Failure, Flush, Generation, Image, Origin, Payload, Result
 from beam_serving.stats import stats_of_process
 from beam_serving.transforms.image import ImageRules, tensor_of_image
 from beam_serving.transforms.rows import Rows
 from beam_serving.wire import Limits, decode_request, identify
-from beam_serving.wire.numbers import changed, overflowed
 from beam_serving.wire.text import is_text
 
 _log = logging.getLogger(__name__)
@@ -77,79 +77,32 @@ def _text(value: Image | np.ndarray, spec: TensorSpec, payload: Payload) -> Imag
     if spec.dtype != STRING:
         return value
     if isinstance(value, np.ndarray):
-        return value.reshape((1,) * len(spec.shape)) if is_text(value) and not value.ndim else value
+        return value.reshape(_of_one(spec)) if is_text(value) and not value.ndim else value
     as_sent = payload.generation is Generation.ARROW
     content = base64.b64encode(value.encoded).decode() if as_sent else value.encoded
-    array = np.empty((1,) * len(spec.shape), STRING)
+    array = np.empty(_of_one(spec), STRING)
     array[...] = content
     return array
+
+
+def _of_one(spec: TensorSpec) -> tuple[int, ...]:
+    """Gives the shape of a tensor with one value."""
+    return (1,) * len(spec.shape or ())
 
 
 def _tensor(value: Image | np.ndarray, spec: TensorSpec, rules: ImageRules, rows: Rows | None) -> np.ndarray:
     if isinstance(value, Image):
         return tensor_of_image(value.encoded, spec, rules, rows)
-    if is_text(value) != (spec.dtype == STRING):
-        raise RequestError(_other_kind(value, spec))
-    already_batched = value.ndim == len(spec.shape) + 1 and value.shape[0] == 1
-    tensor: np.ndarray = value.reshape(value.shape[1:]) if already_batched else value
-    if tensor.shape != spec.shape and not _fits(tensor.shape, spec.shape):
-        wanted = ["any" if size is None else size for size in spec.shape]
-        raise RequestError(f"input {spec.name!r} has shape {list(tensor.shape)}, the model takes {wanted}")
-    if tensor.dtype == spec.dtype:
-        return tensor
-    return _cast(tensor, spec)
-
-
-def _other_kind(value: np.ndarray, spec: TensorSpec) -> str:
-    came = "string" if is_text(value) else str(value.dtype)
-    said = f"input {spec.name!r} has type {came}, the model takes {type_name(spec.dtype)}"
-    if is_text(value) and len(spec.shape) == 3:
-        return f"{said}; an image is sent as the bytes of its file, not as its path"
-    return said
-
-
-def _cast(tensor: np.ndarray, spec: TensorSpec) -> np.ndarray:
-    """Gives other widths of the same kind of number, and integers from whole floats: Arrow clients send no others.
-
-    A fraction is rounded to what the model's type has; a whole number that would change is refused, and so is a number
-    that would become infinite.
-    """
-    if spec.dtype == STRING:
-        return tensor.astype(STRING)
-    to_integers = spec.dtype.kind in "iu"
-    if not np.can_cast(tensor.dtype, spec.dtype, "same_kind") and not (to_integers and tensor.dtype.kind in "iuf"):
-        raise RequestError(f"input {spec.name!r} has type {tensor.dtype}, the model takes {spec.dtype}")
-    with np.errstate(invalid="ignore", over="ignore"):
-        cast = tensor.astype(spec.dtype)
-    if _is_wide_enough(tensor.dtype, spec.dtype):
-        return cast
-    if to_integers or tensor.dtype.kind in "iu":
-        _refuse_where(changed(tensor, cast), f"values that are no {spec.dtype}", tensor, spec)
-    else:
-        _refuse_where(overflowed(tensor, cast), f"values that are infinite as {spec.dtype}", tensor, spec)
-    return cast
-
-
-def _refuse_where(unfit: np.ndarray, what: str, tensor: np.ndarray, spec: TensorSpec) -> None:
-    if unfit.any():
-        raise RequestError(f"input {spec.name!r} has {tensor.dtype} {what}, such as {tensor[unfit][0]!s}")
-
-
-def _is_wide_enough(came: np.dtype, wanted: np.dtype) -> bool:
-    """Tells of two types alone that no value changes; NumPy calls int64 to float64 safe too, which it is not."""
-    return came.itemsize < 8 and bool(np.can_cast(came, wanted, "safe"))
+    return fitted(value, spec)
 
 
 def _rows_of(inputs: Iterable[TensorSpec], batch_size: int) -> dict[str, Rows]:
     """Gives rows to the inputs that may take images of one size."""
-    sizes = {spec: tuple(size for size in spec.shape if size is not None) for spec in inputs if len(spec.shape) == 3}
-    return {spec.name: Rows(shape, spec.dtype, batch_size) for spec, shape in sizes.items() if len(shape) == 3}
-
-
-def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(wanted) and all(
-        want is None or size == want for size, want in zip(shape, wanted, strict=True)
-    )
+    return {
+        spec.name: Rows(tuple(size or 0 for size in spec.shape), spec.dtype, batch_size)
+        for spec in inputs
+        if spec.shape is not None and len(spec.shape) == 3 and None not in spec.shape
+    }
 
 
 class Decode(beam.PTransform[Any, Any]):

@@ -1,17 +1,23 @@
 """TopN: from the model's raw outputs to the best classes of each record, or to its first rows."""
 
+import logging
 import math
+import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
 
+from beam_serving.models.base import LoadedModel
+from beam_serving.models.shared import SharedModel
 from beam_serving.post_processing import PostProcessing
 from beam_serving.records import Answer, Predictions, Result, TopClasses
 from beam_serving.stats import stats_of_process
 from beam_serving.wire.text import is_text
+
+_log = logging.getLogger(__name__)
 
 
 def top_classes(scores: np.ndarray, n: int) -> list[TopClasses]:
@@ -39,11 +45,16 @@ def _least_of_row(row: np.ndarray, n: int) -> np.ndarray:
 
 
 def answers(
-    outputs: Mapping[str, np.ndarray], rows: int, n: int, labels: tuple[str, ...] = (), as_lists: bool = False
+    outputs: Mapping[str, np.ndarray],
+    rows: int,
+    n: int,
+    labels: tuple[str, ...] = (),
+    as_lists: bool = False,
+    only: Collection[str] | None = None,
 ) -> list[Answer]:
     """Splits a batch of outputs into one `Answer` per row; `n` of 0 keeps the whole tensors.
 
-    Texts have no best ones: an output of these is kept whole.
+    Texts have no best ones: an output of these is kept whole, and so is one that is not among `only`.
     """
     if n == 0:
         # with the ellipsis a row is an array, also where it is one text
@@ -51,7 +62,7 @@ def answers(
             Answer({name: output[row, ...] for name, output in outputs.items()}, labels, as_lists)
             for row in range(rows)
         ]
-    ranked = {name: _ranked(output, rows, n) for name, output in outputs.items()}
+    ranked = {name: _ranked(output, rows, n if only is None or name in only else 0) for name, output in outputs.items()}
     if len(ranked) == 1:
         ((name, tops),) = ranked.items()
         return [Answer({name: top}, labels, as_lists) for top in tops]
@@ -59,7 +70,7 @@ def answers(
 
 
 def _ranked(output: np.ndarray, rows: int, n: int) -> Sequence[TopClasses | np.ndarray]:
-    if is_text(output):
+    if is_text(output) or n == 0:
         return [output[row, ...] for row in range(rows)]
     # Not reshape(rows, -1): an output may be empty.
     return top_classes(output.reshape(rows, math.prod(output.shape[1:])), n)
@@ -82,36 +93,81 @@ def _rows_of(output: np.ndarray) -> np.ndarray:
     return np.atleast_1d(output)
 
 
+AUTO_CLASSES = 5
+"""How many classes `top_n: auto` serves."""
+_NO_CLASSES = re.compile(r"embed|feature|hidden|pool|latent|vector|encod|descriptor", re.IGNORECASE)
+
+
+class Served(NamedTuple):
+    """What is served of a model's outputs: the best classes of those in `ranked`, the others whole."""
+
+    post_processing: PostProcessing
+    ranked: frozenset[str] | None = None
+    labels: tuple[str, ...] = ()
+
+
+def served_of(model: LoadedModel, labels: tuple[str, ...] = ()) -> Served:
+    """Tell what of a model's outputs is worth serving: the best classes of one vector of scores, else whole tensors.
+
+    A vector of scores is the only output, has a fixed number of at least two floats and no name of an embedding. An
+    output whose classes have names is one all the same. What a model means by two numbers, nobody can tell from its
+    file: `top_n` says it.
+    """
+    if len(model.class_names) == 1 and not labels:
+        ((name, names),) = model.class_names.items()
+        return Served(PostProcessing(AUTO_CLASSES), frozenset({name}), names)
+    if len(model.outputs) == 1:
+        (spec,) = model.outputs
+        sizes = [size for size in spec.shape or (None,) if size != 1]
+        is_vector = len(sizes) == 1 and bool(sizes[0]) and not _NO_CLASSES.search(spec.name)
+        if spec.dtype.kind == "f" and (labels or is_vector):
+            return Served(PostProcessing(AUTO_CLASSES), labels=labels)
+    return Served(PostProcessing(0))
+
+
 class TopN(beam.PTransform[Any, Any]):
     """Turns `Predictions` into a list of `Result` records with what `served` leaves of the outputs.
 
-    A number stands for as many best classes, 0 for whole tensors.
+    A number stands for as many best classes, 0 for whole tensors, None for what `served_of` makes of the model. Without
+    `labels` classes have the names that are in the model's file.
     """
 
-    def __init__(self, served: int | PostProcessing, labels: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, served: int | PostProcessing | None, labels: tuple[str, ...] = (), model: SharedModel | None = None
+    ) -> None:
         super().__init__()
-        self._step = _TopNFn(PostProcessing(served) if isinstance(served, int) else served, labels)
+        self._step = _TopNFn(PostProcessing(served) if isinstance(served, int) else served, labels, model)
 
     def expand(self, predictions: beam.PCollection[Predictions]) -> beam.PCollection[list[Result]]:
         return predictions | "Rank" >> beam.ParDo(self._step)
 
 
 class _TopNFn(beam.DoFn):
-    def __init__(self, served: PostProcessing, labels: tuple[str, ...]) -> None:
-        self._served = served
+    def __init__(self, served: PostProcessing | None, labels: tuple[str, ...], model: SharedModel | None) -> None:
+        self._given = served
         self._labels = labels
+        self._model = model
 
     def setup(self) -> None:
         self._stats = stats_of_process()
+        model = self._model.acquire().model if self._model else None
+        if self._given is not None or model is None:
+            names = next(iter(model.class_names.values()), ()) if model and len(model.outputs) == 1 else ()
+            self._served = Served(self._given or PostProcessing(0), labels=self._labels or names)
+            return
+        self._served = served_of(model, self._labels)
+        n, ranked = self._served.post_processing.n, self._served.ranked
+        of = ", ".join(ranked or [spec.name for spec in model.outputs])
+        _log.info("top_n: auto: results are %s of output %s", f"the {n} best classes" if n else "whole tensors", of)
 
     def process(self, predictions: Predictions) -> Iterable[list[Result]]:
         started = time.perf_counter()
         origins = predictions.origins
-        n, rows, as_lists = self._served
+        (n, rows, as_lists), only, labels = self._served
         if rows:
             ranked = first_rows(predictions.outputs, len(origins), n)
         else:
-            ranked = answers(predictions.outputs, len(origins), n, self._labels, as_lists)
+            ranked = answers(predictions.outputs, len(origins), n, labels, as_lists, only)
         results = [Result(origin, answer) for origin, answer in zip(origins, ranked, strict=True)]
         self._stats.stages["top_n"].record(time.perf_counter() - started, len(results))
         return (results,)
