@@ -124,7 +124,7 @@ def keeps_rows_apart(
         return False
     for index, record in enumerate(records):
         own = rows_of(alone(stack([record], specs, axis)), axis, 1)
-        if own is None or not all(equal(rows[index], row[0]) for rows, row in zip(all_rows, own, strict=True)):
+        if own is None or not all(equal(rows[index : index + 1], row) for rows, row in zip(all_rows, own, strict=True)):
             return False
     return True
 
@@ -148,7 +148,7 @@ def keeps_positions_apart(
         if rows is None:
             return False
         for place, index in enumerate(places):
-            mine = [one[place] for one in rows]
+            mine = [one[place : place + 1] for one in rows]
             if not all(equal(one, other) for one, other in zip(mine, seen.setdefault(index, mine), strict=True)):
                 return False
     return True
@@ -230,15 +230,17 @@ class BatchedModel:
             if name in self._constants:
                 arrays.append(self._constants[name])
                 continue
-            array = batch[name][rows]
+            # With the dots a text stays an array, too.
+            array = batch[name][rows, ...]
             if rank == 0 and isinstance(rows, slice):
-                array = batch[name][0]
+                array = batch[name][0, ...]
             elif isinstance(rows, slice):
                 if missing:
                     array = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
                 if self._plan.axis:
                     array = np.moveaxis(array, 0, min(self._plan.axis, array.ndim - 1))
-            arrays.append(np.ascontiguousarray(array))
+            # Not ascontiguousarray, which makes an array of one out of a single value.
+            arrays.append(np.asarray(array, order="C"))
         return arrays
 
     def _rows(self, batch: Mapping[str, np.ndarray], rows: int) -> list[np.ndarray]:
@@ -259,7 +261,7 @@ class BatchedModel:
         for row in range(len(together[0])):
             own = rows_of(self._model.infer(self._arrays(batch, slice(row, row + 1))), self._plan.axis, 1)
             if own is None or not all(
-                equal(all_rows[row], mine[0]) for all_rows, mine in zip(together, own, strict=True)
+                equal(all_rows[row : row + 1], mine) for all_rows, mine in zip(together, own, strict=True)
             ):
                 return False
         return True

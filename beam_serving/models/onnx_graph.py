@@ -21,8 +21,10 @@ from beam_serving.models.base import ModelOptions, TensorSpec, whole_shapes
 from beam_serving.models.protowire import LENGTH, ProtoError, Span, fields, map_file
 
 _RANDOM = frozenset(
-    ("Bernoulli", "BiasDropout", "Multinomial", "RandomNormal", "RandomNormalLike")
-    + ("RandomUniform", "RandomUniformLike", "Sampling")
+    (
+        *("Bernoulli", "BiasDropout", "Multinomial", "Sampling"),
+        *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+    )
 )
 _GRAPH_OF_MODEL, _INITIALIZER_OF_GRAPH = 7, 5
 _VALUES_OF_TENSOR = frozenset((4, 5, 6, 7, 9, 10, 11))
@@ -247,7 +249,7 @@ def changed(
     given = {tensor.name for tensor in graph.initializer}
     given |= {tensor.values.name for tensor in graph.sparse_initializer}
     inputs = [value for value in graph.input if value.name not in given]
-    is_reshaped = _reshape(model, inputs, options, path, free)
+    is_reshaped = _reshape(inputs, options, path, free)
     declared = {value.name: _shape_of(value) for value in graph.output}
     if is_reshaped:
         _forget_shapes(model)
@@ -321,9 +323,7 @@ def _read_by(node: NodeProto) -> Iterator[str]:
                 yield from _read_by(inside)
 
 
-def _reshape(
-    model: ModelProto, inputs: Sequence[ValueInfoProto], options: ModelOptions, path: Path, free: bool
-) -> bool:
+def _reshape(inputs: Sequence[ValueInfoProto], options: ModelOptions, path: Path, free: bool) -> bool:
     """Give inputs the shapes that are wanted; tells whether they had others."""
     specs = [TensorSpec(value.name, _shape_of(value), np.dtype(np.float32)) for value in inputs]
     wanted = whole_shapes(specs, options, path)
@@ -370,7 +370,8 @@ def _forget_shapes(model: ModelProto) -> None:
     for graph in _graphs(model):
         graph.ClearField("value_info")
         for value in graph.output:
-            value.type.tensor_type.ClearField("shape") if value.type.HasField("tensor_type") else None
+            if value.type.HasField("tensor_type"):
+                value.type.tensor_type.ClearField("shape")
 
 
 def _shape_after(

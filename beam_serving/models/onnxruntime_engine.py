@@ -53,7 +53,8 @@ _DTYPES = {
 }
 _UNKNOWN_OPERATOR = re.compile(r"(?:Fatal error: )?(\S*):(\w+)\(-?\d+\) is not a registered function/op")
 _POSITION = re.compile(
-    r"(?:\[ONNXRuntimeError\] : \d+ : \w+ : )|(?:/?[\w/.-]+\.(?:cc|h|cpp):\d+ (?:[^()]*\([^()]*\) )?)"
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : |/?[\w/.-]+\.(?:cc|h|cpp):\d+ "
+    r"(?:[^()]*\([^()]*\)(?: const)?(?:::<lambda\(\)>)?(?: \[with [^\]]*\])? )?"
 )
 _REASON_CHARACTERS = 300
 
