@@ -17,9 +17,8 @@ from beam_serving.models.loading import load
 @lru_cache
 def tensorflow() -> Any:
     """Import TensorFlow, behind the compiler of torch: the other way round, their LLVMs end the process."""
-    import torch._dynamo  # noqa: F401
-
     import tensorflow
+    import torch._dynamo  # noqa: F401
 
     return tensorflow
 

@@ -145,8 +145,8 @@ def test_random_numbers_from_a_generator_start_anew_and_others_are_known_to_be_r
     first, second = (got["y"] for got in in_turn(model, [ROWS[0], ROWS[0]]))
     np.testing.assert_array_equal(first, second)
 
-    from beam_serving.models.detect import find_model
     from beam_serving.models.base import ModelOptions
+    from beam_serving.models.detect import find_model
     from beam_serving.models.tensorflow_formats import load_saved_model
 
     directory = saved(tmp_path / "b", lambda x: {"y": x + tf.random.uniform([4])}, vector())
