@@ -5,7 +5,8 @@ import logging
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from beam_serving.models.base import EngineModel, ModelOptions
 from beam_serving.models.compare import equal
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.keras_export import EXIT_REFUSED
+from beam_serving.models.store import derived_folder
 
 _LOG = logging.getLogger(__name__)
 _EXPORT_S = 300
@@ -51,8 +53,7 @@ def load_native(files: ModelFiles, options: ModelOptions) -> EngineModel:
 
 
 def _load(path: Path, options: ModelOptions, load: Callable[[Path, ModelOptions], EngineModel]) -> EngineModel:
-    with tempfile.TemporaryDirectory(prefix="beam-serving-keras-") as folder:
-        _export(path, Path(folder))
+    with _exported(path) as folder:
         saved_model, trial, no_trial = (Path(folder, name) for name in ("model", "trial.npz", "no_trial.txt"))
         plain = replace(options, precision="f32", output_names=(), input_shape=None)
         try:
@@ -65,6 +66,26 @@ def _load(path: Path, options: ModelOptions, load: Callable[[Path, ModelOptions]
             reason = no_trial.read_text(encoding="utf-8")
             _LOG.warning("%s: was not compared with Keras, which did not take invented data: %s", path, reason)
     return model
+
+
+@contextmanager
+def _exported(path: Path) -> Iterator[Path]:
+    """Give the folder of an export: of a private copy it is made once and kept with it, else gone afterwards."""
+    derived = derived_folder(path)
+    kept = derived / "keras" if derived else None
+    if kept is not None and kept.is_dir():
+        yield kept
+        return
+    with tempfile.TemporaryDirectory(prefix="beam-serving-keras-", dir=derived) as folder:
+        export = Path(folder, "keras")
+        export.mkdir()
+        _export(path, export)
+        if kept is None:
+            yield export
+            return
+        with suppress(OSError):  # another process was faster
+            export.rename(kept)
+        yield kept
 
 
 def _export(path: Path, directory: Path) -> None:
