@@ -43,7 +43,9 @@ def open_model(directory: Path | str, options: ModelOptions) -> OpenedModel:
 
 
 @contextmanager
-def decided_model(directory: Path | str, options: ModelOptions) -> Iterator[tuple[ModelFiles, Verdict, PrivateCopy]]:
+def decided_model(
+    directory: Path | str, options: ModelOptions, *, fresh: bool = False
+) -> Iterator[tuple[ModelFiles, Verdict, PrivateCopy]]:
     """Give the files of a model's private copy and the verdict on them.
 
     The copy stays until it is closed, which a refusal does. A `fresh` verdict is made anew.
