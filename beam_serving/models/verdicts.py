@@ -92,18 +92,22 @@ def tried_apart(files: ModelFiles, options: ModelOptions) -> Verdict:
         ModelLoadError: no engine can serve it, or each that could ends its process.
     """
     crashes: dict[str, list[str]] = {}
+    extremes = True
     known = list(format_of(files.format).loaders) if options.engine == "auto" else [options.engine]
     while True:
         without = {engine: told[-1] for engine, told in crashes.items() if len(told) >= _CRASHES}
         if not set(known) - without.keys():
             raise ModelLoadError(f"{files.model}: {'; '.join(without.values())}")
-        answer, code, log_tail = _run(files, options, list(without))
+        answer, code, log_tail = _run(files, options, list(without), extremes)
         if "verdict" in answer:
             verdict = Verdict.decode(answer["verdict"])
             notes = [note.replace(f"{files.model.parent}/", "") for note in verdict.notes]
             return replace(verdict, notes=(*(f"is served without that: {told}" for told in without.values()), *notes))
         if "refusal" in answer:
             raise ModelLoadError(answer["refusal"])
+        if answer.get("extremes") and extremes:
+            extremes = False
+            continue
         engine = str(answer.get("engine", known[0]))
         told = crashes.setdefault(engine, [])
         told.append(f"engine {engine} {_how(code, log_tail)} while it loaded or tried the model")
@@ -120,13 +124,16 @@ def _how(code: int | None, log_tail: str) -> str:
     return f"ended its process with {signal.Signals(-code).name}" if code < 0 else f"failed ({log_tail})"
 
 
-def _run(files: ModelFiles, options: ModelOptions, without: list[str]) -> tuple[dict[str, Any], int | None, str]:
+def _run(
+    files: ModelFiles, options: ModelOptions, without: list[str], extremes: bool
+) -> tuple[dict[str, Any], int | None, str]:
     """Give what the process answered, its exit code, None where it took too long, and the last line of its log."""
     job = json.dumps(
         {
             "files": [files.format, str(files.model), files.weights and str(files.weights)],
             "options": asdict(options),
             "without": without,
+            "extremes": extremes,
         },
         default=dict,
     )
