@@ -87,7 +87,7 @@ def read_graph(path: Path) -> ModelProto:
         ModelLoadError: the file cannot be read, or is no ONNX model.
     """
     try:
-        model = ModelProto.FromString(
+        model: ModelProto = ModelProto.FromString(
             b"".join(_without_weights(map_file(path), (_GRAPH_OF_MODEL, _INITIALIZER_OF_GRAPH)))
         )
     except OSError as err:

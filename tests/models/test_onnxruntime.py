@@ -207,6 +207,18 @@ def test_single_values_and_any_shape_are_told_apart(tmp_path: Path) -> None:
     np.testing.assert_array_equal(magnitude, ROWS)
 
 
+@pytest.mark.parametrize("batch_axis", ["none", "auto"])
+def test_single_values_of_a_request_stay_single(tmp_path: Path, batch_axis: str) -> None:
+    nodes = [node("Shape", "number", "rank"), node("StringConcat", "text text", "twice")]
+    inputs = [value("number", FLOAT), value("text", TensorProto.STRING)]
+    outputs = [of_any_shape("rank", TensorProto.INT64), of_any_shape("twice", TensorProto.STRING)]
+    model = loaded(saved(tmp_path, nodes, inputs, outputs), batch_axis=batch_axis)
+
+    rows = predict_batch(model, [{"number": np.array(3, np.float32), "text": np.array("a", STRING)}])
+    assert rows["rank"].shape == (1, 0)
+    assert rows["twice"].tolist() == ["aa"]
+
+
 def test_sizes_without_a_number_are_free(tmp_path: Path) -> None:
     (spec,) = engine(negated(tmp_path, "n", 3, "h", 0, -1)).inputs
 
@@ -436,6 +448,13 @@ def test_data_shape_fixes_what_is_free_and_gives_what_the_file_does_not_say(tmp_
     assert [spec.shape for spec in (*model.inputs, *model.outputs)] == [(None, 4)] * 3
     whole = engine(tmp_path, input_shape={"b": (3, 4)}, batch_axis="none")
     assert [spec.shape for spec in whole.inputs] == [(None, None), (3, 4)]
+
+
+def test_other_names_for_inputs_must_be_as_many(tmp_path: Path) -> None:
+    reshaping(tmp_path)
+
+    assert refusal(tmp_path, input_names=("a", "b")) == "input_names are ['a', 'b'], the model has 1 inputs"
+    assert engine(tmp_path, input_names=("a",), input_shape={"a": (6,)}).inputs[0].shape == (2, 6)
 
 
 def test_what_cannot_have_a_free_axis_stays_as_it_is(tmp_path: Path) -> None:
