@@ -2,7 +2,7 @@
 # Builds the image beam-serving:latest, or with `flink` as the first word beam-serving:flink, which has Java in it.
 #
 #   docker/docker-build.sh
-#   docker/docker-build.sh --build-arg EXTRAS=onnx,tensorflow
+#   docker/docker-build.sh --build-arg EXTRAS=torch,tensorflow
 #   docker/docker-build.sh flink
 #
 # Other words go to `docker build`. DOCKER names another engine with the same command line, as podman.

@@ -87,7 +87,7 @@ def read_graph(path: Path) -> ModelProto:
         ModelLoadError: the file cannot be read, or is no ONNX model.
     """
     try:
-        model = ModelProto.FromString(
+        model: ModelProto = ModelProto.FromString(
             b"".join(_without_weights(map_file(path), (_GRAPH_OF_MODEL, _INITIALIZER_OF_GRAPH)))
         )
     except OSError as err:
@@ -106,11 +106,12 @@ def read_whole(path: Path) -> ModelProto:
         ModelLoadError: see `read_graph`.
     """
     try:
-        return ModelProto.FromString(path.read_bytes())
+        model: ModelProto = ModelProto.FromString(path.read_bytes())
     except OSError as err:
         raise ModelLoadError(f"{path}: cannot be read ({err.strerror})") from err
     except DecodeError as err:
         raise ModelLoadError(f"{path}: is damaged, or is no ONNX model: {err}") from err
+    return model
 
 
 def _without_weights(message: Span, way: Sequence[int]) -> Iterator[bytes]:

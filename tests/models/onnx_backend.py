@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import sys
 import tempfile
 import warnings
@@ -33,6 +34,8 @@ _KINDS = ("simple", "pytorch-converted", "pytorch-operator")
 _TEST_S = 60
 _COARSE = 2.0**-6
 """Two steps of bfloat16, which is what the runner of ONNX allows, too."""
+_MEMORY_BYTES = 4 << 30
+"""Of a worker: some models make a tensor as large as a number that they take."""
 _SEEDED_BY_RUN = ("bernoulli", "random", "training_dropout", "multinomial")
 
 
@@ -263,6 +266,7 @@ def _own_is_right(case: Case) -> bool:
 
 def _work(connection: Connection, found: Sequence[Case], engine: str) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY_BYTES, _MEMORY_BYTES))
     while (job := connection.recv()) is not None:
         index, way = job
         with tempfile.TemporaryDirectory() as directory:

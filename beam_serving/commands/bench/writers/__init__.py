@@ -29,7 +29,7 @@ class Writer(NamedTuple):
         return all(find_spec(name) for name in self.needs)
 
 
-_ONNX = (("onnx", "onnxruntime"), "pip install 'beam-serving[onnx]'")
+_ONNX = (("onnx", "onnxruntime"), "pip install onnx onnxruntime")
 _TENSORFLOW = (("tensorflow",), "pip install 'beam-serving[tensorflow]'")
 _TORCH = (("torch",), "pip install 'beam-serving[torch]'")
 
