@@ -20,6 +20,8 @@ from beam_serving.models.samples import Record
 
 _LOG = logging.getLogger(__name__)
 Kind = Literal["rows", "portions", "single", "whole"]
+Infer = Callable[[list[np.ndarray]], list[np.ndarray]]
+"""An inference, from tensors in order to tensors in order; raises ModelError."""
 
 
 class Plan(NamedTuple):
@@ -108,33 +110,27 @@ def rows_of(outputs: Sequence[np.ndarray], axis: int, count: int) -> list[np.nda
 
 
 def keeps_rows_apart(
-    together: Callable[[list[np.ndarray]], list[np.ndarray]],
-    alone: Callable[[list[np.ndarray]], list[np.ndarray]],
-    records: Sequence[Record],
-    specs: Sequence[TensorSpec],
-    axis: int,
+    together: Infer, alone: Infer, records: Sequence[Record], specs: Sequence[TensorSpec], axis: int
 ) -> bool:
     """Tell whether each record gets from `together` what it gets `alone`.
 
     Raises:
-        ModelError: the model failed on them.
+        ModelError: the model failed on a record alone.
     """
-    all_rows = rows_of(together(stack(records, specs, axis)), axis, len(records))
-    if all_rows is None:
+    own = [rows_of(alone(stack([record], specs, axis)), axis, 1) for record in records]
+    try:
+        all_rows = rows_of(together(stack(records, specs, axis)), axis, len(records))
+    except ModelError as err:
+        _LOG.debug("fails on records together that it takes alone: %s", err)
         return False
-    for index, record in enumerate(records):
-        own = rows_of(alone(stack([record], specs, axis)), axis, 1)
-        if own is None or not all(equal(rows[index : index + 1], row) for rows, row in zip(all_rows, own, strict=True)):
-            return False
-    return True
+    return all_rows is not None and all(
+        mine is not None and all(equal(rows[index], row[0]) for rows, row in zip(all_rows, mine, strict=True))
+        for index, mine in enumerate(own)
+    )
 
 
 def keeps_positions_apart(
-    infer: Callable[[list[np.ndarray]], list[np.ndarray]],
-    records: Sequence[Record],
-    specs: Sequence[TensorSpec],
-    axis: int,
-    size: int,
+    infer: Infer, records: Sequence[Record], specs: Sequence[TensorSpec], axis: int, size: int
 ) -> bool:
     """Tell whether a record of a fixed batch gets the same at any place and beside any neighbours.
 
@@ -176,6 +172,7 @@ class BatchedModel:
         self._plan = plan
         axis = None if plan.kind == "whole" else plan.axis
         self._names = [spec.name for spec in engine.inputs]
+        self._stacked = [spec for spec in engine.inputs if spec.name not in self._constants]
         self._ranks = [None if spec.shape is None else len(spec.shape) for spec in engine.inputs]
         self.inputs = tuple(
             record_spec(spec, axis)._replace(nan=nan or spec.dtype.kind != "f")
@@ -244,27 +241,31 @@ class BatchedModel:
         return arrays
 
     def _rows(self, batch: Mapping[str, np.ndarray], rows: int) -> list[np.ndarray]:
+        if not self._plan.proven and rows > 1:
+            return self._first_rows(batch, rows)
         outputs = self._model.infer(self._arrays(batch, slice(None)))
         moved = rows_of(outputs, self._plan.axis, rows)
-        if self._plan.proven:
-            return self._with_rows(outputs, moved, rows)
-        if rows == 1:
-            return moved if moved is not None else self._learn_whole(outputs)
-        if moved is not None and self._rows_are_apart(batch, moved):
+        if moved is None and not self._plan.proven:
+            return self._learn_whole(outputs)
+        return self._with_rows(outputs, moved, rows)
+
+    def _first_rows(self, batch: Mapping[str, np.ndarray], rows: int) -> list[np.ndarray]:
+        """Predict the first batch of several records together and one by one, to see whether they may stay together."""
+        singles = [{name: array[row : row + 1] for name, array in batch.items()} for row in range(rows)]
+        records = [{name: array[0] for name, array in single.items()} for single in singles]
+        alone = iter([self._model.infer(self._arrays(single, slice(None))) for single in singles])
+        together: list[list[np.ndarray]] = []
+
+        def infer_together(_: list[np.ndarray]) -> list[np.ndarray]:
+            together.append(self._model.infer(self._arrays(batch, slice(None))))
+            return together[0]
+
+        if keeps_rows_apart(infer_together, lambda _: next(alone), records, self._stacked, self._plan.axis):
             self._plan = self._plan._replace(proven=True)
-            return moved
+            return self._with_rows(together[0], rows_of(together[0], self._plan.axis, rows), rows)
         self.one_by_one = True
         _LOG.info("its rows depend on each other or cannot be told apart: records are served one at a time")
         raise ModelError("records of this model cannot be served together")
-
-    def _rows_are_apart(self, batch: Mapping[str, np.ndarray], together: list[np.ndarray]) -> bool:
-        for row in range(len(together[0])):
-            own = rows_of(self._model.infer(self._arrays(batch, slice(row, row + 1))), self._plan.axis, 1)
-            if own is None or not all(
-                equal(all_rows[row : row + 1], mine) for all_rows, mine in zip(together, own, strict=True)
-            ):
-                return False
-        return True
 
     def _learn_whole(self, outputs: list[np.ndarray]) -> list[np.ndarray]:
         """Take outputs of one record for what they are where one of them has no axis of one record."""

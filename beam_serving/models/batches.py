@@ -22,7 +22,13 @@ def predict_batch(model: LoadedModel, examples: Sequence[Mapping[str, np.ndarray
     if model.one_by_one and len(examples) > 1:
         return _joined([predict_batch(model, [example]) for example in examples])
     batch = {spec.name: _stack(spec, _column(spec.name, specs, examples)) for spec in specs}
-    outputs = model.predict(batch)
+    try:
+        outputs = model.predict(batch)
+    except ModelError:
+        if model.one_by_one and len(examples) > 1:
+            # The model has just learnt from this batch that its records cannot be served together.
+            return predict_batch(model, examples)
+        raise
     check_rows(outputs, len(examples))
     return outputs
 
