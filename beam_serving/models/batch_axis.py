@@ -124,7 +124,7 @@ def keeps_rows_apart(
         _LOG.debug("fails on records together that it takes alone: %s", err)
         return False
     return all_rows is not None and all(
-        mine is not None and all(equal(rows[index], row[0]) for rows, row in zip(all_rows, mine, strict=True))
+        mine is not None and all(equal(rows[index : index + 1], row) for rows, row in zip(all_rows, mine, strict=True))
         for index, mine in enumerate(own)
     )
 
@@ -283,7 +283,9 @@ class BatchedModel:
             missing = max(0, start + size - rows)
             outputs = self._model.infer(self._arrays(batch, slice(start, start + size), missing))
             parts.append(self._with_rows(outputs, rows_of(outputs, self._plan.axis, size), size))
-            if not self._plan.proven and not all(equal(one, part[0]) for part in parts[-1] for one in part[1:]):
+            if not self._plan.proven and not all(
+                equal(part[row : row + 1], part[:1]) for part in parts[-1] for row in range(1, size)
+            ):
                 raise ModelError(f"{size} times the same record gives {size} results: set model: batch_axis: none")
         filled = -(-rows // size) * size - rows
         whole = [np.concatenate(columns) for columns in zip(*parts, strict=True)]

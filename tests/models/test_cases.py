@@ -91,8 +91,7 @@ def test_an_engine_that_ends_its_process_is_a_refusal_that_names_it() -> None:
 
     path = CASES / "4_string_abort" / "model.onnx"
     assert str(refused.value) == (
-        f"{path}: engine openvino ended its process while it loaded or tried the model (SIGABRT), 2 times; "
-        "it cannot be served by openvino"
+        f"{path}: engine openvino ended its process with SIGABRT while it loaded or tried the model, 2 times"
     )
     assert time.monotonic() - started < 60
 
