@@ -73,5 +73,5 @@ $(DOCKER_READY): setup.py pyproject.toml constraints.txt | $(BIN)/uv
 
 $(TEST_READY): setup.py pyproject.toml constraints.txt | $(BIN)/uv
 	@echo "setting up $(VENV) for the tests (once; torch and TensorFlow are large)"
-	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[embedded,torch,tensorflow,onnx,flink,spark,pandas,bench,dev]'
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[embedded,torch,tensorflow,onnx,flink,spark,heif,pandas,bench,dev]'
 	touch $@ $(RUN_READY) $(FLINK_READY) $(SPARK_READY)

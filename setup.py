@@ -13,6 +13,7 @@ EXTRAS = {
     "flink": ["apache-flink-libraries>=1.19,<1.20"],
     "spark": ["pyspark==3.5.0"],
     "gcp": ["apache-beam[gcp]"],
+    "heif": ["pillow-heif>=1"],
     "pandas": ["pandas>=2"],
     "bench": ["matplotlib>=3.8"],
     "docker": [

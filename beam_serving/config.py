@@ -79,11 +79,12 @@ class Data(_Section):
     shape: Shapes = None
     streams: Names = ("image_stream", "serving_stream")
     group: str = "serving"
+    share: bool = False
     color: Literal["bgr", "rgb"] = "bgr"
     layout: Literal["auto", "chw", "hwc"] = "auto"
     resize: Literal["stretch", "fit", "crop"] = "stretch"
     resize_to: int | None = Field(default=None, gt=0)
-    filter: Literal["auto", "linear", "area", "antialias"] = "auto"
+    resize_filter: Literal["auto", "linear", "area", "antialias"] = "auto"
     mean: Floats = (0.0,)
     scale: Floats = (1.0,)
     strict_images: bool = False

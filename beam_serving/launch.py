@@ -15,6 +15,7 @@ from beam_serving.connection import RedisAt, backoff, check, fatal
 from beam_serving.encryption.records import RecordEncryption
 from beam_serving.errors import ConfigError, ConnectError, UnreachableError
 from beam_serving.io.group import Group
+from beam_serving.io.ownership import Ownership
 from beam_serving.io.readers import Readers
 from beam_serving.io.stop import STOP
 from beam_serving.models.base import STRING, LoadedModel
@@ -27,6 +28,7 @@ from beam_serving.models.options import model_options
 from beam_serving.models.store import PrivateCopy
 
 _log = logging.getLogger(__name__)
+_FULL = 0.9
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
 FLINK_RUNNER = "FlinkRunner"
 SPARK_RUNNER = "SparkRunner"
@@ -40,7 +42,7 @@ def preflight(settings: Settings) -> ModelFiles:
 
     Raises:
         ModelLoadError: the directory holds no model that can be served.
-        ConfigError: the file of labels cannot be used, or a secret is missing.
+        ConfigError: the file of labels cannot be used, a secret is missing, or another service serves a stream.
         ConnectError: Redis does not answer, or refuses us.
     """
     model, data = settings.model, settings.data
@@ -57,6 +59,7 @@ def preflight(settings: Settings) -> ModelFiles:
             check(at, client)
             for stream in settings.data.streams:
                 _ensure_group(at, client, stream, settings.data.group)
+            Ownership(settings).take(client)
         except RedisError as err:
             if time.monotonic() + wait_s >= give_up_at:
                 raise UnreachableError(
@@ -67,7 +70,7 @@ def preflight(settings: Settings) -> ModelFiles:
             time.sleep(wait_s)
         else:
             break
-    _warn_of_eviction(at, client)
+    _warn_of_memory(at, client)
     client.close()
     return files
 
@@ -96,12 +99,19 @@ def _ensure_group(at: RedisAt, client: redis.Redis, stream: str, group: str) -> 
         raise
 
 
-def _warn_of_eviction(at: RedisAt, client: redis.Redis) -> None:
+def _warn_of_memory(at: RedisAt, client: redis.Redis) -> None:
     try:
-        policy = client.info("memory").get("maxmemory_policy", "noeviction")
+        about = client.info("memory")
     except RedisError as err:
-        _log.debug("cannot ask Redis for its maxmemory-policy: %s", err)
+        _log.debug("cannot ask Redis for its memory: %s", err)
         return
+    policy, used, limit = about.get("maxmemory_policy", "noeviction"), about["used_memory"], about.get("maxmemory", 0)
+    if limit and used > _FULL * limit:
+        _log.warning(
+            "Redis at %s uses %.0f %% of its maxmemory: raise it, or delete results that were read",
+            at,
+            100 * used / limit,
+        )
     if policy != "noeviction":
         _log.warning("Redis at %s deletes queued requests when memory is short (maxmemory-policy %s)", at, policy)
         _log.warning("set its maxmemory-policy to noeviction: then producers are told instead")

@@ -59,7 +59,7 @@ def image_rules(settings: Settings) -> ImageRules:
         data.resize,
         data.resize_to,
         data.strict_images,
-        data.filter,
+        data.resize_filter,
     )
 
 

@@ -15,25 +15,21 @@ at one stroke: the workers of one supervisor, or of one job on a cluster.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import socket
-import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import redis
-from redis.exceptions import RedisError
 
 from beam_serving.connection import RedisAt
+from beam_serving.lua import PUT, evaluate
 from beam_serving.servers.address import hash_tag
 from beam_serving.servers.routes import Cluster
 from beam_serving.stats import STAGES, Histogram, WorkerStats
 
-_log = logging.getLogger(__name__)
-EVERY_S = 1.0
 LIFETIME_S = 15
 FRESH_S = 5
 _STOP_LIFETIME_S = 3600
@@ -49,7 +45,8 @@ def worker_key(name: str, worker: str) -> str:
     return f"beam-serving:{name}:worker:{worker}"
 
 
-def _workers_key(name: str) -> str:
+def workers_key(name: str) -> str:
+    """Names the key that holds the ids of a service's workers."""
     return f"beam-serving:{name}:workers"
 
 
@@ -59,7 +56,8 @@ def services_key(at: RedisAt, name: str) -> str:
     return f"beam-serving:services:{{{tag}}}" if tag else "beam-serving:services"
 
 
-def _stop_key(name: str, run: str) -> str:
+def stop_key(name: str, run: str) -> str:
+    """Names the key that is there when the workers of a run shall end."""
     return f"beam-serving:{name}:stop:{run}"
 
 
@@ -147,7 +145,7 @@ def read_reports(client: redis.Redis, name: str, run: str | None = None, within_
 
     Who has not done so within some seconds is dead, or stopped.
     """
-    members: Any = client.smembers(_workers_key(name))
+    members: Any = client.smembers(workers_key(name))
     workers = sorted(member.decode() for member in members)
     if not workers:
         return []
@@ -157,7 +155,7 @@ def read_reports(client: redis.Redis, name: str, run: str | None = None, within_
         pipeline.pttl(worker_key(name, worker))
     texts, *lifetimes_ms = pipeline.execute()
     if gone := [worker for worker, text in zip(workers, texts, strict=True) if text is None]:
-        client.srem(_workers_key(name), *gone)
+        client.srem(workers_key(name), *gone)
     oldest_ms = 1000 * (LIFETIME_S - within_s)
     found = [
         decode_report(text, worker)
@@ -184,93 +182,12 @@ def service_names(client: redis.Redis, registered: str = "beam-serving:services"
 
 def ask_to_stop(client: redis.Redis, name: str, run: str) -> None:
     """Asks the workers of a run, wherever they are, to finish what is in flight and to read no more."""
-    client.set(_stop_key(name, run), "", ex=_STOP_LIFETIME_S)
+    evaluate(client, PUT, 1, stop_key(name, run), "", 1000 * _STOP_LIFETIME_S)
 
 
 def asked_to_stop(client: redis.Redis, name: str, run: str) -> bool:
     """Whether somebody has asked for it."""
-    return bool(client.exists(_stop_key(name, run)))
-
-
-class Reporter:
-    """Publishes a worker's numbers once a second from a thread of its own.
-
-    `on_stop` is called when reading shall end: when the parent is gone, or somebody has asked for it. Where no
-    supervisor needs to live, `announcing` is what one of the workers says of the service while all of them serve.
-    """
-
-    def __init__(
-        self,
-        at: RedisAt,
-        name: str,
-        worker: str,
-        run: str,
-        stats: WorkerStats,
-        on_stop: Callable[[], None],
-        announcing: dict[str, Any] | None = None,
-    ) -> None:
-        self._client = at.client()
-        self._name = name
-        self._registered = services_key(at, name)
-        self._worker = worker
-        self._run = run
-        self._stats = stats
-        self._on_stop = on_stop
-        self._announcing = announcing
-        self._parent = os.getppid()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="report", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Publishes the last numbers and ends the thread."""
-        self._stop.set()
-        self._thread.join(timeout=5)
-        self._publish()
-        self._client.close()
-
-    def _work(self) -> None:
-        state = ""
-        wait_s = 0.05
-        while not self._stop.wait(wait_s):
-            # Until it serves, a worker is watched closely: "ready" should not wait for the next full second.
-            wait_s = EVERY_S if self._stats.state == state == "serving" else 0.05
-            if wait_s == EVERY_S or self._stats.state != state:
-                self._publish()
-            state = self._stats.state
-            if os.getppid() != self._parent:
-                _log.warning("the process that started this worker is gone: stopping")
-                self._on_stop()
-                return
-
-    def _publish(self) -> None:
-        pipeline = self._client.pipeline(transaction=False)
-        pipeline.set(worker_key(self._name, self._worker), encode_report(self._stats, self._run), ex=LIFETIME_S)
-        pipeline.sadd(_workers_key(self._name), self._worker)
-        pipeline.exists(_stop_key(self._name, self._run))
-        try:
-            *_, stop = pipeline.execute()
-            if self._announcing is not None and self._stats.state == "serving":
-                self._announce_for_all(self._announcing)
-        except RedisError as err:
-            _log.debug("cannot publish the numbers of this worker: %s", err)
-            return
-        if stop:
-            self._on_stop()
-        self._register()
-
-    def _register(self) -> None:
-        """Lists the service among those of this Redis; a user that may not write there loses nothing else."""
-        try:
-            self._client.sadd(self._registered, self._name)
-        except RedisError as err:
-            _log.debug("cannot list this service: %s", err)
-
-    def _announce_for_all(self, about: dict[str, Any]) -> None:
-        """Says that the service is ready, where this worker is the first of as many as are wanted."""
-        serving = [one for one in read_reports(self._client, self._name, self._run) if one.states == ["serving"]]
-        if len(serving) >= about["workers"] and serving[0].worker == self._worker:
-            announce(self._client, self._name, about | described(serving))
+    return bool(client.exists(stop_key(name, run)))
 
 
 def described(serving: Sequence[Report]) -> dict[str, Any]:
@@ -280,7 +197,7 @@ def described(serving: Sequence[Report]) -> dict[str, Any]:
 
 def announce(client: redis.Redis, name: str, about: dict[str, Any]) -> None:
     """Says, for the next seconds, that the service is ready and what it serves."""
-    client.set(ready_key(name), json.dumps(about), ex=LIFETIME_S)
+    evaluate(client, PUT, 1, ready_key(name), json.dumps(about), 1000 * LIFETIME_S)
 
 
 def retract(client: redis.Redis, name: str) -> None:

@@ -20,10 +20,11 @@ from types import FrameType
 from beam_serving.config import Settings
 from beam_serving.connection import RedisAt
 from beam_serving.errors import BeamServingError, ConfigError
+from beam_serving.io.ownership import Ownership
 from beam_serving.io.stop import STOP
 from beam_serving.launch import run_pipeline
 from beam_serving.logs import configure_logging
-from beam_serving.report import Reporter
+from beam_serving.reporter import Reporter
 from beam_serving.stats import stats_of_process
 
 EXIT_CONFIG = 2
@@ -92,7 +93,7 @@ def serving_process(job: Job) -> Iterator[Settings]:
     cv2.setNumThreads(1)
     stats = stats_of_process()
     about = settings.about(job.announcing) if job.announcing else None
-    reporter = Reporter(RedisAt.of(settings), settings.name, name, job.run, stats, STOP.set, about)
+    reporter = Reporter(RedisAt.of(settings), settings.name, name, job.run, stats, STOP.set, about, Ownership(settings))
     try:
         yield settings
     finally:

@@ -10,6 +10,7 @@ import redis
 
 from beam_serving.connection import RedisAt
 from beam_serving.embedded import SERVER_VARIABLE, embedded_redis
+from beam_serving.io.memory import BALANCE
 from beam_serving.io.stop import STOP
 from beam_serving.stats import stats_of_process
 from tests.kinds import VARIABLE, Kind, kinds
@@ -84,6 +85,7 @@ def client(at: RedisAt) -> Iterator[redis.Redis]:
 def fresh_process_state() -> Iterator[None]:
     """Each test starts as a new worker process does: running, with nothing counted."""
     STOP.clear()
+    BALANCE.clear()
     stats_of_process.cache_clear()
     loggers = [logging.getLogger(), logging.getLogger("beam_serving")]
     before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]

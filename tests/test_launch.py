@@ -1,6 +1,7 @@
 """What is checked before anything starts, and the pipeline that then runs."""
 
 import logging
+import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ def refusal(wanted: Settings) -> str:
 def limited(at: RedisAt, client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
     """A server with a user "limited", whose password is set and whose permissions a test sets."""
     monkeypatch.setenv(PASSWORD_VARIABLE, "right")
-    client.execute_command("ACL", "SETUSER", "limited", "on", ">right", "~stream", "+@all")
+    client.execute_command("ACL", "SETUSER", "limited", "on", ">right", "~stream", "~stream:owner:*", "+@all")
     yield client
     client.execute_command("ACL", "DELUSER", "limited")
 
@@ -46,6 +47,13 @@ def test_the_streams_and_their_group_are_made(at: RedisAt, client: redis.Redis) 
     for stream in ("one", "two"):
         (group,) = client.xinfo_groups(stream)  # type: ignore[misc]
         assert group["name"] == b"serving"
+
+
+def test_streams_that_another_service_serves_are_refused(at: RedisAt) -> None:
+    preflight(settings(at, "one", "two").model_copy(update={"name": "svc-a"}))
+    with pytest.raises(ConfigError, match=r"^stream 'two' and group 'serving' are served by 'svc-a' already .*'svc-b'"):
+        preflight(settings(at, "two").model_copy(update={"name": "svc-b"}))
+    preflight(settings(at, "two").model_copy(update={"name": "svc-a"}))
 
 
 def test_what_was_queued_before_the_first_start_will_be_read(at: RedisAt, client: redis.Redis) -> None:
@@ -135,6 +143,21 @@ def test_a_server_that_evicts_requests_is_warned_of(
         f"Redis at {at} deletes queued requests when memory is short (maxmemory-policy allkeys-lru)",
         "set its maxmemory-policy to noeviction: then producers are told instead",
     ]
+
+
+def test_a_server_that_is_nearly_full_is_warned_of(
+    at: RedisAt, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    limit = client.config_get("maxmemory")["maxmemory"]
+    client.config_set("maxmemory", 1)
+    try:
+        preflight(settings(at))
+    finally:
+        client.config_set("maxmemory", limit)
+    (said,) = caplog.messages
+    assert re.fullmatch(
+        f"Redis at {at} uses [0-9]+ % of its maxmemory: raise it, or delete results that were read", said
+    )
 
 
 def test_a_user_who_may_not_ask_for_the_eviction_policy_is_served(

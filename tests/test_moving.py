@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from onnx import TensorProto, helper
 
-from beam_serving.client import InputQueue, OutputQueue, RedisQueue
+from beam_serving.client import InputQueue, OutputQueue, RedisQueue, ResultError
 from beam_serving.connection import RedisAt
 from beam_serving.embedded import embedded_redis
 from tests.old_clients import ArrowClient, ImageClient, sparse_column, tensor_column
@@ -41,8 +41,8 @@ def value(name: str, kind: int, *shape: int | str) -> Any:
     return helper.make_tensor_value_info(name, kind, list(shape))
 
 
-def saved(folder: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any]) -> str:
-    graph = helper.make_graph(nodes, "graph", inputs, outputs)
+def saved(folder: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any], constants: Sequence[Any] = ()) -> str:
+    graph = helper.make_graph(nodes, "graph", inputs, outputs, constants)
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 3)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), str(folder / "model.onnx"))
     return str(folder)
@@ -210,6 +210,43 @@ def test_a_list_of_texts_is_served(at: RedisAt, tmp_path: Path) -> None:
         client = ArrowClient(running.client)
         client.enqueue("texts", text=pa.array(["two|cats"]))
         assert eventually(client.query, "texts", "[]").tolist() == [2, 3]
+        client.send(uri="json", data='{"instances": [{"text": ["cats", "one"]}]}', serde="stream")
+        assert eventually(client.query, "json", "[]").tolist() == [3, 1]
+        with InputQueue("127.0.0.1", at.port) as queue, OutputQueue("127.0.0.1", at.port) as results:
+            queue.enqueue("native", text=["one", "cats"])
+            queue.enqueue("numbers", text=[1, 2])
+            native: Any = results.query("native", timeout_s=30)
+            assert native.tolist() == [1, 3]
+            with pytest.raises(ResultError, match=r"input 'text' has type int64, the model takes string$"):
+                results.query("numbers", timeout_s=30)
+
+
+def distance_model(folder: Path) -> str:
+    """Gives how far whole numbers are from 2^24 + 1, which float32 does not have."""
+    nodes = [helper.make_node("Sub", ["id", "k"], ["d"]), helper.make_node("Cast", ["d"], ["y"], to=TensorProto.FLOAT)]
+    constants = [helper.make_tensor("k", TensorProto.INT64, [1], [2**24 + 1])]
+    inputs, outputs = [value("id", TensorProto.INT64, "n", 1)], [value("y", TensorProto.FLOAT, "n", 1)]
+    return saved(folder, nodes, inputs, outputs, constants)
+
+
+def test_whole_numbers_reach_the_model_as_they_are(at: RedisAt, tmp_path: Path) -> None:
+    with service(at, tmp_path, config(distance_model(tmp_path), top_n=0)) as running:
+        body = '{"instances": [{"id": [16777217]}]}'
+        ArrowClient(running.client).send(uri="json", data=body, serde="stream")
+        with (
+            InputQueue(host="127.0.0.1", port=at.port) as old,
+            InputQueue("127.0.0.1", at.port) as queue,
+            OutputQueue("127.0.0.1", at.port) as results,
+        ):
+            old.enqueue("old", id=np.array([2**24 + 1]))
+            queue.enqueue("floats", [float(2**24 + 1)])
+            queue.enqueue("native", [2**24 + 1])
+            queue.enqueue("fraction", [0.5])
+            for uri in ("json", "old", "floats", "native"):
+                reply: Any = results.query(uri, timeout_s=30)
+                assert reply.tolist() == [0]
+            with pytest.raises(ResultError, match=r"input 'id' has float32 values that are no int64, such as 0.5$"):
+                results.query("fraction", timeout_s=30)
 
 
 @pytest.mark.parametrize(

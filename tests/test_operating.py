@@ -1,6 +1,8 @@
 """The operator's commands on a service of this machine."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -99,6 +101,42 @@ def test_services_of_two_names_do_not_disturb_each_other(at: RedisAt, client: re
         assert [one["name"] for one in json.loads(command("list", dogs, "--json").stdout)] == ["dogs"]
     nothing = command("list", dogs)
     assert (nothing.returncode, nothing.stdout) == (0, f"no service reports in Redis at {at}\n")
+
+
+def test_a_second_service_on_the_same_streams_does_not_start_unless_it_shares(
+    at: RedisAt, client: redis.Redis, tmp_path: Path
+) -> None:
+    def folder(name: str) -> Path:
+        (tmp_path / name).mkdir()
+        return tmp_path / name
+
+    params = {"params": {"workers": 1}}
+    with service(at, folder("first"), {"name": "svc-a", **params}) as first:
+        refused = Service(at, folder("second"), {"name": "svc-b", **params})
+        assert refused.process.wait(30) == 2
+        assert (
+            "error: stream 'image_stream' and group 'serving' are served by 'svc-a' already (model noop), and 'svc-b' "
+            "would take its requests"
+        ) in refused.log
+        with service(at, folder("shared"), {"name": "svc-c", "data": {"share": True}, **params}):
+            assert first.ready()
+        with service(at, folder("scaled out"), {"name": "svc-a", **params}):
+            # Longer than what is taken lives: the first one renews it.
+            await_true(lambda: client.ttl("serving_stream:owner:serving") < 12, "a while without a renewal")
+            await_true(lambda: client.ttl("serving_stream:owner:serving") >= 14, "a renewal")
+        assert first.stop() == 0
+    with service(at, folder("next"), {"name": "svc-b", **params}):
+        assert client.get("serving_stream:owner:serving").startswith(b"svc-b\n")  # type: ignore[union-attr]
+
+
+def test_a_service_that_was_killed_does_not_lock_itself_out(at: RedisAt, tmp_path: Path) -> None:
+    killed = Service(at, tmp_path, {"params": {"workers": 1}})
+    killed.await_ready()
+    for pid in [*killed.worker_pids(), killed.process.pid]:
+        os.kill(pid, signal.SIGKILL)
+    killed.process.wait()
+    with service(at, tmp_path, {"params": {"workers": 1}}):
+        pass
 
 
 def test_a_cluster_that_the_configuration_names_in_vain_hinders_nobody(at: RedisAt, tmp_path: Path) -> None:

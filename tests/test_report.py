@@ -13,7 +13,6 @@ from beam_serving.connection import RedisAt
 from beam_serving.embedded import free_port
 from beam_serving.report import (
     Report,
-    Reporter,
     announce,
     ask_to_stop,
     asked_to_stop,
@@ -26,6 +25,7 @@ from beam_serving.report import (
     service_names,
     worker_key,
 )
+from beam_serving.reporter import Reporter
 from beam_serving.stats import STAGES, WorkerStats
 from tests.service import await_true
 
@@ -60,7 +60,7 @@ def test_a_report_comes_back_as_it_was_written(counts: dict[str, int], records: 
 def test_a_report_says_which_process_wrote_it_and_its_memory() -> None:
     body = json.loads(encode_report(stats()))
     assert body["pid"] == os.getpid()
-    assert body["memory_bytes"] > 10_000_000
+    assert body["memory_bytes"] == pytest.approx(memory_bytes(), rel=0.2)
 
 
 def test_reports_add_up() -> None:
@@ -72,7 +72,7 @@ def test_reports_add_up() -> None:
     assert total.engine == "opencv"
     assert total.counts == {"served": 7, "errors": 1}
     assert sum(total.stages["infer"].counts.values()) == 3
-    assert total.memory_bytes == pytest.approx(2 * memory_bytes(), rel=0.1)
+    assert total.memory_bytes == pytest.approx(2 * memory_bytes(), rel=0.2)
 
 
 def test_only_workers_that_reported_lately_are_read(at: RedisAt, client: redis.Redis) -> None:

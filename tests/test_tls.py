@@ -16,7 +16,7 @@ from tests.test_operating import command
 
 WORKER = (
     "on >worker-secret ~serving_stream ~serving_stream:dead ~cluster-serving_serving_stream:* "
-    "~beam-serving:tested:* ~beam-serving:services "
+    "~serving_stream:owner:* ~beam-serving:tested:* ~beam-serving:services "
     "resetchannels &cluster-serving_serving_stream:* -@all +ping +time +info +client|setname "
     "+eval +evalsha +xadd +xack +xdel +xlen +xrange +xreadgroup +xclaim +xautoclaim +xpending +xinfo +xgroup "
     "+hset +del +pexpire +publish +pubsub|numsub +get +set +mget +exists +pttl +sadd +srem +smembers"

@@ -12,7 +12,7 @@ from beam_serving.client.requests import Request, Uri, encode_name, encode_uri, 
 from beam_serving.encryption.gcm import Key
 from beam_serving.errors import ClientError, InputError
 from beam_serving.records import Image
-from beam_serving.wire import numbers
+from beam_serving.wire import numbers, text
 from beam_serving.wire.arrow_request import Column, Sparse, encode_inputs
 from beam_serving.wire.limits import DEFAULT_LIMITS
 
@@ -88,11 +88,12 @@ def _image_of(name: str, value: Any) -> Image | None:
 
 def _texts_or_numbers(name: str, value: Any) -> Column:
     try:
-        array = np.asarray(value)
-        if array.dtype.kind in "US":
-            return [str(text) for text in array.astype(str).ravel()]
-        if array.dtype.kind not in "biuf" or isinstance(value, list | tuple):
-            array = numbers.from_lists(value)
+        if text.starts_with_text(value):
+            texts = text.from_lists(value) if isinstance(value, list | tuple) else text.from_array(np.asarray(value))
+            return list(texts.reshape(-1))
+        array = value if isinstance(value, np.ndarray) else numbers.from_lists(value)
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"it is of type {array.dtype}")
     except ValueError as err:
         kind = type(value).__name__
         raise InputError(f"input {name!r} is {kind}, wanted are numbers, texts or the path of an image: {err}") from err

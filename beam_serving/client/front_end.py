@@ -1,5 +1,6 @@
 """Prediction over HTTP: the front end of Cluster Serving, in place of Redis."""
 
+import base64
 import json
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
@@ -8,6 +9,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from beam_serving.client.images import image_file
 from beam_serving.client.waiting import seconds_to_wait
 from beam_serving.errors import ClientError, ConnectError, ResultError
 from beam_serving.wire.numbers import float32_holds, from_lists
@@ -40,6 +42,8 @@ def predict_over_http(frontend_url: str, inputs: Mapping[str, Any], timeout_s: f
 def _as_json(value: Any) -> Any:
     if isinstance(value, Mapping) and "b64" in value:
         return value["b64"]
+    if image := image_file(value):
+        return base64.b64encode(image.encoded).decode()
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 

@@ -56,10 +56,10 @@ def make_request(
     named = inputs if isinstance(inputs, Mapping) else {"": inputs}
     if not named:
         raise InputError(f"request {uri!r} has no input")
-    request_id = new_request_id()
+    encoded, request_id = encode_uri(uri), new_request_id()
     values = {encode_name(name): as_input(name, value) for name, value in named.items()}
     try:
-        fields = native.encode_request(encode_uri(uri), request_id.encode(), values)
+        fields = native.encode_request(encoded, request_id.encode(), values)
     except (TypeError, ValueError) as err:
         raise InputError(str(err)) from err
     return checked(Request(request_id, fields if key is None else seal_fields(fields, key)), max_request_bytes)
@@ -87,8 +87,8 @@ def encode_uri(uri: Uri) -> bytes:
     Raises:
         InputError: it is empty, too long, no text, or of another type.
     """
-    if isinstance(uri, bytes | bytearray | memoryview):
-        encoded = bytes(uri)
+    if isinstance(uri, bytes):
+        encoded = uri
     elif isinstance(uri, str | os.PathLike):
         try:
             encoded = os.fspath(uri).encode("utf-8", "surrogateescape")
@@ -153,7 +153,7 @@ def as_input(name: str, value: Any) -> Image | np.ndarray:
 def _as_array(name: str, value: Any) -> np.ndarray:
     refuse_masked(value, f"input {name!r}")
     try:
-        array = _text(value) if _is_of_text(value) else _numbers(value)
+        array = _text(value) if text.starts_with_text(value) else _numbers(value)
     except ValueError as err:
         raise InputError(f"input {name!r} is {type(value).__name__}, {WANTED}: {str(err)[:200]}") from err
     if array.dtype.name == "bfloat16":  # of ml_dtypes; float32 holds each of its values
@@ -163,13 +163,6 @@ def _as_array(name: str, value: Any) -> np.ndarray:
     if array.ndim > DEFAULT_LIMITS.max_rank:
         raise InputError(f"input {name!r} has {array.ndim} dimensions, at most {DEFAULT_LIMITS.max_rank} are served")
     return array
-
-
-def _is_of_text(value: Any) -> bool:
-    """Tells texts by the first: in an array of NumPy's own type for text each would be as long as the longest."""
-    while isinstance(value, list | tuple) and value:
-        value = value[0]
-    return isinstance(value, str | bytes) or (hasattr(value, "dtype") and getattr(value.dtype, "kind", "") in "OSUT")
 
 
 def _text(value: Any) -> np.ndarray:

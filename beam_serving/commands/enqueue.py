@@ -21,6 +21,7 @@ from beam_serving.config import Settings
 from beam_serving.connection import RedisAt
 from beam_serving.encryption.secrets import RECORDS, reason_not_to_use
 from beam_serving.errors import BeamServingError, ClientError, ConfigError, ConnectError, ResultTimeoutError
+from beam_serving.wire.limits import DEFAULT_LIMITS
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,7 +37,8 @@ def main(arguments: Sequence[str]) -> int:
     stream, at = stream_at(given, settings), RedisAt.of(settings)
     with at.reachable():
         queue = queue_arguments(at, stream)
-    requests = _queued(files, {**queue, **_secret(settings)})
+    largest = max(settings.data.max_payload_bytes, DEFAULT_LIMITS.max_payload_bytes)
+    requests = _queued(files, {**queue, **_secret(settings), "max_request_bytes": largest})
     if given.wait:
         answers = asyncio.run(_collected(requests, queue, given))
         if not given.json:

@@ -165,7 +165,7 @@ def verify_model(directory: Path, options: ModelOptions, keep: bool) -> dict[str
         ModelLoadError: it cannot be served, or the verdict cannot be written.
     """
     files = look_at(directory, options)
-    with decided_model(directory, options) as (_, verdict, copy):
+    with decided_model(directory, options, fresh=True) as (_, verdict, copy):
         kept = {"kept": str(keep_verdict(verdict, options, copy.content, directory))} if keep else {}
         copy.close()
     sizes = _sizes(files, directory)

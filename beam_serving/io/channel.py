@@ -17,7 +17,7 @@ import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
 
-from beam_serving.io.scripts import named_refusal
+from beam_serving.lua import named_refusal
 
 Argument = bytes | str | int
 _CHECK_AFTER_IDLE_S = 1.0

@@ -17,6 +17,7 @@ from beam_serving.connection import RedisAt, backoff, fatal
 from beam_serving.errors import ConnectError
 from beam_serving.io.channel import Argument, Channel
 from beam_serving.io.group import Group
+from beam_serving.io.memory import BALANCE, Room
 from beam_serving.records import Entry
 from beam_serving.stats import stats_of_process
 
@@ -59,6 +60,7 @@ class StreamConsumer:
         self._ahead_s = 0.0
         self._next_reclaim = self._next_reap = 0.0
         self._stats = stats_of_process()
+        self._room = Room(reading.at, self._client, stop)
 
     def close(self) -> None:
         """Leaves the group and closes the connection; what is pending stays so until someone takes it over."""
@@ -73,6 +75,8 @@ class StreamConsumer:
     def poll(self, read_ahead: bool = False) -> list[Entry]:
         """Waits up to `poll_s` for entries and gives at most `count` of each stream; empty when none came.
 
+        Or when Redis has no memory for more results.
+
         Entries that were delivered before come one to a call, so that one which crashes its worker takes no
         neighbour along. While Redis is away it waits and tries again, until it answers or `stop` is set.
 
@@ -85,8 +89,12 @@ class StreamConsumer:
         waits = backoff()
         while self.reading_ahead or not self._stop.is_set():
             try:
+                if BALANCE.short and not self.reading_ahead and not self._room.there():
+                    return []
                 entries = self._read()
-                if read_ahead and len(entries) >= self._reading.count:
+                if BALANCE.short:
+                    BALANCE.read(entries)
+                elif read_ahead and len(entries) >= self._reading.count:
                     self._ask_ahead()
             except RedisError as err:
                 self._survive(err)

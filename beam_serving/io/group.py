@@ -8,7 +8,8 @@ from typing import Any
 
 import redis
 
-from beam_serving.io.scripts import ENSURE_GROUP, REAP_CONSUMERS, RELEASE_CONSUMER, evaluate
+from beam_serving.io.scripts import ENSURE_GROUP, REAP_CONSUMERS, RELEASE_CONSUMER
+from beam_serving.lua import evaluate
 from beam_serving.records import Entry
 
 _log = logging.getLogger(__name__)

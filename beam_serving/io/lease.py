@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from redis.exceptions import RedisError
 
 from beam_serving.connection import RedisAt
-from beam_serving.io.scripts import KEEP_LEASE, evaluate
+from beam_serving.io.scripts import KEEP_LEASE
+from beam_serving.lua import evaluate
 from beam_serving.records import Entry
 
 _log = logging.getLogger(__name__)

@@ -15,7 +15,8 @@ import redis
 from redis.exceptions import NoPermissionError, RedisError
 
 from beam_serving.connection import backoff
-from beam_serving.io.scripts import FORGET_ROWS, KEEP_LOCK, RELEASE_LOCK, evaluate
+from beam_serving.io.scripts import FORGET_ROWS, KEEP_LOCK, RELEASE_LOCK, TAKE_LOCK
+from beam_serving.lua import evaluate
 
 _log = logging.getLogger(__name__)
 ROWS = b":rows"
@@ -93,7 +94,7 @@ def sole_writer(client: redis.Redis, name: str, run: str) -> Iterator[None]:
     """
     key = f"beam-serving:{name}:output"
     for attempt, wait_s in enumerate(backoff()):
-        if client.set(key, run, nx=True, px=int(_LOCK_S * 1000)):
+        if evaluate(client, TAKE_LOCK, 1, key, run, int(_LOCK_S * 1000)):
             break
         if attempt == 0:
             _log.info("another drain of %s writes its results to files; waiting for it", name)

@@ -4,53 +4,10 @@ A script is atomic as MULTI/EXEC is, and can decide by what it reads: a result i
 the entry.
 """
 
-from __future__ import annotations
-
-import re
-from typing import Any
-
-import redis
-from redis.exceptions import NoPermissionError, ResponseError
-
-_REFUSALS = ("ACL failure in script", "The user executing the script can't")
-"""Inside a script NOPERM becomes a plain error: these texts are those of Valkey and Redis 7.2, and of older ones."""
-_NAMES_COMMAND = re.compile(r"the '\S+' command")
-_LINE = re.compile(r"@user_script:\s?(\d+)")
-_CALL = re.compile(r"redis\.(?:p?)call\('([A-Z]+)'(?:, '([A-Z]+)')?")
-_PROTECTED_CALL = re.compile(r"redis\.pcall\('([A-Z]+)'(?:, '([A-Z]+)')?")
-
-
-def evaluate(client: redis.Redis, script: str, keys: int, *arguments: Any) -> Any:
-    """Runs a script of this module; `arguments` begin with as many keys.
-
-    Raises:
-        NoPermissionError: the user may not run one of its commands, which the message names.
-        RedisError: the server cannot be reached or the script failed.
-    """
-    try:
-        return client.eval(script, keys, *arguments)
-    except ResponseError as err:
-        raise named_refusal(script, err) from err
-
-
-def named_refusal(script: str, err: ResponseError) -> ResponseError:
-    """Gives a refusal inside a script as what it is, with the command: servers before Redis 7.2 do not name it.
-
-    They tell the line of the script, but where it handles the error itself.
-    """
-    text = str(err)
-    if not any(words in text for words in _REFUSALS):
-        return err
-    if _NAMES_COMMAND.search(text):
-        return NoPermissionError(text)
-    line = _LINE.search(text)
-    calls = _CALL.findall(script.splitlines()[int(line[1]) - 1]) if line else _PROTECTED_CALL.findall(script)
-    names = " or ".join(dict.fromkeys("|".join(filter(None, call)).lower() for call in calls))
-    return NoPermissionError(f"for the command {names!r} in a script, or a key or channel of it: {text}")
-
-
 ENSURE_GROUP = """
 -- KEYS: stream.  ARGV: group.  Gives 1 when the group was made or moved to the start, else 0.
+-- First of all a write that a server without memory allows: then it lets the script go on to its end.
+redis.call('XACK', KEYS[1], ARGV[1], '0-0')
 local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
 if not made.err then return 1 end
 if not string.find(made.err, 'BUSYGROUP') then return made end
@@ -104,10 +61,11 @@ COMMIT = """
 -- KEYS: stream, dead-letter stream, then one result key per record.
 -- ARGV: group, consumer, first id, last id, lifetime in ms (0: for ever), then per record: entry id, number of result
 -- fields and values, number of dead-letter fields and values, the former, the latter.
--- Writes the result of every record that the consumer still owns and takes its entry off the stream; gives how many.
+-- Writes the result of every record that the consumer still owns and takes its entry off the stream; gives how many, as
+-- a negative number where the server had no memory for it.
 local stream, group, ttl_ms = KEYS[1], ARGV[1], ARGV[5]
 local records = #KEYS - 2
-local owned = {}
+local owned, full = {}, nil
 local pending = redis.pcall('XPENDING', stream, group, ARGV[3], ARGV[4], 1000000, ARGV[2])
 if pending.err and not string.find(pending.err, 'NOGROUP') then return pending end
 local group_is_gone = pending.err ~= nil
@@ -124,13 +82,21 @@ for i = 1, records do
     if fields > 0 then
       local key = KEYS[i + 2]
       keys[#keys + 1] = key
-      -- First of all a write that a server without memory allows: then it lets the script go on to its end, the
-      -- entries leave the stream, and a full queue drains instead of standing still.
+      if full == nil then
+        -- The first write of all is one that a server without memory refuses.
+        local said = redis.pcall('SET', key, '')
+        full = type(said) == 'table' and said.err ~= nil and string.find(said.err, 'OOM') ~= nil
+      end
+      -- And then one that it allows: after that it lets the script go on to its end, the entries leave the stream, and
+      -- a full queue drains instead of standing still.
       redis.call('DEL', key)
       redis.call('HSET', key, unpack(ARGV, first, first + fields - 1))
       if ttl_ms ~= '0' then redis.call('PEXPIRE', key, ttl_ms) end
     end
-    if letter > 0 then redis.call('XADD', KEYS[2], '*', unpack(ARGV, first + fields, at - 1)) end
+    if letter > 0 then
+      redis.call('XACK', stream, group, id)  -- for the same reason
+      redis.call('XADD', KEYS[2], '*', unpack(ARGV, first + fields, at - 1))
+    end
     -- row
   end
 end
@@ -149,7 +115,7 @@ elseif #keys > 0 then
     if waiting[i + 1] > 0 then redis.call('PUBLISH', waiting[i], '') end
   end
 end
-return #done
+return full and -#done or #done
 """
 
 COMMIT_AND_KEEP = COMMIT.replace(
@@ -180,8 +146,28 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
 
+TAKE_LOCK = """
+-- KEYS: lock.  ARGV: holder, lifetime in ms.  Takes the lock if it is free, also on a server without memory.
+if redis.call('GET', KEYS[1]) then return 0 end
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
 RELEASE_LOCK = """
 -- KEYS: lock.  ARGV: holder.  Removes the lock if it is still the holder's.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
+"""
+
+OWN = """
+-- KEYS: who serves a stream and group.  ARGV: owner, whose first line is the name, and lifetime in ms.
+-- Takes or renews it; gives the owner where that has another name, else nothing.
+local function name(owner) return string.match(owner, '^[^\\n]*') end
+local owner = redis.call('GET', KEYS[1])
+if owner and name(owner) ~= name(ARGV[1]) then return owner end
+-- First of all a write that a server without memory allows: then it lets the script go on to its end.
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return false
 """

@@ -6,7 +6,8 @@ pending, to be served again; a crash after it loses nothing. A worker that was o
 over meanwhile, writes nothing for them.
 
 While Redis takes no writes (down, loading, a replica being promoted) the sink waits and tries again: its entries stay
-pending and leased, and reading stops with it. A server without memory refuses new requests, and still takes results.
+pending and leased, and reading stops with it. A server without memory refuses new requests, and still takes results:
+`beam_serving.io.memory` keeps these from growing without end.
 
 With `keep_rows` the same transaction appends each result to the outbox of its stream, from where it goes to files.
 """
@@ -25,6 +26,7 @@ from redis.exceptions import RedisError
 from beam_serving.connection import RedisAt, backoff, fatal
 from beam_serving.errors import ConnectError, ModelError
 from beam_serving.io.channel import Argument, Channel, Script
+from beam_serving.io.memory import BALANCE
 from beam_serving.io.outbox import ROWS
 from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP
 from beam_serving.io.stop import STOP
@@ -78,7 +80,8 @@ class _CommitFn(beam.DoFn):
             if self._keep_rows:
                 keys.append(same_lease[0].origin.stream + ROWS)
             written = self._write(keys, arguments)
-            self._count(same_lease, written)
+            BALANCE.written(written < 0, arguments, len(same_lease))
+            self._count(same_lease, abs(written))
         self._stats.stages["write"].record(time.perf_counter() - started, len(results))
         return ()
 

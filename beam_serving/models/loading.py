@@ -94,6 +94,7 @@ def probe(
     options: ModelOptions,
     without: Sequence[str] = (),
     on_engine: Callable[[str], None] = lambda _: None,
+    on_extremes: Callable[[], bool] = lambda: True,
 ) -> Verdict:
     """Find out how a model is served: by which engine, and which part of its tensors belongs to which record.
 
@@ -105,11 +106,12 @@ def probe(
         options: how it will be loaded.
         without: engines that are not to be tried.
         on_engine: is told the name of each engine before it is at work.
+        on_extremes: says whether the largest numbers are tried; see `compare`.
 
     Raises:
         ModelLoadError: no engine can load it, a framework is missing, or it keeps state that cannot be set back.
     """
-    choice = _Choosing(files, options, tuple(without), on_engine).choice()
+    choice = _Choosing(files, options, tuple(without), on_engine, on_extremes).choice()
     engine = arrange(choice.model, choice.inputs, choice.outputs)
     if options.input_names:
         engine = _renamed(engine, options)
@@ -161,6 +163,7 @@ class _Choosing:
     options: ModelOptions
     without: tuple[str, ...]
     on_engine: Callable[[str], None]
+    on_extremes: Callable[[], bool]
 
     def choice(self) -> _Choice:
         """Choose.
@@ -199,7 +202,9 @@ class _Choosing:
         found = axis_of([spec for spec in truth.inputs if spec.name not in options.constants], options.batch_axis)
         trial = try_out(truth, found, options)
         self.on_engine(candidate.engine)
-        return compare(candidate, truth, found, trial, options)
+        comparison = compare(candidate, truth, found, trial, options, self.on_extremes)
+        self.on_engine(candidate.engine)
+        return comparison
 
     def _plain(self, err: BaseException | str) -> str:
         return str(err).removeprefix(f"{self.files.model}: ")

@@ -43,10 +43,12 @@ def open_model(directory: Path | str, options: ModelOptions) -> OpenedModel:
 
 
 @contextmanager
-def decided_model(directory: Path | str, options: ModelOptions) -> Iterator[tuple[ModelFiles, Verdict, PrivateCopy]]:
+def decided_model(
+    directory: Path | str, options: ModelOptions, *, fresh: bool = False
+) -> Iterator[tuple[ModelFiles, Verdict, PrivateCopy]]:
     """Give the files of a model's private copy and the verdict on them.
 
-    The copy stays until it is closed, which a refusal does.
+    The copy stays until it is closed, which a refusal does. A `fresh` verdict is made anew.
 
     Raises:
         ModelLoadError, ConfigError: see `open_model`.
@@ -57,7 +59,7 @@ def decided_model(directory: Path | str, options: ModelOptions) -> Iterator[tupl
     copy = private_copy(Path(directory))
     try:
         with opened_model(copy.path, options) as files:
-            yield files, verdict_of(files, options, copy.content, Path(directory)), copy
+            yield files, verdict_of(files, options, copy.content, Path(directory), fresh=fresh), copy
     except ModelLoadError as err:
         copy.close()
         raise ModelLoadError(str(err).replace(str(copy.path), str(directory))) from err

@@ -6,7 +6,7 @@
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -93,11 +93,16 @@ class Trial(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What two engines gave for the same records; `reason` is why they are not equal."""
+    """What two engines gave for the same records; `reason` is why they are not equal.
+
+    `compared` counts the inferences, `shapes` are those of the outputs of single records.
+    """
 
     reason: str
     difference: float = 0.0
     nan: bool = True
+    compared: int = 0
+    shapes: frozenset[tuple[tuple[int, ...], ...]] = frozenset()
 
 
 def try_out(engine: EngineModel, found: Axis, options: ModelOptions) -> Trial:
@@ -281,15 +286,41 @@ def is_steady(engine: EngineModel, found: Axis, trial: Trial, options: ModelOpti
     return True
 
 
-def compare(engine: EngineModel, own: EngineModel, found: Axis, trial: Trial, options: ModelOptions) -> Comparison:
+def compare(
+    engine: EngineModel,
+    own: EngineModel,
+    found: Axis,
+    trial: Trial,
+    options: ModelOptions,
+    on_extremes: Callable[[], bool] = lambda: True,
+) -> Comparison:
     """Compare an engine with the model's own framework on records that the latter takes.
 
-    Both have the same inputs and outputs in the same order; see `arrange`.
+    Both have the same inputs and outputs in the same order; see `arrange`. `on_extremes` is called before the largest
+    numbers are tried, and says whether they are: one that is a size might take all memory.
     """
     if trial.shapes is None:
         return Comparison(f"no sample could be tried: {trial.error}")
-    largest, compared = 0.0, 0
-    for some in _to_compare(engine, found, trial, trial.shapes):
+    sent = _compare(engine, own, found, _to_compare(found, trial), options)
+    if sent.reason:
+        return sent
+    if not sent.compared:
+        return sent._replace(reason=f"{own.engine} took none of the samples")
+    if (
+        len(sent.shapes) == 1
+        and (large := list(_extreme_records(engine, found, trial, trial.shapes)))
+        and on_extremes()
+    ):
+        edges = _compare(engine, own, found, large, options)
+        sent = edges._replace(difference=max(edges.difference, sent.difference))
+    return sent if sent.reason else sent._replace(nan=_same_nan(engine, own, found, trial, options))
+
+
+def _compare(
+    engine: EngineModel, own: EngineModel, found: Axis, tried: Iterable[list[Record]], options: ModelOptions
+) -> Comparison:
+    largest, compared, shapes = 0.0, 0, set()
+    for some in tried:
         arrays = _tensors(own, found, some, options)
         try:
             wanted = own.infer(arrays)
@@ -307,20 +338,22 @@ def compare(engine: EngineModel, own: EngineModel, found: Axis, trial: Trial, op
                 return Comparison(f"output {spec.name!r} differs from that of {own.engine}: {how}", off)
             largest = max(largest, off)
         compared += 1
-    if not compared:
-        return Comparison(f"{own.engine} took none of the samples")
-    return Comparison("", largest, _same_nan(engine, own, found, trial, options))
+        shapes |= {tuple(one.shape for one in wanted)} if len(some) == 1 else set()
+    return Comparison("", largest, compared=compared, shapes=frozenset(shapes))
 
 
-def _to_compare(
-    engine: EngineModel, found: Axis, trial: Trial, shapes: Mapping[str, tuple[int, ...]]
-) -> Iterator[list[Record]]:
-    """Give records to compare two engines on: equal values (which of them comes first?), noise, edges of types."""
+def _to_compare(found: Axis, trial: Trial) -> Iterator[list[Record]]:
+    """Give records to compare two engines on: equal values (which of them comes first?), noise, alone and together."""
     yield [{name: np.full_like(array, "a" if array.dtype == STRING else 1) for name, array in trial.sets[0][0].items()}]
     for some in trial.sets:
         yield from ([record] for record in (some if trial.single_s < _SLOW_S else some[:2]))
         if found.axis is not None and found.size != 1 and not found.mixed:
             yield some
+
+
+def _extreme_records(
+    engine: EngineModel, found: Axis, trial: Trial, shapes: Mapping[str, tuple[int, ...]]
+) -> Iterator[list[Record]]:
     below = {spec.name: spec.below for spec in engine.inputs}
     specs = [record_spec(spec, found.axis)._replace(below=below[spec.name]) for spec in trial.specs]
     yield from ([record] for record in extremes(specs, shapes))

@@ -1,9 +1,10 @@
-"""The TensorFlow engine: runs functions of TensorFlow that OpenVINO cannot take, texts included."""
+"""The TensorFlow engine: runs functions of TensorFlow, texts included, always from the state that the file holds."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,73 +15,73 @@ import tensorflow as tf
 from beam_serving.errors import ModelError, ModelLoadError
 from beam_serving.models.base import (
     STRING,
+    EngineModel,
+    Facts,
     ModelOptions,
     TensorSpec,
-    chosen,
     describe,
     engine_threads,
-    fitted,
     only_f32_on_cpu,
 )
-from beam_serving.models.fixed_batch import infer_rows
 
 TENSORFLOW_ERRORS = (tf.errors.OpError, ValueError, TypeError, RuntimeError, LookupError, AttributeError, OSError)
 
+_QUANTIZED = {"qint8": np.int8, "quint8": np.uint8, "qint16": np.int16, "quint16": np.uint16, "qint32": np.int32}
+_NARROW = re.compile(r"u?int([1-7])")
+_NO_NEWS = re.compile(r"Graph execution error:|Detected at node|<stack traces unavailable>|\[\[|File \"|\d+ root error")
+
+
+class Port(NamedTuple):
+    """An input or output of a function: the spec, and its type in TensorFlow."""
+
+    spec: TensorSpec
+    dtype: Any
+
 
 class TensorFlowModel:
-    """A function of TensorFlow, from tensors in order to tensors by name; several threads may share it."""
+    """A function of TensorFlow and the variables that it writes, which are set back before each inference."""
 
     engine = "tensorflow"
 
     def __init__(
         self,
-        function: Callable[..., Mapping[str, Any]],
-        inputs: tuple[TensorSpec, ...],
-        outputs: tuple[TensorSpec, ...],
-        fixed_batch: int | None,
+        function: Callable[..., Sequence[Any]],
+        inputs: Sequence[Port],
+        outputs: Sequence[Port],
+        facts: Facts,
+        *,
+        variables: Sequence[Any] = (),
+        freed: Callable[[], EngineModel | None] = lambda: None,
     ) -> None:
-        self.inputs = inputs
-        self.outputs = outputs
+        self.inputs = tuple(port.spec for port in inputs)
+        self.outputs = tuple(port.spec for port in outputs)
+        self.facts = facts
+        self._dtypes = [port.dtype for port in inputs]
         self._function = function
-        self._fixed_batch = fixed_batch
+        self._freed = freed
+        self._initial = [(variable, tf.identity(variable)) for variable in variables]
 
-    def predict(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """See `LoadedModel.predict`."""
-        rows = infer_rows(self._infer, [batch[spec.name] for spec in self.inputs], self._fixed_batch)
-        return {spec.name: column for spec, column in zip(self.outputs, rows, strict=True)}
-
-    def _infer(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    def infer(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """See `EngineModel.infer`."""
         try:
-            given = self._function(*[tf.constant(array) for array in arrays])
-            return [_owned(given[spec.name]) for spec in self.outputs]
+            for variable, value in self._initial:
+                variable.assign(value)
+            given = self._function(*map(_tensor, arrays, self._dtypes))
+            return [plain(tensor.numpy()) for tensor in given]
         except TENSORFLOW_ERRORS as err:
             shapes = ", ".join(describe(array.dtype, array.shape) for array in arrays)
-            raise ModelError(f"the model failed on a batch of {shapes}") from err
+            raise ModelError(f"the model failed on {shapes}: {telling_line(err)}") from err
 
+    def freed(self) -> EngineModel | None:
+        """See `EngineModel.freed`."""
+        return self._freed()
 
-def model_of(
-    function: Callable[..., Mapping[str, Any]],
-    inputs: Sequence[tuple[str, Any]],
-    outputs: Mapping[str, Any],
-    options: ModelOptions,
-    source: Path,
-) -> TensorFlowModel:
-    """Wraps a function; `inputs` and `outputs` are names with what has a `shape` and a `dtype` of TensorFlow.
-
-    Raises:
-        ModelLoadError: an input or output has no batch axis, or the options do not fit.
-    """
-    specs = fitted([_spec(name, one, "input", source) for name, one in inputs], options, source)
-    batches = {one.shape[0] for _, one in inputs if one.shape.rank and one.shape[0] is not None}
-    if len(batches) > 1:
-        raise ModelLoadError(f"{source}: its inputs have different batch sizes, {sorted(batches)}")
-    names = chosen(list(outputs), options, source)
-    wanted = tuple(_spec(name, outputs[name], "output", source) for name in names)
-    return TensorFlowModel(function, specs, wanted, batches.pop() if batches else None)
+    def compile(self) -> None:
+        """See `EngineModel.compile`; TensorFlow has nothing to prepare."""
 
 
 def prepare(options: ModelOptions, source: Path) -> None:
-    """Sets TensorFlow up for a worker process: on the CPU, with its number of threads.
+    """Set TensorFlow up for a worker process: on the CPU, with its number of threads.
 
     Raises:
         ModelLoadError: the options ask for something else.
@@ -96,15 +97,71 @@ def prepare(options: ModelOptions, source: Path) -> None:
         return
 
 
-def _spec(name: str, one: Any, what: str, source: Path) -> TensorSpec:
-    if one.shape.rank == 0:
-        raise ModelLoadError(f"{source}: {what} {name!r} is a single value, without a batch axis")
-    if one.shape.rank is None and what == "input":
-        raise ModelLoadError(f"{source}: input {name!r} has no shape in the file, which TensorFlow cannot be given")
-    sizes = tuple(one.shape.as_list()[1:]) if one.shape.rank else ()
-    return TensorSpec(name, sizes, STRING if one.dtype == tf.string else np.dtype(one.dtype.as_numpy_dtype))
+def port_of(name: str, shape: tuple[int | None, ...] | None, dtype: Any, what: str, source: Path) -> Port:
+    """Describe an input or output (`what`) of a shape and a type of TensorFlow.
+
+    Raises:
+        ModelLoadError: requests or results cannot carry the type.
+    """
+    served = served_type(dtype.base_dtype.name)
+    if served is None:
+        remedy = (
+            "name other outputs in model: outputs, or export it with real and imaginary part apart"
+            if what == "output"
+            else "export a function of plain tensors"
+        )
+        raise ModelLoadError(f"{source}: {what} {name!r} is {dtype.base_dtype.name}, which cannot be sent; {remedy}")
+    return Port(TensorSpec(name, shape, served, below=_below(dtype.base_dtype.name)), dtype.base_dtype)
 
 
-def _owned(tensor: Any) -> np.ndarray:
-    array: np.ndarray = np.array(tensor.numpy())
-    return array
+def served_type(name: str) -> np.dtype | None:
+    """Give the type in which values of a type of TensorFlow come and go; None for what cannot be sent."""
+    if name == "string":
+        return STRING
+    if name == "bfloat16" or re.match(r"float[468]_", name):
+        return np.dtype(np.float32)
+    if name in _QUANTIZED:
+        return np.dtype(_QUANTIZED[name])
+    if _NARROW.fullmatch(name):
+        return np.dtype(np.uint8 if name.startswith("u") else np.int8)
+    return np.dtype(name) if re.fullmatch(r"bool|u?int(8|16|32|64)|float(16|32|64)", name) else None
+
+
+def _below(name: str) -> int | None:
+    """Give the bound of the integers that TensorFlow has and NumPy has not."""
+    narrow = _NARROW.fullmatch(name)
+    return None if narrow is None else 1 << (int(narrow[1]) - (not name.startswith("u")))
+
+
+def plain(array: np.ndarray) -> np.ndarray:
+    """Give an array of the caller's own in a type that NumPy has, with texts as `str` where they are UTF-8."""
+    if array.dtype == STRING:
+        texts = np.empty(array.shape, STRING)
+        for index in np.ndindex(array.shape):
+            texts[index] = _text(array[index])
+        return texts
+    served = served_type(array.dtype.name)
+    return np.array(array) if served in (None, array.dtype) else array.astype(served)
+
+
+def _text(value: bytes | str) -> bytes | str:
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return value
+
+
+def _tensor(array: np.ndarray, dtype: Any) -> Any:
+    if dtype.name in _QUANTIZED:
+        return tf.bitcast(tf.constant(array), dtype)
+    if array.dtype == STRING:
+        return tf.constant(array, tf.string)
+    return tf.constant(array if array.dtype == dtype.as_numpy_dtype else array.astype(dtype.as_numpy_dtype))
+
+
+def telling_line(err: BaseException) -> str:
+    """Take the first line that tells something of what TensorFlow says, which may be pages long."""
+    lines = [line.strip() for line in str(err).splitlines()]
+    telling = [line for line in lines if line and not _NO_NEWS.match(line)]
+    said = telling[0].partition(" [Op:")[0] if telling else type(err).__name__
+    return said[:300]

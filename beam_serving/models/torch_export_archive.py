@@ -6,6 +6,7 @@ In torch 2.15, weights and constants may be pickles, a compiled model is a share
 before. The sample inputs are a pickle in every file; `torch_export` loads them with `weights_only` first.
 """
 
+import io
 import json
 import re
 import zipfile
@@ -37,6 +38,7 @@ _WORD = re.compile(
     r"|IntTrueDiv|FloatTrueDiv|PowByNatural|ToFloat|Identity"
 )
 _EXPRESSION = re.compile(r"[\w\s+\-*/(),<>=]{1,1000}", re.ASCII)
+_ZIP_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
 _NO_PLAIN_JSON = (KeyError, TypeError, AttributeError)
 _DAMAGED = "is no archive of torch.export: the file is damaged, incomplete or something else; export it again"
 _REMEDY = "export a plain model with torch.export.save, or use torch.jit.trace(model, example).save('model.pt')"
@@ -44,18 +46,45 @@ _REMEDY = "export a plain model with torch.export.save, or use torch.jit.trace(m
 
 def reason_to_refuse(path: Path) -> str | None:
     """Says why this file is not served, as the end of a sentence about it; None where it is safe to load."""
+    return _reason_of(path)
+
+
+def checked_copy(path: Path) -> io.BytesIO:
+    """Give a copy of an archive in memory that is safe to load.
+
+    Torch has a zip reader of its own, which may find other parts in a file that was made for it, and the file may
+    change. A copy with what Python found in it is looked at and loaded. Beside the weights, this takes their memory
+    once more while they are loaded, and 0.3 s for 100 MB.
+
+    Raises:
+        ValueError: it is not safe to load; the message is the end of a sentence about it.
+    """
+    copy = io.BytesIO()
     try:
-        with zipfile.ZipFile(path) as archive:
-            return _reason(archive)
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, *_NO_PLAIN_JSON):
-        return _DAMAGED
+        with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as plain:
+            for name in dict.fromkeys(archive.namelist()):
+                plain.writestr(name, archive.read(name))
+    except _ZIP_ERRORS as err:
+        raise ValueError(_DAMAGED) from err
+    if reason := _reason_of(copy):
+        raise ValueError(reason)
+    copy.seek(0)
+    return copy
 
 
-def sample_inputs(path: Path) -> bytes:
+def sample_inputs(archive_file: io.BytesIO) -> bytes:
     """Gives the pickled sample inputs; empty where there are none."""
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(archive_file) as archive:
         members = _members(archive)
         return archive.read(members[SAMPLE_INPUTS]) if SAMPLE_INPUTS in members else b""
+
+
+def _reason_of(file: Path | io.BytesIO) -> str | None:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return _reason(archive)
+    except (*_ZIP_ERRORS, *_NO_PLAIN_JSON):
+        return _DAMAGED
 
 
 def _reason(archive: zipfile.ZipFile) -> str | None:

@@ -35,7 +35,9 @@ _IRRELEVANT = ("full_batch", "threads", "secret_file", "encryption", "precision"
 """Options that change neither which engine is right nor whose rows are whose."""
 
 
-def verdict_of(files: ModelFiles, options: ModelOptions, content: str, directory: Path | None = None) -> Verdict:
+def verdict_of(
+    files: ModelFiles, options: ModelOptions, content: str, directory: Path | None = None, *, fresh: bool = False
+) -> Verdict:
     """Give the verdict on a model, from the cache or by a trial in a process of its own.
 
     Args:
@@ -43,20 +45,21 @@ def verdict_of(files: ModelFiles, options: ModelOptions, content: str, directory
         options: how it will be loaded.
         content: the hash of the files.
         directory: where a kept verdict may lie.
+        fresh: try it whatever is remembered.
 
     Raises:
         ModelLoadError: the model cannot be served.
     """
     key = _key(options, content, _processor())
     path = cache_folder() / "verdicts" / f"{key}.json"
-    if (known := _read(path)) is not None:
+    if not fresh and (known := _read(path)) is not None:
         return known
-    kept = read_json(directory / KEPT) if directory is not None else None
+    kept = read_json(directory / KEPT) if directory is not None and not fresh else None
     if isinstance(kept, dict) and (known := _decoded(kept.get(_key(options, content, "")))) is not None:
         write_json(path, known.encode())
         return known
     with exclusive(path.with_suffix(".lock")):
-        if (known := _read(path)) is not None:
+        if not fresh and (known := _read(path)) is not None:
             return known
         _LOG.info("%s: first start: trying which engine gives what its own framework gives", directory or files.model)
         verdict = tried_apart(files, options)
@@ -88,42 +91,49 @@ def tried_apart(files: ModelFiles, options: ModelOptions) -> Verdict:
     Raises:
         ModelLoadError: no engine can serve it, or each that could ends its process.
     """
-    crashes: dict[str, int] = {}
+    crashes: dict[str, list[str]] = {}
+    extremes = True
     known = list(format_of(files.format).loaders) if options.engine == "auto" else [options.engine]
-    last = ""
     while True:
-        without = [engine for engine, count in crashes.items() if count >= _CRASHES]
-        if without and not set(known) - set(without):
-            raise ModelLoadError(
-                f"{files.model}: {last}, {_CRASHES} times; it cannot be served by {' or '.join(without)}"
-            )
-        answer, code = _run(files, options, without)
+        without = {engine: told[-1] for engine, told in crashes.items() if len(told) >= _CRASHES}
+        if not set(known) - without.keys():
+            raise ModelLoadError(f"{files.model}: {'; '.join(without.values())}")
+        answer, code, log_tail = _run(files, options, list(without), extremes)
         if "verdict" in answer:
             verdict = Verdict.decode(answer["verdict"])
-            notes = [f"{engine} is left out: it ended the trial's process {_CRASHES} times" for engine in without]
-            notes += [note.replace(f"{files.model.parent}/", "") for note in verdict.notes]
-            return replace(verdict, notes=tuple(notes))
+            notes = [note.replace(f"{files.model.parent}/", "") for note in verdict.notes]
+            return replace(verdict, notes=(*(f"is served without that: {told}" for told in without.values()), *notes))
         if "refusal" in answer:
             raise ModelLoadError(answer["refusal"])
+        if answer.get("extremes") and extremes:
+            extremes = False
+            continue
         engine = str(answer.get("engine", known[0]))
-        crashes[engine] = crashes.get(engine, 0) + 1
-        last = f"engine {engine} ended its process while it loaded or tried the model ({_how(code)})"
-        _LOG.warning("%s: %s", files.model, last)
+        told = crashes.setdefault(engine, [])
+        told.append(f"engine {engine} {_how(code, log_tail)} while it loaded or tried the model")
+        _LOG.warning("%s: %s", files.model, told[-1])
+        if code is not None and code > 0:
+            # An exception that nobody expected comes again.
+            told.append(told[-1])
+        told[-1] += f", {_CRASHES} times" if len(told) == _CRASHES and code is not None and code < 0 else ""
 
 
-def _how(code: int | None) -> str:
+def _how(code: int | None, log_tail: str) -> str:
     if code is None:
-        return f"nothing within {_TRIAL_S} s"
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return f"did not end within {_TRIAL_S} s"
+    return f"ended its process with {signal.Signals(-code).name}" if code < 0 else f"failed ({log_tail})"
 
 
-def _run(files: ModelFiles, options: ModelOptions, without: list[str]) -> tuple[dict[str, Any], int | None]:
-    """Give what the process said last, and its exit code, None where it took too long."""
+def _run(
+    files: ModelFiles, options: ModelOptions, without: list[str], extremes: bool
+) -> tuple[dict[str, Any], int | None, str]:
+    """Give what the process answered, its exit code, None where it took too long, and the last line of its log."""
     job = json.dumps(
         {
             "files": [files.format, str(files.model), files.weights and str(files.weights)],
             "options": asdict(options),
             "without": without,
+            "extremes": extremes,
         },
         default=dict,
     )
@@ -141,10 +151,11 @@ def _run(files: ModelFiles, options: ModelOptions, without: list[str]) -> tuple[
                 timeout=_TRIAL_S,
             )
         except subprocess.TimeoutExpired:
-            return _answer(answer), None
+            return _answer(answer), None, ""
+        reported = done.stderr.decode(errors="replace")
         if done.returncode:
-            _LOG.debug("the trial's process wrote: %s", done.stderr.decode(errors="replace")[-2000:])
-        return _answer(answer), done.returncode
+            _LOG.debug("the trial's process wrote: %s", reported[-4000:])
+        return _answer(answer), done.returncode, (reported.strip().splitlines() or ["no reason"])[-1][:300]
 
 
 def _answer(path: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from beam_serving.config import Settings
 from beam_serving.connection import RedisAt
 from beam_serving.errors import BeamServingError
 from beam_serving.io.group import Group
+from beam_serving.io.ownership import Ownership
 from beam_serving.io.readers import Readers
 from beam_serving.io.stop import STOP
 from beam_serving.launch import checked_steps, forget_model
@@ -30,7 +31,8 @@ from beam_serving.portable.jar import SPARK, find_or_build
 from beam_serving.portable.job_server import JobServer
 from beam_serving.portable.options import process_environment
 from beam_serving.portable.processes import started_workers
-from beam_serving.report import LIFETIME_S, Reporter, ask_to_stop, read_reports
+from beam_serving.report import LIFETIME_S, ask_to_stop, read_reports
+from beam_serving.reporter import Reporter
 from beam_serving.spark.options import Master, command, flags, jar_of, master_of
 from beam_serving.stats import stats_of_process
 from beam_serving.worker import Job
@@ -195,7 +197,7 @@ def run(settings: Settings, job: Job) -> Outcome:
         if stays:
             # Between drains no worker says that the service is there: the driver does.
             about = (RedisAt.of(settings), settings.name, job.run + _DRIVER, job.run)
-            reporter = Reporter(*about, stats_of_process(), STOP.set)
+            reporter = Reporter(*about, stats_of_process(), STOP.set, holding=Ownership(settings))
             stack.callback(reporter.close)
         server = JobServer(SPARK, lambda folder: command(job.arguments, spark, master, jar, folder, stays))
         stack.enter_context(server)

@@ -12,7 +12,7 @@ from apache_beam import pvalue
 
 from beam_serving.encryption.records import NOT_ENCRYPTED, RecordEncryption
 from beam_serving.errors import RequestError
-from beam_serving.models.base import STRING, TensorSpec
+from beam_serving.models.base import STRING, TensorSpec, fits
 from beam_serving.models.inputs import fitted
 from beam_serving.models.shared import SharedModel
 from beam_serving.records import Entry, Example, Failure, Flush, Generation, Image, Origin, Payload, Result
@@ -77,7 +77,8 @@ def _text(value: Image | np.ndarray, spec: TensorSpec, payload: Payload) -> Imag
     if spec.dtype != STRING:
         return value
     if isinstance(value, np.ndarray):
-        return value.reshape(_of_one(spec)) if is_text(value) and not value.ndim else value
+        of_one = _of_one(spec)
+        return value.reshape(of_one) if value.ndim == 0 and is_text(value) and fits(of_one, spec.shape) else value
     as_sent = payload.generation is Generation.ARROW
     content = base64.b64encode(value.encoded).decode() if as_sent else value.encoded
     array = np.empty(_of_one(spec), STRING)

@@ -13,8 +13,8 @@ import simplejpeg
 
 from beam_serving.errors import RequestError
 from beam_serving.models.base import STRING, TensorSpec
-from beam_serving.transforms.heic import heic_pixels
-from beam_serving.transforms.image_file import HEIC, JPEG, PAM, ImageSize, image_size
+from beam_serving.transforms.decoders import DECODERS
+from beam_serving.transforms.image_file import JPEG, ImageSize, image_size
 from beam_serving.transforms.resize import Filter, resized
 from beam_serving.transforms.rows import Rows
 
@@ -36,9 +36,9 @@ class ImageRules:
     `resize` is how an image gets its size: `stretch` to it, whatever the sides' ratio was; `fit` into it, with black
     beside it; `crop`: the shorter side becomes `resize_to` (or just long enough), then the middle is taken.
 
-    `filter` is how its pixels are made: `linear` between the four next ones, as OpenCV's resize does unasked; `area`
-    averages where the image shrinks; `antialias` is PIL's bilinear filter and so torchvision's. `auto` is linear for
-    `stretch` and area otherwise.
+    `resize_filter` is how its pixels are made: `linear` between the four next ones, as OpenCV's resize does unasked;
+    `area` averages where the image shrinks; `antialias` is PIL's bilinear filter and so torchvision's. `auto` is linear
+    for `stretch` and area otherwise.
 
     With `strict` a JPEG whose data is corrupt is refused. OpenCV decodes what it can of it and tells nobody.
     """
@@ -51,7 +51,7 @@ class ImageRules:
     resize: Literal["stretch", "fit", "crop"] = "stretch"
     resize_to: int | None = None
     strict: bool = False
-    filter: Filter = "auto"
+    resize_filter: Filter = "auto"
 
     @property
     def plain(self) -> bool:
@@ -76,6 +76,8 @@ def frame_of(spec: TensorSpec, layout: Literal["auto", "chw", "hwc"]) -> _Frame:
         RequestError: it takes none; the message has the shape.
     """
     shape = spec.shape
+    if shape is None:
+        raise RequestError(f"input {spec.name!r} takes any shape, so it takes no images; set data: shape")
     if len(shape) == 3:
         if layout != "hwc" and shape[0] in _CHANNELS:
             return _Frame(shape[0], shape[1], shape[2], channels_first=True)
@@ -132,7 +134,7 @@ def _frame(spec: TensorSpec, layout: Any) -> _Frame | None:
 
 
 def _words(spec: TensorSpec) -> str:
-    return str(["any" if side is None else side for side in spec.shape]).replace("'", "")
+    return str(["any" if side is None else side for side in spec.shape or ()]).replace("'", "")
 
 
 def _wrong_count(spec: TensorSpec, frame: _Frame, rules: ImageRules) -> str | None:
@@ -146,7 +148,8 @@ def _wrong_values(spec: TensorSpec, rules: ImageRules) -> str | None:
     """Says where a pixel of 0..255 becomes a number that the type of the input does not have."""
     if rules.plain:
         return None
-    values = (_PIXELS[:, np.newaxis] - np.asarray(rules.mean, np.float32)) * np.asarray(rules.scale, np.float32)
+    with np.errstate(over="ignore"):
+        values = (_PIXELS[:, np.newaxis] - np.asarray(rules.mean, np.float32)) * np.asarray(rules.scale, np.float32)
     if (wrong := _first_wrong(values, spec.dtype)) is None:
         return None
     advice = "whole numbers of its range only" if spec.dtype.kind in "iu" else "numbers of its range only"
@@ -169,10 +172,10 @@ def tensor_of_image(encoded: bytes, spec: TensorSpec, rules: ImageRules, rows: R
 
     Pixels are those that OpenCV gives, 8 bits each: grey files become three equal channels and alpha is dropped for a
     3-channel input; palettes and printing colours (CMYK) become colours; black and white become 0 and 255; more than
-    8 bits are reduced to 8, floats of Radiance HDR and OpenEXR from 0..1, of PFM from 0..255, and what lies beyond is
-    cut off. The first frame or page is taken. The orientation of EXIF is applied to JPEG, PNG, WebP, TIFF and HEIC
-    files, but to TIFF and HEIC alone where alpha is wanted. A tensor of float32 with channels first is written into
-    one of the `rows`, where there are some.
+    8 bits are reduced to 8, floats of Radiance HDR from 0..1, of PFM and OpenEXR from 0..255, and what lies beyond is
+    cut off. The first frame or page is taken. The orientation of EXIF is applied, but to AVIF files, and to PNG and
+    WebP files whose alpha is wanted. A tensor of float32 with channels first is written into one of the `rows`, where
+    there are some.
 
     Raises:
         RequestError: the format is not supported, the file is truncated, too large or cannot be decoded, the rules
@@ -193,13 +196,10 @@ def tensor_of_image(encoded: bytes, spec: TensorSpec, rules: ImageRules, rows: R
 
 
 def _decoded(encoded: bytes, size: ImageSize, channels: int, color: str) -> Any:
-    if size.format == HEIC:
-        return heic_pixels(encoded, channels, color)
+    if decoder := DECODERS.get(size.format):
+        return decoder(encoded, channels, color)
     try:
         pixels = _pixels(np.frombuffer(encoded, np.uint8), channels, color)
-        if pixels is not None and channels == 4 and size.format == PAM:
-            # OpenCV leaves the colours of a PAM file with alpha in their order.
-            pixels[:, :, :3] = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as err:
         raise RequestError(f"image of {len(encoded)} bytes cannot be decoded ({err.err})") from err
     if pixels is None:
@@ -248,14 +248,14 @@ def _pixels(encoded: np.ndarray, channels: int, color: str) -> Any:
 def _fit(pixels: Any, frame: _Frame, spec: TensorSpec, rules: ImageRules, rows: Rows | None) -> np.ndarray:
     height, width = frame.height or pixels.shape[0], frame.width or pixels.shape[1]
     if pixels.shape[:2] != (height, width) or rules.resize == "crop":
-        pixels = resized(pixels, height, width, rules.resize, rules.resize_to, rules.filter)
+        pixels = resized(pixels, height, width, rules.resize, rules.resize_to, rules.resize_filter)
     if frame.channels == 4 and rules.color == "rgb":
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA)
-    if frame.channels_first and len(spec.shape) == 3:
+    if frame.channels_first and len(spec.shape or ()) == 3:
         return _planes(pixels, frame.channels, spec, rules, rows)
     if not rules.plain:
         pixels = (pixels.astype(np.float32) - np.asarray(rules.mean, np.float32)) * np.asarray(rules.scale, np.float32)
-    if pixels.ndim == 2 and len(spec.shape) == 3:
+    if pixels.ndim == 2 and len(spec.shape or ()) == 3:
         pixels = pixels[:, :, None]
     return np.ascontiguousarray(_as_type(pixels, spec))
 

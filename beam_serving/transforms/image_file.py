@@ -13,6 +13,7 @@ from typing import NamedTuple
 from beam_serving.errors import RequestError
 from beam_serving.transforms import image_headers as headers
 from beam_serving.transforms.image_boxes import boxed_size, brand_format
+from beam_serving.transforms.jpeg2000 import j2k_size, jp2_size
 from beam_serving.transforms.unsupported import unsupported_format
 
 JPEG = b"\xff\xd8\xff"
@@ -27,10 +28,6 @@ _START_OF_SCAN = 0xDA
 _APP1 = 0xE1
 """The segment that EXIF (and XMP) stands in."""
 _END_OF_IMAGE = b"\xff\xd9"
-
-
-HEIC = "HEIC"
-PAM = "PAM"
 
 
 class ImageSize(NamedTuple):
@@ -57,10 +54,10 @@ _FORMATS = tuple(
     for name, begins, size in (
         ("TIFF", rb"II[*+]\0|MM\0[*+]", headers.tiff_size),
         ("GIF", rb"GIF8[79]a", headers.gif_size),
-        ("JPEG 2000", rb"\0\0\0\x0cjP  \r\n\x87\n", headers.jp2_size),
-        ("JPEG 2000", rb"\xffO\xffQ", headers.j2k_size),
+        ("JPEG 2000", rb"\0\0\0\x0cjP  \r\n\x87\n", jp2_size),
+        ("JPEG 2000", rb"\xffO\xffQ", j2k_size),
         ("PNM", rb"P[1-6][\s#]", headers.pnm_size),
-        (PAM, rb"P7\s", headers.pam_size),
+        ("PAM", rb"P7\s", headers.pam_size),
         ("PFM", rb"P[Ff]\s", headers.pfm_size),
         ("Sun raster", rb"Y\xa6j\x95", headers.sun_size),
         ("Radiance HDR", rb"#\?(?:RADIANCE|RGBE)\n", headers.hdr_size),

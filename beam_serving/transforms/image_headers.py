@@ -5,8 +5,8 @@ header is broken or the end is missing, and `struct.error` where the file ends w
 by a constant or by the length of the file, whatever the header announces. What these functions do not see, as the end
 of compressed pixels, the decoder does.
 
-Facts from the TIFF 6.0 and BigTIFF, GIF89a, Netpbm, JPEG 2000 (ITU T.800) specifications, and the file formats of
-Sun, Radiance and OpenEXR.
+Facts from the TIFF 6.0 and BigTIFF, GIF89a and Netpbm specifications, and the file formats of Sun, Radiance and
+OpenEXR. JPEG 2000 has a module of its own.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 from struct import calcsize, error, iter_unpack, unpack_from
+from typing import NamedTuple
 
 import numpy as np
 
@@ -177,16 +178,31 @@ def _held(name: str, encoded: bytes, start: int, needed: int, size: tuple[int, i
     return size
 
 
-def pam_size(encoded: bytes) -> tuple[int, int]:
-    """Reads a PAM file, whose header is lines of a name and a value."""
+class PamHeader(NamedTuple):
+    """What a PAM file says of its pixels: `depth` channels of 0 to `most`, from byte `start` on."""
+
+    width: int
+    height: int
+    depth: int
+    most: int
+    start: int
+
+
+def pam_header(encoded: bytes) -> PamHeader:
+    """Reads the header, which is lines of a name and a value."""
     end = encoded.find(b"ENDHDR\n", 0, _HEADER_BYTES)
     if end < 0:
         raise RequestError(f"corrupt PAM: no whole header in {len(encoded)} bytes")
-    values: dict[bytes, int] = {}
-    for name, value in re.findall(rb"(WIDTH|HEIGHT|DEPTH|MAXVAL)\s+(\d{1,9})\s", encoded[:end]):
-        values[name] = max(values.get(name, 0), int(value))
+    lines = (line.split() for line in encoded[:end].split(b"\n"))
+    values = {line[0]: int(line[1][:9]) for line in lines if len(line) == 2 and line[1].isdigit()}
     width, height, depth, most = (values.get(name, 0) for name in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL"))
-    return _held("PAM", encoded, end + 7, width * height * depth * (1 + (most > 255)), (width, height))
+    return PamHeader(width, height, depth, most, end + 7)
+
+
+def pam_size(encoded: bytes) -> tuple[int, int]:
+    """Reads a PAM file."""
+    width, height, depth, most, start = pam_header(encoded)
+    return _held("PAM", encoded, start, width * height * depth * (1 + (most > 255)), (width, height))
 
 
 def pfm_size(encoded: bytes) -> tuple[int, int]:
@@ -197,42 +213,6 @@ def pfm_size(encoded: bytes) -> tuple[int, int]:
     width, height = int(header[1]), int(header[2])
     needed = width * height * (12 if encoded.startswith(b"PF") else 4)
     return _held("PFM", encoded, header.end(), needed, (width, height))
-
-
-def jp2_size(encoded: bytes) -> tuple[int, int]:
-    """Reads the code stream in the boxes of a JP2 file."""
-    at = 0
-    for _ in range(_MOST_ENTRIES):
-        length, kind = unpack_from(">I4s", encoded, at)
-        start = at + 8
-        if length == 1:
-            length, start = unpack_from(">Q", encoded, at + 8)[0], at + 16
-        if kind == b"jp2c":
-            return j2k_size(encoded, start)
-        if length < 8:
-            raise RequestError(f"corrupt JPEG 2000: a box of {length} bytes at byte {at}")
-        at += length
-        if at > len(encoded):
-            raise error
-    raise RequestError(f"corrupt JPEG 2000: no code stream in {_MOST_ENTRIES} boxes")
-
-
-def j2k_size(encoded: bytes, start: int = 0) -> tuple[int, int]:
-    """Reads a bare code stream of JPEG 2000."""
-    marker, size_marker = unpack_from(">HH", encoded, start)
-    if (marker, size_marker) != (0xFF4F, 0xFF51):
-        raise RequestError(f"corrupt JPEG 2000: no code stream at byte {start}")
-    right, bottom, left, top, tile_width, tile_height, tile_left, tile_top = unpack_from(">8I", encoded, start + 8)
-    if left >= right or top >= bottom or not tile_width or not tile_height:
-        raise RequestError("corrupt JPEG 2000: an area without pixels")
-    # Two bytes that make up this end are in no packet of a code stream.
-    if encoded.rfind(b"\xff\xd9", start) < 0:
-        raise RequestError(f"truncated JPEG 2000: {len(encoded)} bytes without an end-of-codestream marker")
-    tiles = -((tile_left - right) // tile_width) * -((tile_top - bottom) // tile_height)
-    # Each tile has a header of 14 bytes, and the decoder keeps kilobytes for it.
-    if tiles * 14 > len(encoded):
-        raise RequestError(f"truncated JPEG 2000: {len(encoded)} bytes for {tiles} tiles")
-    return right - left, bottom - top
 
 
 def sun_size(encoded: bytes) -> tuple[int, int]:
@@ -253,7 +233,7 @@ def hdr_size(encoded: bytes) -> tuple[int, int]:
     if max(map(len, encoded[:end].split(b"\n"))) > 126:
         raise RequestError("corrupt Radiance HDR: a line of more than 126 bytes in its header")
     width, height = int(size[2]), int(size[1])
-    least = min(4 * width, 4 + 8 * (width // 127)) * height
+    least = min(4 * width, 4 + 8 * -(-width // 127)) * height
     return _held("Radiance HDR", encoded, size.end(), least, (width, height))
 
 

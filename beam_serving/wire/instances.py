@@ -64,7 +64,7 @@ def _decode_value(name: str, value: Any) -> Image | np.ndarray:
             return Image(decode_base64(value.encode("utf-8", "backslashreplace"), "text"))
         except RequestError:
             return _texts(name, value)
-    if _is_of_text(value):
+    if text.starts_with_text(value):
         return _texts(name, value)
     try:
         tensor = numbers.from_lists(value)
@@ -73,12 +73,6 @@ def _decode_value(name: str, value: Any) -> Image | np.ndarray:
     if tensor.size == 0:
         raise RequestError(f"{subject(name)}list is empty")
     return tensor
-
-
-def _is_of_text(value: Any) -> bool:
-    while isinstance(value, list) and value:
-        value = value[0]
-    return isinstance(value, str)
 
 
 def _texts(name: str, value: Any) -> np.ndarray:

@@ -21,6 +21,13 @@ def is_text(array: np.ndarray) -> bool:
     return array.dtype.kind in "OSU"
 
 
+def starts_with_text(value: Any) -> bool:
+    """Tell whether a value is text by its first: NumPy's own arrays of text give each the room of the longest."""
+    while isinstance(value, list | tuple) and value:
+        value = value[0]
+    return isinstance(value, str | bytes) or getattr(getattr(value, "dtype", None), "kind", "") in ("O", "S", "U", "T")
+
+
 def from_lists(value: Any) -> np.ndarray:
     """Make an array of a string or of nested lists of strings.
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,7 +14,15 @@ import numpy as np
 import pytest
 import redis
 
-from beam_serving.client import ClientError, ConnectError, InputQueue, OutputQueue, QueueFullError, ResultError
+from beam_serving.client import (
+    ClientError,
+    ConnectError,
+    InputError,
+    InputQueue,
+    OutputQueue,
+    QueueFullError,
+    ResultError,
+)
 from beam_serving.client import ResultTimeoutError as Late
 from beam_serving.records import Answer, Failure, Generation, Image
 from tests.client.conftest import STREAM, StandIn, best
@@ -173,6 +182,11 @@ def test_what_cannot_be_sent_is_told_before_anything_is_queued(queue: InputQueue
         match=r"^input 't' is object, wanted are numbers, texts or the path of an image: it is of type object$",
     ):
         queue.enqueue("a", t=object())
+    for mixed in (["a", 1], [1, "a"]):
+        with pytest.raises(
+            InputError, match=r"^input 't' is list, wanted are numbers, texts or the path of an image: it"
+        ):
+            queue.enqueue("a", t=mixed)
     with pytest.raises(ValueError, match=r"^a request needs at least one input$"):
         queue.enqueue("a")
     with pytest.raises(ValueError, match=r"^JSON has another number of instances than one$"):
@@ -248,6 +262,8 @@ def test_predict_goes_over_http_where_there_is_a_front_end(front_end: str) -> No
     for queue in (InputQueue(front_end), InputQueue(frontend_url=front_end)):
         assert queue.predict({"t": np.array([1.0, 2.0])}).tolist() == [[1, 2]]
     assert queue.predict('{"instances": [{"t": [1, 2]}]}').tolist() == [[1, 2]]
+    assert queue.predict({"t": [2**24 + 1, 2]}, timeout=math.inf).tolist() == [[2**24 + 1, 2]]
+    assert queue.predict({"t": [1.0, 2.0], "image": b"file"}).dtype == np.float32
     with pytest.raises(ClientError, match=r"^front end http://.*: status 400: wrong body$"):
         queue.predict({"bad": "x"})
     with pytest.raises(ResultError, match=r"no readable prediction"):

@@ -51,6 +51,13 @@ def test_results_by_uri_are_below_each_other() -> None:
     assert to_pandas([np.zeros(2), np.zeros(1)]).index.tolist() == [(0, 0), (0, 1), (1, 0)]
 
 
+def test_texts_are_values() -> None:
+    pytest.importorskip("pandas")
+    assert to_pandas("größer").to_dict("list") == {"value": ["größer"]}
+    assert to_pandas(np.array(["a", "b"], object)).to_dict("list") == {"value": ["a", "b"]}
+    assert to_pandas({"label": "a", "p": {3: 0.5}}).index.tolist() == [("label", 0), ("p", 0)]
+
+
 def test_what_is_no_result_is_refused() -> None:
     pytest.importorskip("pandas")
     with pytest.raises(TypeError, match=r"^str '\[\]' is no result$"):

@@ -27,6 +27,12 @@ SCORES = {7: 0.75, 2: 0.25}
             {"a": {"7": 0.75, "2": 0.25}, "b": [True]},
         ),
         ([np.array([1]), np.array([2])], "[1]; [2]", [[1], [2]]),
+        ("größer", "'größer'", "größer"),
+        ("a\x1b[2J\u202e", r"'a\x1b[2J\u202e'", "a\x1b[2J\u202e"),
+        ("x" * 300, f"'{'x' * 200}…'", "x" * 300),
+        (np.array([["a", "b"]], object), "'a' 'b'", [["a", "b"]]),
+        (np.array(["a"] * 9, object), "string[9]", ["a"] * 9),
+        ({"label": "a", "p": SCORES}, "label: 'a'; p: 7: 0.75, 2: 0.25", {"label": "a", "p": {"7": 0.75, "2": 0.25}}),
     ],
 )
 def test_a_result_is_shown(answer: Answer, text: str, value: object) -> None:

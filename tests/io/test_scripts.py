@@ -10,7 +10,7 @@ from redis.exceptions import NoPermissionError
 from beam_serving.connection import PASSWORD_VARIABLE, RedisAt, fatal
 from beam_serving.io import scripts
 from beam_serving.io.channel import Channel, Script
-from beam_serving.io.scripts import evaluate
+from beam_serving.lua import evaluate
 
 pytestmark = pytest.mark.every_server
 Run = Callable[[RedisAt, str, list[str], list[str]], None]
@@ -25,11 +25,13 @@ RUNS: dict[str, tuple[list[str], list[str]]] = {
     "COMMIT_AND_KEEP": (["stream", "stream:dead", "result", "stream:rows"], RECORD),
     "FORGET_ROWS": (["stream:rows"], ["1-1"]),
     "KEEP_LOCK": (["lock"], ["me", "60000"]),
+    "TAKE_LOCK": (["free"], ["me", "60000"]),
     "RELEASE_LOCK": (["lock"], ["me"]),
+    "OWN": (["owner"], ["me", "60000"]),
 }
 """Keys and arguments with which a script runs every command it has, but for those that only some streams see."""
-NOT_FATAL = {("RELEASE_CONSUMER", "XPENDING")}
-"""Who leaves does not mind."""
+NOT_FATAL = {("RELEASE_CONSUMER", "XPENDING"), ("COMMIT", "SET"), ("COMMIT_AND_KEEP", "SET")}
+"""Who leaves does not mind, nor who only wants to know whether there is memory."""
 
 
 def commands_of(name: str) -> Iterator[str]:

@@ -1,9 +1,10 @@
 """Formats of TensorFlow, run by TensorFlow; its import takes seconds, so that everything that needs it stands here."""
 
-import importlib
 import logging
+import os
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,11 @@ import pytest
 from apache_beam.ml.inference.base import RunInference
 from apache_beam.testing.util import assert_that
 
-from beam_serving.errors import ModelError, ModelLoadError
+from beam_serving.errors import ModelError
 from beam_serving.models import handler_for
-from beam_serving.models.base import STRING, LoadedModel, ModelOptions, TensorSpec
-from beam_serving.models.batches import predict_batch, warm_up
-from beam_serving.models.detect import find_model
-from beam_serving.models.loading import load
+from beam_serving.models.base import STRING, TensorSpec
+from beam_serving.models.batches import predict_batch
+from tests.models.tensorflow_models import loaded, refusal, saved, tensorflow
 
 tf: Any = None
 FLOAT32 = np.dtype(np.float32)
@@ -27,28 +27,7 @@ ROWS = np.arange(12, dtype=np.float32).reshape(3, 4)
 
 @pytest.fixture(scope="module", autouse=True)
 def _frameworks() -> None:
-    """Imports TensorFlow, behind the compiler of torch: the other way round, their LLVMs end the process."""
-    import torch._dynamo  # noqa: F401
-
-    globals()["tf"] = importlib.import_module("tensorflow")
-
-
-def loaded(directory: Path, **options: Any) -> LoadedModel:
-    given = ModelOptions(**options)
-    return load(find_model(directory, given.engine), given)
-
-
-def refusal(directory: Path, **options: Any) -> str:
-    with pytest.raises(ModelLoadError) as refused:
-        loaded(directory, **options)
-    return str(refused.value)
-
-
-def saved(directory: Path, function: Callable[..., Any], *specs: Any) -> Path:
-    module = tf.Module()
-    module.serve = tf.function(function, input_signature=specs)
-    tf.saved_model.save(module, str(directory), signatures=module.serve.get_concrete_function())
-    return directory
+    globals()["tf"] = tensorflow()
 
 
 @pytest.mark.parametrize(
@@ -64,7 +43,6 @@ def test_tensorflow_gives_the_same_probabilities_under_the_same_names(
     digits: Path, golden: dict[str, np.ndarray], name: str, input_name: str, output_name: str
 ) -> None:
     model = loaded(digits / name, engine="tensorflow")
-    warm_up(model, 8)
 
     assert model.engine == "tensorflow"
     assert model.inputs == (TensorSpec(input_name, (32, 32, 3), FLOAT32),)
@@ -80,8 +58,9 @@ def test_a_keras_model_goes_through_openvino_and_beams_run_inference(
 ) -> None:
     handler = handler_for(digits / "keras", engine="openvino", min_batch_size=16, max_batch_size=16)
 
-    def has_all(rows: list[np.ndarray]) -> None:
-        got, wanted = (sorted(np.round(each, 4).tolist()) for each in (np.array(rows), golden["prob"]))
+    def has_all(rows: list[Any]) -> None:
+        inferred = np.array([row.inference for row in rows])
+        got, wanted = (sorted(np.round(each, 4).tolist()) for each in (inferred, golden["prob"]))
         np.testing.assert_allclose(got, wanted, atol=2e-4)
 
     with beam.Pipeline("apache_beam.runners.portability.fn_api_runner.FnApiRunner") as pipeline:
@@ -97,7 +76,7 @@ def test_a_keras_model_of_several_inputs_and_outputs(tmp_path: Path) -> None:
     outputs = [keras.layers.Dense(2, name="a")(both), keras.layers.Activation("tanh", name="b")(left)]
     keras.Model([left, right], outputs).save(tmp_path / "model.keras")
 
-    model = loaded(tmp_path)
+    model = loaded(tmp_path, engine="openvino")
 
     assert sorted(spec.name for spec in model.inputs) == ["left", "right"]
     given = model.predict({"left": ROWS, "right": -ROWS})
@@ -113,16 +92,15 @@ def test_texts_go_in_and_out_and_the_log_says_why_openvino_cannot(
 
     directory = saved(tmp_path, count, tf.TensorSpec([None], tf.string, name="text"))
     with caplog.at_level(logging.INFO, "beam_serving"):
-        model = loaded(directory)
+        model = loaded(directory, engine="auto")
 
     assert model.engine == "tensorflow"
     (message,) = [one for one in caplog.messages if "runs in" in one]
     assert message.startswith(f"{directory}: runs in tensorflow; OpenVINO cannot ")
     assert model.inputs == (TensorSpec("text", (), STRING),)
-    warm_up(model, 2)
     outputs = predict_batch(model, [{"text": np.array(text, STRING)} for text in ("beam", "é")])
     assert outputs["length"].tolist() == [4, 2]
-    assert outputs["upper"].tolist() == [b"BEAM", "é".encode()]
+    assert outputs["upper"].tolist() == ["BEAM", "é"]
 
 
 def test_integers_and_several_outputs_in_tensorflow(tmp_path: Path) -> None:
@@ -143,34 +121,103 @@ def test_integers_and_several_outputs_in_tensorflow(tmp_path: Path) -> None:
     assert list(chosen.predict(batch)) == ["sum"]
 
 
-def test_a_fixed_batch_is_filled_up_in_tensorflow(tmp_path: Path) -> None:
+def test_a_batch_that_depends_on_its_rows_is_served_whole(tmp_path: Path) -> None:
     saved(tmp_path, lambda x: {"y": x - tf.reduce_mean(x)}, tf.TensorSpec([2, 4], tf.float32, name="x"))
 
-    rows = loaded(tmp_path, engine="tensorflow").predict({"x": ROWS})["y"]
+    model = loaded(tmp_path)
 
-    filled = np.concatenate([ROWS, ROWS[-1:]])
-    np.testing.assert_allclose(rows, np.concatenate([filled[:2] - filled[:2].mean(), filled[2:3] - filled[2:].mean()]))
+    assert model.inputs == (TensorSpec("x", (2, 4), FLOAT32),)
+    pair = ROWS[:2]
+    np.testing.assert_allclose(model.predict({"x": pair[np.newaxis]})["y"][0], pair - pair.mean())
 
 
-def test_what_tensorflow_cannot_do_is_refused(digits: Path, tmp_path: Path) -> None:
+def test_a_fixed_batch_of_independent_rows_is_filled_up(tmp_path: Path) -> None:
+    saved(tmp_path, lambda x: {"y": x * 2}, tf.TensorSpec([2, 4], tf.float32, name="x"))
+    np.testing.assert_array_equal(loaded(tmp_path).predict({"x": ROWS})["y"], ROWS * 2)
+
+
+def test_what_tensorflow_cannot_do_is_refused(digits: Path) -> None:
     model = digits / "tf_saved_model"
 
     asked = "bf16 on cpu is asked for, TensorFlow runs models in f32 on cpu only"
-    assert refusal(model, engine="tensorflow", precision="bf16") == f"{model}: {asked}"
-    shape = "input_shape is [8, 8, 3], the model takes float32[32, 32, 3]"
-    assert refusal(model, engine="tensorflow", input_shape=(8, 8, 3)) == f"{model}: {shape}"
+    assert refusal(model, precision="bf16") == f"{model}: {asked}"
+    shape = (
+        "data: shape wants float32[?, 8, 8, 3] for input 'input', the signature of the SavedModel is for "
+        "float32[?, 32, 32, 3]; leave data: shape out, or export it with other sizes"
+    )
+    assert refusal(model, input_shape=(8, 8, 3)) == f"{model}: {shape}"
     output = "has no output 'x', its outputs are output_0"
-    assert refusal(model, engine="tensorflow", output_names=("x",)) == f"{model}: {output}"
-    saved(tmp_path, lambda x: {"y": x * 2}, tf.TensorSpec([], tf.float32, name="x"))
-    single = "input 'x' is a single value, without a batch axis"
-    assert refusal(tmp_path, engine="tensorflow") == f"{tmp_path}: {single}"
+    assert refusal(model, output_names=("x",)) == f"{model}: {output}"
 
 
-def test_a_batch_that_tensorflow_refuses_is_a_model_error(digits: Path) -> None:
-    model = loaded(digits / "tf_saved_model", engine="tensorflow")
+def test_single_values_go_in_and_out(tmp_path: Path) -> None:
+    def scale(x: Any, by: Any) -> dict[str, Any]:
+        return {"y": x * by, "all": tf.reduce_sum(x * by)}
 
-    with pytest.raises(ModelError, match=r"^the model failed on a batch of float32\[2, 5\]$"):
+    saved(tmp_path, scale, tf.TensorSpec([1, 4], tf.float32, name="x"), tf.TensorSpec([], tf.float32, name="by"))
+
+    asked = loaded(tmp_path).predict({"x": ROWS[:1], "by": np.array([3], np.float32)})
+    np.testing.assert_array_equal(asked["y"], ROWS[:1] * 3)
+    np.testing.assert_array_equal(asked["all"], [18])
+    fixed = loaded(tmp_path, constants={"by": 2})
+    assert [spec.name for spec in fixed.inputs] == ["x"]
+    np.testing.assert_array_equal(fixed.predict({"x": ROWS[:1]})["y"], ROWS[:1] * 2)
+
+
+def test_a_free_size_is_fixed_by_the_operator(tmp_path: Path) -> None:
+    saved(tmp_path, lambda x: {"y": x * 2}, tf.TensorSpec([None, None], tf.float32, name="x"))
+    assert loaded(tmp_path, input_shape=(4,)).inputs == (TensorSpec("x", (4,), FLOAT32),)
+
+
+def test_a_batch_that_does_not_fit_never_reaches_tensorflow(digits: Path) -> None:
+    model = loaded(digits / "tf_saved_model")
+
+    with pytest.raises(ModelError, match=r"^input 'input' is float32\[5\], the model takes float32\[32, 32, 3\]$"):
         model.predict({"input": np.zeros((2, 5), np.float32)})
+
+
+def test_what_tensorflow_alone_can_refuse_is_a_model_error_with_its_reason(tmp_path: Path) -> None:
+    def serve(x: Any) -> dict[str, Any]:
+        with tf.control_dependencies([tf.debugging.assert_less(x, 100.0, "too large")]):
+            return {"y": tf.identity(x)}
+
+    model = loaded(saved(tmp_path, serve, tf.TensorSpec([None, 4], tf.float32, name="x")))
+
+    said = r"^the model failed on float32\[1, 4\]: .*assertion failed: \[too large\]"
+    with pytest.raises(ModelError, match=said):
+        model.predict({"x": ROWS[:1] + 100})
+    np.testing.assert_array_equal(model.predict({"x": ROWS})["y"], ROWS)
+
+
+WRONG_BATCHES = """
+import sys
+import numpy as np
+from beam_serving.errors import ModelError
+from tests.models.tensorflow_models import loaded
+for directory in sys.argv[1:]:
+    model = loaded(directory)
+    (spec,) = model.inputs
+    for shape in ((2, 5), (1,), (3, 32, 32, 1), (1, 0, 32, 3), (1, 1, 1, 1, 3), (0, 32, 32, 3)):
+        try:
+            model.predict({spec.name: np.zeros(shape, np.float32)})
+        except ModelError:
+            continue
+        raise SystemExit(f"{directory}: took {shape}")
+print("lives")
+"""
+
+
+@pytest.mark.parametrize("one_dnn", ["0", "1"])
+def test_no_wrong_batch_ends_the_process(digits: Path, one_dnn: str) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        WRONG_BATCHES,
+        *(str(digits / name) for name in ("tf_frozen", "tf_saved_model", "tflite")),
+    ]
+    environment = os.environ | {"TF_ENABLE_ONEDNN_OPTS": one_dnn}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.stdout.splitlines()[-1:] == ["lives"], f"{done.returncode}: {done.stderr[-2000:]}"
 
 
 def test_damaged_files_are_refused_by_tensorflow_alone(digits: Path, tmp_path: Path) -> None:

@@ -243,8 +243,8 @@ def test_a_damaged_file_is_refused_or_gives_the_shape_of_the_input(
 
 
 def test_what_is_no_image_is_refused() -> None:
-    assert refusal(b"") == "not an image: 0 bytes that start with b''; wanted a JPEG, PNG, BMP or WebP file"
-    assert refusal(b"text").startswith("not an image: 4 bytes that start with b'text'; ")
+    assert refusal(b"").startswith("an image of 0 bytes; wanted a file of JPEG, PNG, ")
+    assert refusal(b"text").startswith("this format is not supported: 4 bytes that start with b'text'; wanted a file ")
 
 
 def test_a_truncated_file_is_refused() -> None:

@@ -14,6 +14,7 @@ from tests.transforms.images import encode, noise, png, rotated
 
 COLOR, GREY, ALPHA = noise(13, 17, 3), noise(13, 17), noise(13, 17, 4)
 SIZE = (17, 13)
+SUPPORTED = "JPEG, PNG, BMP, WebP, TIFF, GIF, AVIF, HEIC, JPEG 2000, PNM, PAM, PFM, Sun raster or Radiance HDR"
 
 FILES = {
     "jpeg": encode(COLOR, ".jpg"),
@@ -119,12 +120,12 @@ def test_a_damaged_header_never_announces_less_than_is_decoded(kind: str, at: in
 @pytest.mark.parametrize(
     ("encoded", "said"),
     [
-        (b"", "not an image: 0 bytes that start with b''; wanted a JPEG, PNG, BMP or WebP file"),
-        (b"hello world", "not an image: 11 bytes that start with b'hello wo'; wanted a JPEG, PNG, BMP or WebP file"),
+        (b"", f"an image of 0 bytes; wanted a file of {SUPPORTED}"),
         (
-            b"GIF89a" + bytes(20),
-            r"not an image: 26 bytes that start with b'GIF89a\x00\x00'; wanted a JPEG, PNG, BMP or WebP file",
+            b"hello world",
+            f"this format is not supported: 11 bytes that start with b'hello wo'; wanted a file of {SUPPORTED}",
         ),
+        (b"<svg></svg>", f"SVG: this format is not supported; wanted a file of {SUPPORTED}"),
         (b"\xff\xd8\xff", "truncated JPEG: 3 bytes without an end-of-image marker"),
         (b"\xff\xd8\xff\xe0\x00\x01", "corrupt JPEG: a segment of 1 bytes at byte 2"),
         (b"\xff\xd8\xff\xe0\x00\x02\x00\x00\x00\x00", "corrupt JPEG: no marker at byte 6 of 10"),

@@ -17,7 +17,7 @@ from beam_serving.models.shared import WorkerModel
 from beam_serving.records import Example, Failure, Flush, Generation, Origin, Predictions, Result
 from beam_serving.stats import stats_of_process
 from beam_serving.transforms import Infer
-from beam_serving.transforms.infer import predict_apart, same_shapes
+from beam_serving.transforms.infer import predict_all, predict_apart
 
 UNLUCKY, FORBIDDEN = 13.0, 14.0
 
@@ -26,6 +26,8 @@ class Doubling:
     """A model that doubles its values, fails on 13, and breaks in a way that is no ModelError on 14."""
 
     engine = "test"
+    class_names: Mapping[str, tuple[str, ...]] = {}
+    one_by_one = False
     inputs = (TensorSpec("x", (None,), np.dtype(np.float32)),)
     outputs = (TensorSpec("y", (None,), np.dtype(np.float32)),)
 
@@ -103,8 +105,8 @@ def test_a_fault_that_is_none_of_the_model_is_not_taken_for_one() -> None:
 
 def test_only_examples_of_one_shape_are_predicted_together() -> None:
     examples = [example(1, 1.0), example(2, 2.0), example(3, 1.0, 2.0), example(4, 1.0)]
-    runs = [[example.origin.uri for example in run] for run in same_shapes(examples)]
-    assert runs == [[b"r1", b"r2"], [b"r3"], [b"r4"]]
+    outcomes = [outcome for outcome in predict_all(Doubling(), examples) if isinstance(outcome, Predictions)]
+    assert [[origin.uri for origin in one.origins] for one in outcomes] == [[b"r1", b"r2", b"r4"], [b"r3"]]
 
 
 def infer(batches: list[list[Example | Flush]], predicted: list[Any], failed: list[Any]) -> None:

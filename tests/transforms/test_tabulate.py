@@ -139,3 +139,18 @@ def test_every_tensor_reads_back_to_the_same_values(tensor: np.ndarray) -> None:
     (column,) = parquet_row(row)["tensors"]
     assert column["shape"] == list(tensor.shape)
     assert np.array_equal(column["values"], tensor.astype(float).ravel(), equal_nan=True)
+
+
+def test_texts_are_in_the_result_and_numbers_in_the_tensors() -> None:
+    label, words = np.array("größer", object), np.array([["a"], ["b"]], object)
+    for output, value in ((label, "größer"), (words, [["a"], ["b"]])):
+        row = kept(Answer({"label": output}))
+        assert as_json(row)["result"] == value
+        assert (as_columns(row)["result"], as_columns(row)["tensors"]) == (json.dumps(value), None)
+    both = kept(Answer({"label": words, "other": np.ones(2, np.float32), "prob": TOP}))
+    best = [{"class": 7, "score": 0.75}, {"class": 3, "score": None}]
+    assert as_json(both)["result"] == {"prob": best, "label": [["a"], ["b"]], "other": [1, 1]}
+    assert json.loads(str(as_columns(both)["result"])) == {"prob": best, "label": [["a"], ["b"]]}
+    assert as_columns(both)["tensors"] == [{"name": "other", "dtype": "float32", "shape": [2], "values": [1, 1]}]
+    of_image_client = kept(Answer({"label": words}), Generation.IMAGE)
+    assert as_json(of_image_client)["result"] == ["a", "b"]

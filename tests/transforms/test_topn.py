@@ -101,6 +101,23 @@ def test_zero_keeps_the_whole_tensors() -> None:
         np.testing.assert_array_equal(answer.outputs["y"], tensor[row])
 
 
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_an_output_of_text_is_kept_whole(n: int) -> None:
+    outputs = {
+        "label": np.array(["a", "b"], object),
+        "words": np.array([["a", "b"], ["c", "d"]], object),
+        "p": np.array([[0.25, 0.75], [0.5, 0.25]], np.float32),
+    }
+    first, second = answers(outputs, 2, n)
+    assert [answer.outputs["label"].shape for answer in (first, second)] == [(), ()]  # type: ignore[union-attr]
+    assert [answer.outputs["label"].item() for answer in (first, second)] == ["a", "b"]  # type: ignore[union-attr]
+    assert second.outputs["words"].tolist() == ["c", "d"]  # type: ignore[union-attr]
+    assert isinstance(first.outputs["p"], TopClasses) == (n > 0)
+    (only, _) = answers({"label": outputs["label"]}, 2, n)
+    assert only.outputs["label"].item() == "a"  # type: ignore[union-attr]
+    assert first_rows(outputs, 2, 1)[1].outputs["words"].tolist() == ["c"]  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     ("shape", "n", "wanted"),
     [

@@ -1,4 +1,4 @@
-"""Reading a large BigDL file takes no memory beyond twice the file."""
+"""Reading a large BigDL file takes no memory beyond the file and its weights."""
 
 import struct
 import subprocess
@@ -9,12 +9,14 @@ from tests.models.bigdl.bigdl_files import block, integer, module, number, varin
 
 SIDE = 3000
 _READ = """
-import resource, sys
+import sys
 from pathlib import Path
 from beam_serving.models.bigdl import read_bigdl
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not ru_maxrss, which begins with that of the process that started this one.
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 read_bigdl(Path(sys.argv[1]), None, (4,))
 before = peak()
@@ -33,7 +35,7 @@ def linear(side: int) -> bytes:
     return module("Linear", "fc", attrs=attrs, more=block(3, weight))
 
 
-def test_a_large_file_is_read_in_less_than_twice_its_size(tmp_path: Path) -> None:
+def test_a_large_file_is_read_with_one_copy_of_its_weights(tmp_path: Path) -> None:
     small, large = tmp_path / "small.model", tmp_path / "large.model"
     small.write_bytes(linear(4))
     large.write_bytes(linear(SIDE))
@@ -42,4 +44,5 @@ def test_a_large_file_is_read_in_less_than_twice_its_size(tmp_path: Path) -> Non
     ).stdout
     grown_bytes, shape = said.split(maxsplit=1)
     assert shape.strip() == f"[?,{SIDE}]"
-    assert int(grown_bytes) < 2 * large.stat().st_size, f"{grown_bytes} bytes for a file of {large.stat().st_size}"
+    # Twice the file, and pages of the allocator; a second copy of the weights would be three times the file.
+    assert int(grown_bytes) < 2.5 * large.stat().st_size, f"{grown_bytes} bytes for a file of {large.stat().st_size}"

@@ -1,0 +1,121 @@
+"""Who serves a stream and group: one name at a time, so that two services do not answer each other's requests.
+
+    <stream>:owner:<group>    name of the service, its run and its model, a line each; beside the stream, so that on a
+                              Redis Cluster it is in the slot of the stream
+
+The check before a start takes it at once or not at all; the workers renew it, and the last that ends gives it up. All
+processes of one name share it: more hosts, drains, a service that is started again. What dies gives it up by time.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, NamedTuple
+
+import redis
+from redis.exceptions import NoPermissionError
+
+from beam_serving.config import Settings
+from beam_serving.errors import ConfigError
+from beam_serving.io.scripts import OWN, RELEASE_LOCK
+from beam_serving.lua import evaluate
+from beam_serving.report import LIFETIME_S
+
+_log = logging.getLogger(__name__)
+STARTING_S = 60
+"""How long a start may take until the first worker renews what was taken for it."""
+
+
+def owner_key(stream: str, group: str) -> str:
+    """Names the key that says who serves a stream and group."""
+    return f"{stream}:owner:{group}"
+
+
+class Owner(NamedTuple):
+    """A service that serves a stream; `run` is empty until its workers are there."""
+
+    name: str
+    run: str
+    model: str
+
+    def encode(self) -> str:
+        """Gives what stands in Redis."""
+        return "\n".join((self.name, self.run, self.model))
+
+    @classmethod
+    def decode(cls, text: bytes) -> Owner:
+        """Reads what `encode` wrote; what somebody else wrote is a name."""
+        name, run, model = (text.decode(errors="replace")[:1000] + "\n\n").split("\n", 2)
+        return cls(name, run, model.strip())
+
+
+class Ownership:
+    """The streams of one service, taken, renewed and given up under its name.
+
+    With `data: share` it takes what is free and does not mind what others have.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._name = settings.name
+        self._model = settings.model.path
+        self._streams = settings.data.streams
+        self._group = settings.data.group
+        self._share = settings.data.share
+        self._told: set[tuple[str, str]] = set()
+
+    def take(self, client: redis.Redis) -> None:
+        """Takes all streams for a service that starts; it has a minute until its workers renew them.
+
+        Raises:
+            ConfigError: another service has one.
+            RedisError: the server does not answer.
+        """
+        for stream in self._streams:
+            try:
+                other = self._own(client, stream, "", STARTING_S)
+            except NoPermissionError as err:
+                key = owner_key(stream, self._group)
+                _log.warning(
+                    "whether another service serves %r is not known: the user has no %s (%s)", stream, key, err
+                )
+                continue
+            if other is not None and not self._share:
+                raise ConfigError(
+                    f"stream {stream!r} and group {self._group!r} are served by {other.name!r} already "
+                    f"(model {other.model or 'unknown'}), and {self._name!r} would take its requests: give this "
+                    "service data: streams of its own, or the same name where it is the same service, or set data: "
+                    f"share: true; a service that died is forgotten within {STARTING_S} s"
+                )
+            self._tell(stream, other)
+
+    def renew(self, client: redis.Redis, run: str) -> None:
+        """Renews all streams for the workers of a run; says once where another service has one.
+
+        Raises:
+            RedisError: the server does not answer, or the user has no right to it.
+        """
+        for stream in self._streams:
+            self._tell(stream, self._own(client, stream, run, LIFETIME_S))
+
+    def release(self, client: redis.Redis, run: str) -> None:
+        """Gives up what the workers of this run renewed last, when nobody of the name works any more.
+
+        Raises:
+            RedisError: the server does not answer, or the user has no right to it.
+        """
+        for stream in self._streams:
+            key = owner_key(stream, self._group)
+            evaluate(client, RELEASE_LOCK, 1, key, Owner(self._name, run, self._model).encode())
+
+    def _own(self, client: redis.Redis, stream: str, run: str, lifetime_s: int) -> Owner | None:
+        owner = Owner(self._name, run, self._model)
+        key = owner_key(stream, self._group)
+        other: Any = evaluate(client, OWN, 1, key, owner.encode(), 1000 * lifetime_s)
+        return None if other is None else Owner.decode(other)
+
+    def _tell(self, stream: str, other: Owner | None) -> None:
+        if other is None or (stream, other.name) in self._told:
+            return
+        self._told.add((stream, other.name))
+        level = logging.INFO if self._share else logging.WARNING
+        _log.log(level, "stream %r and group %r are served by %r too: either answers", stream, self._group, other.name)
