@@ -22,17 +22,8 @@ from beam_serving.models.base import (
     only_f32_on_cpu,
 )
 from beam_serving.models.detect import ModelFiles
-from beam_serving.models.onnx_graph import (
-    Changed,
-    Port,
-    border_of,
-    changed,
-    external_files,
-    in_memory,
-    random_operators,
-    read_graph,
-    read_whole,
-)
+from beam_serving.models.onnx_changes import Changed, Port, border_of, changed
+from beam_serving.models.onnx_graph import external_files, in_memory, random_operators, read_graph, read_whole
 
 _ERRORS = (
     RuntimeError,

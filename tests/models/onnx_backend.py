@@ -271,9 +271,10 @@ def _work(connection: Connection, found: Sequence[Case], engine: str) -> None:
         index, way = job
         with tempfile.TemporaryDirectory() as directory:
             try:
-                connection.send(judge(found[index], engine, way, Path(directory)))
+                outcome = judge(found[index], engine, way, Path(directory))
             except Exception as err:  # noqa: BLE001 - an error of the wrong kind is as bad as a wrong result
-                connection.send(Outcome(found[index].name, way, "wrong", why=f"{type(err).__name__}: {err}"))
+                outcome = Outcome(found[index].name, way, "wrong", why=f"{type(err).__name__}: {err}")
+        connection.send((outcome, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
 
 
 class _Worker:
@@ -298,7 +299,11 @@ class _Worker:
         name = self._found[index].name
         try:
             if self._connection.poll(_TEST_S):
-                outcome: Outcome = self._connection.recv()
+                outcome, largest_bytes = self._connection.recv()
+                if largest_bytes > _MEMORY_BYTES / 4:
+                    # What it goes on to hold would be missing for the tests after it.
+                    self.close()
+                    self._start()
                 return outcome
             self._process.kill()
             outcome = Outcome(name, way, "hung")
