@@ -1,5 +1,6 @@
 """Small models of TensorFlow in its formats, made where a test needs one."""
 
+import importlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,11 +18,8 @@ from beam_serving.models.loading import load
 @lru_cache
 def tensorflow() -> Any:
     """Import TensorFlow, behind the compiler of torch: the other way round, their LLVMs end the process."""
-    import torch._dynamo  # noqa: F401
-
-    import tensorflow
-
-    return tensorflow
+    importlib.import_module("torch._dynamo")
+    return importlib.import_module("tensorflow")
 
 
 def loaded(directory: Path, **options: Any) -> LoadedModel:
