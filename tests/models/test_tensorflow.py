@@ -243,6 +243,35 @@ def test_a_keras_model_of_whole_numbers_is_compared_with_keras(
     assert "was not compared" not in caplog.text
 
 
+def test_a_keras_model_that_takes_no_invented_data_is_served_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import keras
+
+    values = keras.Input((None,), name="values")
+    keras.Model(values, keras.layers.Reshape((5, 5))(values)).save(tmp_path / "model.keras")
+
+    model = loaded(tmp_path)
+
+    (said,) = {one for one in caplog.messages if "was not compared" in one}
+    assert said.startswith(
+        f"{tmp_path / 'model.keras'}: was not compared with Keras, which did not take invented data: "
+    )
+    numbers = np.arange(50, dtype=np.float32).reshape(2, 25)
+    np.testing.assert_array_equal(model.predict({"values": numbers})["output_0"], numbers.reshape(2, 5, 5))
+
+
+def test_the_process_that_reads_keras_files_imports_nothing_from_where_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + b"x" * 100)
+    (tmp_path / "h5py.py").write_text("raise SystemExit(5)", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+
+    assert "is no whole Keras file" in refusal(tmp_path / "model")
+
+
 def test_single_values_go_in_and_out(tmp_path: Path) -> None:
     def scale(x: Any, by: Any) -> dict[str, Any]:
         return {"y": x * by, "all": tf.reduce_sum(x * by)}
