@@ -144,11 +144,11 @@ def plain(array: np.ndarray) -> np.ndarray:
     return np.array(array) if served in (None, array.dtype) else array.astype(served)
 
 
-def _text(value: bytes | str) -> bytes | str:
+def _text(value: Any) -> bytes | str:
     try:
-        return value.decode() if isinstance(value, bytes) else value
+        return value.decode() if isinstance(value, bytes) else str(value)
     except UnicodeDecodeError:
-        return value
+        return bytes(value)
 
 
 def _tensor(array: np.ndarray, dtype: Any) -> Any:

@@ -257,8 +257,7 @@ def _is_missing_operator(err: BaseException) -> bool:
 
 def _reason(err: BaseException) -> str:
     said = telling_line(err)
-    missing = "; it needs an operator that is not TensorFlow Lite's own" if _is_missing_operator(err) else ""
-    return said + missing
+    return f"{said.rstrip('.')}; it is not one of TensorFlow's own" if _is_missing_operator(err) else said
 
 
 def _refuse_damaged(path: Path) -> None:
