@@ -76,6 +76,8 @@ def frame_of(spec: TensorSpec, layout: Literal["auto", "chw", "hwc"]) -> _Frame:
         RequestError: it takes none; the message has the shape.
     """
     shape = spec.shape
+    if shape is None:
+        raise RequestError(f"input {spec.name!r} takes any shape, which says no size of an image; send a tensor")
     if len(shape) == 3:
         if layout != "hwc" and shape[0] in _CHANNELS:
             return _Frame(shape[0], shape[1], shape[2], channels_first=True)
@@ -132,7 +134,7 @@ def _frame(spec: TensorSpec, layout: Any) -> _Frame | None:
 
 
 def _words(spec: TensorSpec) -> str:
-    return str(["any" if side is None else side for side in spec.shape]).replace("'", "")
+    return str(["any" if side is None else side for side in spec.shape or ()]).replace("'", "")
 
 
 def _wrong_count(spec: TensorSpec, frame: _Frame, rules: ImageRules) -> str | None:
@@ -251,11 +253,11 @@ def _fit(pixels: Any, frame: _Frame, spec: TensorSpec, rules: ImageRules, rows: 
         pixels = resized(pixels, height, width, rules.resize, rules.resize_to, rules.filter)
     if frame.channels == 4 and rules.color == "rgb":
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA)
-    if frame.channels_first and len(spec.shape) == 3:
+    if frame.channels_first and len(spec.shape or ()) == 3:
         return _planes(pixels, frame.channels, spec, rules, rows)
     if not rules.plain:
         pixels = (pixels.astype(np.float32) - np.asarray(rules.mean, np.float32)) * np.asarray(rules.scale, np.float32)
-    if pixels.ndim == 2 and len(spec.shape) == 3:
+    if pixels.ndim == 2 and len(spec.shape or ()) == 3:
         pixels = pixels[:, :, None]
     return np.ascontiguousarray(_as_type(pixels, spec))
 
