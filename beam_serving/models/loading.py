@@ -177,6 +177,8 @@ class _Choosing:
             return self._first_that_loads(engines)
         try:
             candidate = self._load(engines[0], replace(self.options, precision="f32"))
+            if not candidate.facts.doubts:
+                candidate.compile()
         except ModelLoadError as err:
             return self._own(own, str(err), err)
         if candidate.facts.doubts:

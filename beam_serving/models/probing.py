@@ -118,7 +118,10 @@ def try_out(engine: EngineModel, found: Axis, options: ModelOptions) -> Trial:
     has_integers = any(spec.dtype.kind in "iu" for spec in specs)
     tried = [given_shapes] if given_shapes is not None else list(invented_shapes(of_records))
     for shapes, least in itertools.product(tried, (0, 1) if has_integers and not given else (0,)):
-        sets = [given] if given else list(records(of_records, shapes, _RECORDS, least))
+        sets = list(records(of_records, shapes, _RECORDS, least))
+        if given:
+            # One record alone shows nothing of neighbours.
+            sets = [given] if len(given) > 1 else [[*given, *sets[0][1:]]]
         started = time.perf_counter()
         try:
             engine.infer(_tensors(engine, found, sets[0][:1], options))
