@@ -91,6 +91,10 @@ class EngineModel(Protocol):
         """
         ...
 
+    def settle(self) -> None:
+        """Let go of what only `freed` needs, before the model serves."""
+        ...
+
 
 class Facts(NamedTuple):
     """What an engine knows of a model beside its tensors.

@@ -76,6 +76,7 @@ def _as_decided(engine: EngineModel, options: ModelOptions, verdict: Verdict) ->
     if options.input_names:
         engine = _renamed(engine, options)
     engine.compile()
+    engine.settle()
     return BatchedModel(
         engine, verdict.plan, constant_arrays(engine.inputs, options), verdict.nan, verdict.compared_with
     )

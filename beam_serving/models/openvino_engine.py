@@ -30,6 +30,7 @@ from beam_serving.models.openvino_rules import facts_of
 
 OPENVINO_ERRORS = (
     RuntimeError,
+    *(IndexError, OverflowError, MemoryError, ValueError),
     frontend.GeneralFailure,
     frontend.InitializationFailure,
     frontend.NotImplementedFailure,
@@ -43,6 +44,8 @@ _KNOWN_SHAPES = 10_000
 _OF_SOURCE = re.compile(r"^(Caught exception: )?Exception from|(^|\s)Check '.*' failed at \S+$|^FrontEnd API failed")
 _OWN_NAME = re.compile(r"(Parameter|Result)_\d+")
 _32_BITS = 2**31
+_POSITIONS = ("Exception from", "Caught exception: Exception from", "Check '", "FrontEnd API failed")
+"""How lines begin that say where in OpenVINO something failed, and not what."""
 _TYPE = openvino.Type
 _PLAIN_TYPES = {
     **dict.fromkeys((_TYPE.bf16, _TYPE.f8e4m3, _TYPE.f8e5m2, _TYPE.f8e8m0, _TYPE.nf4, _TYPE.f4e2m1), _TYPE.f32),
@@ -89,9 +92,14 @@ class OpenVinoModel:
         except OPENVINO_ERRORS as err:
             raise ModelLoadError(f"{self._source}: OpenVINO cannot compile it: {first_reason(err)}") from err
 
+    def settle(self) -> None:
+        """See `EngineModel.settle`."""
+        if not self._has_free_sizes:
+            self._model = None
+
     def freed(self) -> EngineModel | None:
         """See `EngineModel.freed`."""
-        freed = _freed(self._model)
+        freed = _freed(self._model) if self._model is not None else None
         if freed is None:
             return None
         model = OpenVinoModel(freed, self._options, self._source, self._names)
@@ -116,7 +124,7 @@ class OpenVinoModel:
             request.start_async(share_inputs=True)
             request.wait()
             return [_owned(request.get_output_tensor(position)) for position in range(len(self.outputs))]
-        except RuntimeError as err:
+        except OPENVINO_ERRORS as err:
             if self._has_free_sizes:
                 self._request = None
             raise ModelError(_failed(arrays, err)) from err

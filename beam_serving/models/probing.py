@@ -230,6 +230,12 @@ def _shown(trial: Trial, show: Callable[[list[Record]], bool]) -> bool | None:
 def _freed_form(engine: EngineModel, found: Axis, trial: Trial, options: ModelOptions) -> bool:
     """Tell whether the form with a free first axis gives, for several records, what the fixed one gives for each."""
     freed = engine.freed()
+    try:
+        if freed is not None:
+            freed.compile()
+    except ModelLoadError as err:
+        _LOG.debug("has no form with a free first axis: %s", err)
+        return False
     if freed is None or not trial.sets or len(freed.outputs) != len(engine.outputs):
         return False
     size, fixed = found.size or 1, _infer(engine, options)
@@ -399,6 +405,10 @@ class _Arranged:
     def compile(self) -> None:
         """See `EngineModel.compile`."""
         self._model.compile()
+
+    def settle(self) -> None:
+        """See `EngineModel.settle`."""
+        self._model.settle()
 
 
 def ports_like(model: EngineModel, own: EngineModel) -> tuple[tuple[Port, ...], tuple[Port, ...]] | str:

@@ -79,6 +79,9 @@ class TensorFlowModel:
     def compile(self) -> None:
         """See `EngineModel.compile`; TensorFlow has nothing to prepare."""
 
+    def settle(self) -> None:
+        """See `EngineModel.settle`."""
+
 
 def prepare(options: ModelOptions, source: Path) -> None:
     """Set TensorFlow up for a worker process: on the CPU, with its number of threads.

@@ -130,6 +130,9 @@ class TfliteModel:
     def compile(self) -> None:
         """See `EngineModel.compile`; the interpreter is set up for the shapes that come."""
 
+    def settle(self) -> None:
+        """See `EngineModel.settle`."""
+
 
 def load_tflite(files: ModelFiles, options: ModelOptions) -> EngineModel:
     """Load a `.tflite` file: its signature `serving_default`, else its first graph.
