@@ -136,7 +136,7 @@ class OpenVinoModel:
             ModelError: they do not fit.
         """
         shapes = tuple(array.shape for array in arrays)
-        if not self._has_free_sizes or shapes in self._known_shapes:
+        if self._model is None or not self._has_free_sizes or shapes in self._known_shapes:
             return
         changed = self._model.clone()
         try:
