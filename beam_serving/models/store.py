@@ -6,7 +6,7 @@
     <cache>/models/known.json           which files, by their stat data, have which hash
     <cache>/verdicts/<key>.json         how a model is served; see `beam_serving.models.probing`
 
-<cache> is `$XDG_CACHE_HOME/beam_serving`, else `~/.cache/beam_serving`. All workers of a machine map the same copy.
+<cache> is `$XDG_CACHE_HOME/beam_serving`, else `~/.cache/beam_serving`; see `cache_folder`. All workers of a machine map the same copy.
 Copies that nobody uses are removed, the oldest first, when they are more than 4 GiB together.
 """
 
@@ -45,8 +45,27 @@ class PrivateCopy(NamedTuple):
 
 
 def cache_folder() -> Path:
-    """Give the folder for what can be made again; it may not exist."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "beam_serving"
+    """Give the folder for what can be made again; it may not exist.
+
+    Where the user's cannot be written, as in a container with a read-only file system, it is one below the folder for
+    temporary files that no other user can enter.
+    """
+    preferred = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "beam_serving"
+    if _is_ours(preferred):
+        return preferred
+    fallback = Path(tempfile.gettempdir()) / f"beam-serving-{os.getuid()}"
+    return fallback if _is_ours(fallback, private=True) else preferred
+
+
+def _is_ours(folder: Path, private: bool = False) -> bool:
+    """Make a folder where there is none; tell whether we can write there and, of a `private` one, nobody else."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        stat = folder.stat(follow_symlinks=False)
+    except OSError:
+        return False
+    is_private = stat.st_uid == os.getuid() and not stat.st_mode & 0o077
+    return os.access(folder, os.W_OK) and (is_private or not private)
 
 
 def derived_folder(file: Path) -> Path | None:
