@@ -6,8 +6,8 @@
     <cache>/models/known.json           which files, by their stat data, have which hash
     <cache>/verdicts/<key>.json         how a model is served; see `beam_serving.models.probing`
 
-<cache> is `$XDG_CACHE_HOME/beam_serving`, else `~/.cache/beam_serving`; see `cache_folder`. All workers of a machine map the same copy.
-Copies that nobody uses are removed, the oldest first, when they are more than 4 GiB together.
+<cache> is `$XDG_CACHE_HOME/beam_serving`, else `~/.cache/beam_serving`; see `cache_folder`. All workers of a machine
+map the same copy. Copies that nobody uses are removed, the oldest first, when they are more than 4 GiB together.
 """
 
 import contextlib
