@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 
 import hypothesis
@@ -12,6 +13,7 @@ from beam_serving.connection import RedisAt
 from beam_serving.embedded import SERVER_VARIABLE, embedded_redis
 from beam_serving.io.memory import BALANCE
 from beam_serving.io.stop import STOP
+from beam_serving.models.store import cache_folder
 from beam_serving.stats import stats_of_process
 from tests.kinds import VARIABLE, Kind, kinds
 
@@ -46,6 +48,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         found = metafunc.config.stash[KINDS]
         ids = [kind.version.replace(" ", "-") for kind in found]
         metafunc.parametrize("server_kind", found, ids=ids, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache of its own for the test run, also for the processes that tests start: no verdict of before counts.
+
+    Only the jars of the job servers are shared with other runs, since each takes minutes to build.
+    """
+    kept = cache_folder()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        cache_folder().mkdir()
+        for jar in kept.glob("*.jar"):
+            (cache_folder() / jar.name).symlink_to(jar)
+        yield
+        built = [jar for jar in cache_folder().glob("*.jar") if not jar.is_symlink()]
+    for jar in built:
+        kept.mkdir(parents=True, exist_ok=True)
+        shutil.move(jar, kept / jar.name)
 
 
 @pytest.fixture(scope="session")

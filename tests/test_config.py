@@ -17,6 +17,7 @@ FLINK_KEYS = (
     "config.yaml:2: flink.master: unknown key; valid here: rest, parallelism, worker_pool, worker_command, uber_jar, "
     "job_server_jar, java_options, start_s"
 )
+TOP_N_WANTED = "wants 'auto' or a number: how many classes, 0 for the whole output"
 REPOSITORY = Path(__file__).parents[1]
 
 
@@ -151,7 +152,8 @@ def test_settings_survive_the_way_to_a_worker(shape: str, tmp_path: Path) -> Non
             "params.batch_size: wants a number from 1 to 4096 or 'auto' (got 'four')",
         ),
         ("  batch_size: yes", "params.batch_size: cannot be true or false (got True)"),
-        ("  top_n: -1", "params.top_n: Input should be greater than or equal to 0 (got -1)"),
+        ("  top_n: -1", f"params.top_n: {TOP_N_WANTED} (got -1)"),
+        ("  top_n: best", f"params.top_n: {TOP_N_WANTED} (got 'best')"),
         (
             "  post_processing: topN",
             "params.post_processing: wants topN(n), pickTopN(n) or none, with n above 0 (got 'topN')",
@@ -230,6 +232,61 @@ def test_a_batch_size_is_a_number_or_auto(tmp_path: Path) -> None:
     assert settings_of("model: {path: m}\nparams: {batch_size: auto}", tmp_path).params.batch_size == "auto"
 
 
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("batch_axis", "auto", "auto"),
+        ("batch_axis", "none", "none"),
+        ("batch_axis", "1", 1),
+        ("batch_axis", "'0'", 0),
+        (
+            "constants",
+            "{keep_prob: 1.0, sizes: [[1, 2]], mode: fast, train: false}",
+            {"keep_prob": 1.0, "sizes": [[1, 2]], "mode": "fast", "train": False},
+        ),
+        ("constants", "", {}),
+        ("sample", "3,320,320", (3, 320, 320)),
+        ("sample", "[[3, 8, 8], [3]]", ((3, 8, 8), (3,))),
+        ("sample", "{image: [3, 8, 8]}", {"image": (3, 8, 8)}),
+        ("sample", "/x/one.npz", "/x/one.npz"),
+        ("sample", "", None),
+    ],
+)
+def test_how_a_model_is_tried_and_cut_into_records_is_read(key: str, text: str, value: Any, tmp_path: Path) -> None:
+    settings = settings_of(f"model:\n  path: m\n  {key}: {text}\n", tmp_path)
+    assert getattr(settings.model, key) == value
+    assert Settings.model_validate_json(settings.model_dump_json()) == settings
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("  batch_axis: -1", "model.batch_axis: wants auto, none or the number of an axis, from 0 (got -1)"),
+        ("  batch_axis: first", "model.batch_axis: wants auto, none or the number of an axis, from 0 (got 'first')"),
+        ("  batch_axis: no", "model.batch_axis: cannot be true or false (got False)"),
+        ("  constants: 5", "model.constants: wants values by input name, such as {keep_prob: 1.0, sr: 16000} (got 5)"),
+        (
+            "  constants: {a: {b: 1}}",
+            "model.constants: wants values by input name, such as {keep_prob: 1.0, sr: 16000} (got {'a': {'b': 1}})",
+        ),
+        ("  sample: [[3, 0]]", f"model.sample: {SHAPES_WANTED} (got [[3, 0]])"),
+        ("  sample: 3.5", f"model.sample: {SHAPES_WANTED} (got 3.5)"),
+    ],
+)
+def test_a_wrong_word_on_the_model_is_named_with_file_and_line(line: str, said: str, tmp_path: Path) -> None:
+    assert mistakes(f"model:\n  path: m\n{line}\n", tmp_path) == f"config.yaml:3: {said}"
+
+
+def test_a_sample_lies_beside_the_configuration(tmp_path: Path) -> None:
+    assert settings_of("model: {path: m, sample: one.npz}", tmp_path).model.sample == str(tmp_path / "one.npz")
+
+
+def test_top_n_is_a_number_or_auto(tmp_path: Path) -> None:
+    assert settings_of("model: {path: m}", tmp_path).params.top_n == "auto"
+    assert settings_of("model: {path: m}\nparams: {top_n: '3'}", tmp_path).params.top_n == 3
+    assert settings_of("model: {path: m}\nparams: {top_n: auto}", tmp_path).params.top_n == "auto"
+
+
 def test_resize_to_goes_with_crop_only(tmp_path: Path) -> None:
     said = "config.yaml:2: data.resize_to: goes with resize: crop (got 256)"
     assert mistakes("model: {path: m}\ndata: {resize: fit, resize_to: 256}", tmp_path) == said
@@ -304,7 +361,7 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
     assert said == [
         "config.yaml:1: model.path is missing",
         "config.yaml:2: model.pth: unknown key; did you mean 'path'?",
-        "config.yaml:4: params.top_n: Input should be a valid integer, unable to parse string as an integer (got 'x')",
+        f"config.yaml:4: params.top_n: {TOP_N_WANTED} (got 'x')",
     ]
 
 
@@ -347,7 +404,7 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
 
 
 def _defaults(section: type[BaseModel]) -> dict[str, Any]:
-    return {name: field.default for name, field in section.model_fields.items()}
+    return {name: field.get_default(call_default_factory=True) for name, field in section.model_fields.items()}
 
 
 def _sections() -> dict[str, type[BaseModel]]:

@@ -91,6 +91,10 @@ class EngineModel(Protocol):
         """
         ...
 
+    def settle(self) -> None:
+        """Let go of what only `freed` needs, before the model serves."""
+        ...
+
 
 class Facts(NamedTuple):
     """What an engine knows of a model beside its tensors.
@@ -206,12 +210,13 @@ def whole_shapes(
     axis is free. It may name an input as the file does, or as `input_names` do.
 
     Raises:
-        ModelLoadError: it names no input of the model, has another number of shapes or of sizes; or `input_names` are
+        ModelLoadError: it names no input of the model, has another number of shapes or of sizes, or `input_names` are
             not as many as the inputs.
     """
+    if options.input_names and len(options.input_names) != len(specs):
+        given = list(options.input_names)
+        raise ModelLoadError(f"{source}: input_names are {given}, the model has {len(specs)} inputs")
     names = options.input_names or tuple(spec.name for spec in specs)
-    if len(names) != len(specs):
-        raise ModelLoadError(f"{source}: input_names are {list(names)}, the model has {len(specs)} inputs")
     wanted = _shapes_by_name(names, options.input_shape, options.constants, source)
     if unknown := [name for name in wanted if name not in names]:
         raise ModelLoadError(f"{source}: data: shape names {unknown[0]!r}, the inputs are {', '.join(names)}")

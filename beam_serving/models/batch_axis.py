@@ -138,7 +138,8 @@ def keeps_positions_apart(
         ModelError: the model failed on them.
     """
     seen: dict[int, list[np.ndarray]] = {}
-    for step, start in ((1, 0), (2, 1), (1, 2)):
+    # Beside itself alone, too: what mixes rows may give the same for each order of the same neighbours.
+    for step, start in ((1, 0), (0, 0), (2, 1), (1, 2)):
         places = [(step * place + start) % len(records) for place in range(size)]
         rows = rows_of(infer(stack([records[index] for index in places], specs, axis)), axis, size)
         if rows is None:
@@ -236,7 +237,7 @@ class BatchedModel:
                     array = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
                 if self._plan.axis:
                     array = np.moveaxis(array, 0, min(self._plan.axis, array.ndim - 1))
-            # Not ascontiguousarray, which makes an array of one out of a single value.
+            # Not ascontiguousarray, which gives a single value an axis.
             arrays.append(np.asarray(array, order="C"))
         return arrays
 

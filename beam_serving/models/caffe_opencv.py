@@ -71,6 +71,9 @@ class CaffeModel:
     def compile(self) -> None:
         """See `EngineModel.compile`."""
 
+    def settle(self) -> None:
+        """See `EngineModel.settle`."""
+
 
 def _zeros(spec: TensorSpec) -> np.ndarray:
     return np.zeros([size or 1 for size in spec.shape or ()], spec.dtype)

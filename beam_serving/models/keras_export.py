@@ -28,6 +28,7 @@ EXIT_REFUSED = 3
 _WEIGHTS_ONLY = "holds weights without an architecture; save the whole model with model.save('model.keras')"
 _DAMAGED = "is no whole Keras file: it is damaged, incomplete or something else; save it again"
 _TRIAL_RECORDS = 2
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _NUMPY = {"bfloat16": "float32"}
 # What h5py, zipfile and Keras raise over damaged files and foreign layers: a refusal that says so, never a traceback.
 _ERRORS = (
@@ -48,7 +49,7 @@ def main(path: Path, directory: Path) -> int:
         try:
             _export(path, directory)
         except _ERRORS as err:
-            reason = f"Keras cannot load it: {' '.join(str(err).split())[:300]}"
+            reason = f"Keras cannot load it: {_said(err)}"
     if reason is not None:
         (directory / "refusal.txt").write_text(reason, encoding="utf-8")
         return EXIT_REFUSED
@@ -98,7 +99,7 @@ def _trial(model: Any) -> tuple[dict[str, np.ndarray], str]:
             return trial | {f"output:{name}": np.array(one) for name, one in _named(given).items()}, ""
         # What a layer says to invented data is no fault of the model.
         except (*_ERRORS, tf.errors.OpError) as err:
-            reason = reason or " ".join(str(err).split())[:300] or type(err).__name__
+            reason = reason or _said(err)
     return {}, reason or "its inputs are of a type that is not invented"
 
 
@@ -115,6 +116,11 @@ def _invented(tensors: Any, rows: int) -> Iterator[dict[str, np.ndarray]]:
             spec.name: np.stack([one[spec.name] for one in some]) if len(tensor.shape) else some[0][spec.name]
             for spec, tensor in zip(specs, tensors, strict=True)
         }
+
+
+def _said(err: BaseException) -> str:
+    """Give what Keras says in one line, without its colours."""
+    return " ".join(_COLOUR.sub("", str(err)).split())[:300] or type(err).__name__
 
 
 def _named(given: Any) -> dict[str, Any]:

@@ -76,6 +76,7 @@ def _as_decided(engine: EngineModel, options: ModelOptions, verdict: Verdict) ->
     if options.input_names:
         engine = _renamed(engine, options)
     engine.compile()
+    engine.settle()
     return BatchedModel(
         engine, verdict.plan, constant_arrays(engine.inputs, options), verdict.nan, verdict.compared_with
     )
@@ -177,6 +178,8 @@ class _Choosing:
             return self._first_that_loads(engines)
         try:
             candidate = self._load(engines[0], replace(self.options, precision="f32"))
+            if not candidate.facts.doubts:
+                candidate.compile()
         except ModelLoadError as err:
             return self._own(own, str(err), err)
         if candidate.facts.doubts:

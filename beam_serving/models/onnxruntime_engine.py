@@ -86,6 +86,9 @@ class OnnxRuntimeModel:
     def compile(self) -> None:
         """See `EngineModel.compile`; a session is ready when it is made."""
 
+    def settle(self) -> None:
+        """See `EngineModel.settle`."""
+
 
 def load_onnx(files: ModelFiles, options: ModelOptions) -> OnnxRuntimeModel:
     """Load an ONNX model, and with it the files of weights that it names beside it.

@@ -30,6 +30,7 @@ from beam_serving.models.openvino_rules import facts_of
 
 OPENVINO_ERRORS = (
     RuntimeError,
+    *(IndexError, OverflowError, MemoryError, ValueError),
     frontend.GeneralFailure,
     frontend.InitializationFailure,
     frontend.NotImplementedFailure,
@@ -39,8 +40,12 @@ OPENVINO_ERRORS = (
 """What OpenVINO raises when it refuses a model; the classes have no other common base than Exception."""
 
 _PRECISION_HINTS = {"f32": "f32", "bf16": "bf16", "int8": "f32"}
+_KNOWN_SHAPES = 10_000
+_OF_SOURCE = re.compile(r"^(Caught exception: )?Exception from|(^|\s)Check '.*' failed at \S+$|^FrontEnd API failed")
 _OWN_NAME = re.compile(r"(Parameter|Result)_\d+")
 _32_BITS = 2**31
+_POSITIONS = ("Exception from", "Caught exception: Exception from", "Check '", "FrontEnd API failed")
+"""How lines begin that say where in OpenVINO something failed, and not what."""
 _TYPE = openvino.Type
 _PLAIN_TYPES = {
     **dict.fromkeys((_TYPE.bf16, _TYPE.f8e4m3, _TYPE.f8e5m2, _TYPE.f8e8m0, _TYPE.nf4, _TYPE.f4e2m1), _TYPE.f32),
@@ -72,6 +77,7 @@ class OpenVinoModel:
         self._options = options
         self._model: openvino.Model | None = model
         self._has_free_sizes = any(spec.shape is None or None in spec.shape[1:] for spec in self.inputs)
+        self._known_shapes: set[tuple[tuple[int, ...], ...]] = set()
         self._request: Any = None
         self._full_request: Any = None
 
@@ -86,9 +92,14 @@ class OpenVinoModel:
         except OPENVINO_ERRORS as err:
             raise ModelLoadError(f"{self._source}: OpenVINO cannot compile it: {first_reason(err)}") from err
 
+    def settle(self) -> None:
+        """See `EngineModel.settle`."""
+        if not self._has_free_sizes:
+            self._model = None
+
     def freed(self) -> EngineModel | None:
         """See `EngineModel.freed`."""
-        freed = _freed(self._model)
+        freed = _freed(self._model) if self._model is not None else None
         if freed is None:
             return None
         model = OpenVinoModel(freed, self._options, self._source, self._names)
@@ -98,6 +109,7 @@ class OpenVinoModel:
     def infer(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
         """See `EngineModel.infer`."""
         self.compile()
+        self._check_shapes(arrays)
         rows = len(arrays[0]) if arrays and arrays[0].ndim else 0
         request = self._full_request if self._full_request and rows == self._options.full_batch else self._request
         try:
@@ -112,17 +124,38 @@ class OpenVinoModel:
             request.start_async(share_inputs=True)
             request.wait()
             return [_owned(request.get_output_tensor(position)) for position in range(len(self.outputs))]
-        except RuntimeError as err:
+        except OPENVINO_ERRORS as err:
             if self._has_free_sizes:
                 self._request = None
-            shapes = ", ".join(describe(array.dtype, array.shape) for array in arrays)
-            raise ModelError(f"the model failed on {shapes}: {first_reason(err)}") from err
+            raise ModelError(_failed(arrays, err)) from err
+
+    def _check_shapes(self, arrays: list[np.ndarray]) -> None:
+        """Refuse sizes that do not fit the graph: the CPU plugin (2026.4) reads behind a matrix that is too narrow.
+
+        Raises:
+            ModelError: they do not fit.
+        """
+        shapes = tuple(array.shape for array in arrays)
+        if self._model is None or not self._has_free_sizes or shapes in self._known_shapes:
+            return
+        changed = self._model.clone()
+        try:
+            changed.reshape(dict(zip(changed.inputs, map(openvino.PartialShape, map(list, shapes)), strict=True)))
+        except RuntimeError as err:
+            raise ModelError(_failed(arrays, err)) from err
+        if len(self._known_shapes) < _KNOWN_SHAPES:
+            self._known_shapes.add(shapes)
 
     def _compiled(self, model: openvino.Model) -> Any:
         core = openvino.Core()
         return core.compile_model(
             model, self._options.device.upper(), _properties(self._options)
         ).create_infer_request()
+
+
+def _failed(arrays: list[np.ndarray], err: BaseException) -> str:
+    shapes = ", ".join(describe(array.dtype, array.shape) for array in arrays)
+    return f"the model failed on {shapes}: {first_reason(err)}"
 
 
 def _spec(port: Any, name: str) -> TensorSpec:
@@ -164,13 +197,14 @@ def compile_model(model: openvino.Model, options: ModelOptions, source: Path) ->
     `source` is the file that messages name.
 
     Raises:
-        ModelLoadError: the options do not fit the model.
+        ModelLoadError: the options do not fit the model, or it leaves open how many axes an input has.
     """
     _properties(options)
     try:
         model = _with_outputs(model, options.output_names, source)
         names = names_of(model.inputs, "input"), names_of(model.outputs, "output")
         _set_shapes(model, names[0], options, source)
+        _refuse_unknown_ranks(model, names[0], source)
         facts = facts_of(model)
         model = _with_plain_types(model)
         if options.precision == "int8":
@@ -186,8 +220,9 @@ def first_reason(err: BaseException) -> str:
     """Take the telling line of an OpenVINO error, which starts with positions in OpenVINO's own source."""
     lines = [line.strip() for line in str(err).splitlines() if line.strip()]
     unknown = [line.removeprefix("-- ") for line in lines if line.startswith("-- No conversion rule")]
-    telling = [line for line in lines if not line.startswith(("Exception from", "Check '", "FrontEnd API failed"))]
-    return (unknown or telling or lines or [type(err).__name__])[0][:300]
+    telling = [line for line in lines if not _OF_SOURCE.search(line)]
+    reasons = [line for line in telling if not line.startswith("While validating node")]
+    return (unknown or reasons or telling or lines or [type(err).__name__])[0][:300]
 
 
 def names_of(ports: Sequence[Any], fallback: str) -> list[str]:
@@ -238,6 +273,15 @@ def _set_shapes(model: openvino.Model, names: list[str], options: ModelOptions, 
         raise ModelLoadError(
             f"{source}: data: shape does not fit the model, whose inputs would be {sizes}: {first_reason(err)}"
         ) from err
+
+
+def _refuse_unknown_ranks(model: openvino.Model, names: list[str], source: Path) -> None:
+    for port, name in zip(model.inputs, names, strict=True):
+        if port.get_partial_shape().rank.is_dynamic:
+            raise ModelLoadError(
+                f"{source}: input {name!r} has no shape in the file, and OpenVINO needs its number of axes; "
+                "set data: shape"
+            )
 
 
 def _with_plain_types(model: openvino.Model) -> openvino.Model:

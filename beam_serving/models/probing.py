@@ -118,7 +118,10 @@ def try_out(engine: EngineModel, found: Axis, options: ModelOptions) -> Trial:
     has_integers = any(spec.dtype.kind in "iu" for spec in specs)
     tried = [given_shapes] if given_shapes is not None else list(invented_shapes(of_records))
     for shapes, least in itertools.product(tried, (0, 1) if has_integers and not given else (0,)):
-        sets = [given] if given else list(records(of_records, shapes, _RECORDS, least))
+        sets = list(records(of_records, shapes, _RECORDS, least))
+        if given:
+            # One record alone shows nothing of neighbours.
+            sets = [given] if len(given) > 1 else [[*given, *sets[0][1:]]]
         started = time.perf_counter()
         try:
             engine.infer(_tensors(engine, found, sets[0][:1], options))
@@ -227,6 +230,12 @@ def _shown(trial: Trial, show: Callable[[list[Record]], bool]) -> bool | None:
 def _freed_form(engine: EngineModel, found: Axis, trial: Trial, options: ModelOptions) -> bool:
     """Tell whether the form with a free first axis gives, for several records, what the fixed one gives for each."""
     freed = engine.freed()
+    try:
+        if freed is not None:
+            freed.compile()
+    except ModelLoadError as err:
+        _LOG.debug("has no form with a free first axis: %s", err)
+        return False
     if freed is None or not trial.sets or len(freed.outputs) != len(engine.outputs):
         return False
     size, fixed = found.size or 1, _infer(engine, options)
@@ -396,6 +405,10 @@ class _Arranged:
     def compile(self) -> None:
         """See `EngineModel.compile`."""
         self._model.compile()
+
+    def settle(self) -> None:
+        """See `EngineModel.settle`."""
+        self._model.settle()
 
 
 def ports_like(model: EngineModel, own: EngineModel) -> tuple[tuple[Port, ...], tuple[Port, ...]] | str:

@@ -79,6 +79,9 @@ class TensorFlowModel:
     def compile(self) -> None:
         """See `EngineModel.compile`; TensorFlow has nothing to prepare."""
 
+    def settle(self) -> None:
+        """See `EngineModel.settle`."""
+
 
 def prepare(options: ModelOptions, source: Path) -> None:
     """Set TensorFlow up for a worker process: on the CPU, with its number of threads.
@@ -144,11 +147,11 @@ def plain(array: np.ndarray) -> np.ndarray:
     return np.array(array) if served in (None, array.dtype) else array.astype(served)
 
 
-def _text(value: bytes | str) -> bytes | str:
+def _text(value: Any) -> bytes | str:
     try:
-        return value.decode() if isinstance(value, bytes) else value
+        return value.decode() if isinstance(value, bytes) else str(value)
     except UnicodeDecodeError:
-        return value
+        return bytes(value)
 
 
 def _tensor(array: np.ndarray, dtype: Any) -> Any:

@@ -43,9 +43,8 @@ def load_saved_model(files: ModelFiles, options: ModelOptions) -> EngineModel:
     """
     path = files.model
     prepare(options, path)
-    tags = saved.check_before_loading(path)
     try:
-        loaded = tf.saved_model.load(str(path), tags)
+        loaded = saved.load_checked(path)
         signature = saved.signature_of(dict(loaded.signatures), path)
         graph = signature.graph.as_graph_def()
     except TENSORFLOW_ERRORS as err:
@@ -54,7 +53,7 @@ def load_saved_model(files: ModelFiles, options: ModelOptions) -> EngineModel:
     _refuse(reason_to_refuse(found), path)
     facts, keeps = facts_of(found)
     _refuse_state(keeps, path)
-    if facts.state and (unbound := without_value(found)):
+    if facts.state and (unbound := without_value(found, tables=False)):
         _refuse(f"keeps state in {unbound}, which is no variable of the SavedModel; export it without", path)
     inputs = saved.tensors_of(signature.structured_input_signature[1], "input", path)
     outputs = saved.tensors_of(signature.structured_outputs, "output", path)

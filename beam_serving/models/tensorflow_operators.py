@@ -199,6 +199,7 @@ def keeps_state(op: str) -> bool:
     return is_old or (bool(known.is_stateful) and not _HARMLESS.fullmatch(op))
 
 
-def without_value(found: Iterable[Reached]) -> str | None:
-    """Name a variable or table, whose contents are never inside a graph; None where there is none."""
-    return next((f"{one.node.op} {one.node.name!r}" for one in found if one.node.op in (*_VARIABLES, *_TABLES)), None)
+def without_value(found: Iterable[Reached], tables: bool = True) -> str | None:
+    """Name a variable, or a table, whose contents are never inside a graph; None where there is none."""
+    ops = (*_VARIABLES, *_TABLES) if tables else _VARIABLES
+    return next((f"{one.node.op} {one.node.name!r}" for one in found if one.node.op in ops), None)

@@ -4,6 +4,7 @@ Those fill tables and set variables up; they are looked at first, so that none o
 """
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,26 +12,44 @@ from typing import Any
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.framework import variable_pb2
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from beam_serving.errors import ModelLoadError
+from beam_serving.models.memory_folder import memory_folder
 from beam_serving.models.tensorflow_operators import Reached, node_of, reached, reason_to_refuse
 
 SIGNATURE = "serving_default"
 _SERVE = "serve"
 _RUN_AT_LOAD = ("_create_resource", "_initialize", "_destroy_resource")
+_OLD_ASSETS = "saved_model_assets"
 _INIT_OPS = ("saved_model_main_op", "legacy_init_op")
 
 
-def check_before_loading(path: Path) -> list[str] | None:
-    """Look at what TensorFlow would run while it loads a SavedModel.
-
-    Returns:
-        The tags to load it with, None where there is only one choice.
+def load_checked(path: Path) -> Any:
+    """Load a SavedModel after a look at what TensorFlow runs while it loads it.
 
     Raises:
         ModelLoadError: the file is damaged, or loading it would do more than set up the model.
+        Exception: what TensorFlow raises where it cannot load it.
     """
+    model, tags = _checked(path)
+    slots = [one for meta in model.meta_graphs for one in meta.object_graph_def.nodes if one.slot_variables]
+    if not slots or sys.platform != "linux":
+        return tf.saved_model.load(str(path), tags)
+    # What an optimizer keeps of each weight is of no use here, and TensorFlow cannot load it without Keras 2.
+    for one in slots:
+        one.ClearField("slot_variables")
+    with memory_folder() as folder:
+        with folder.create(Path("saved_model.pb")) as file:
+            file.write(model.SerializeToString())
+        for part in path.iterdir():
+            if part.name != "saved_model.pb":
+                (folder.path / part.name).symlink_to(part.absolute())
+        return tf.saved_model.load(str(folder.path), tags)
+
+
+def _checked(path: Path) -> tuple[Any, list[str] | None]:
+    """Give the description of a SavedModel and the tags to load it with, None where there is only one choice."""
     if (path / "saved_model.cpb").exists():
         raise ModelLoadError(f"{path}: is split into parts (saved_model.cpb); wanted is a single saved_model.pb")
     model = saved_model_pb2.SavedModel()
@@ -39,7 +58,7 @@ def check_before_loading(path: Path) -> list[str] | None:
     except (OSError, DecodeError) as err:
         raise ModelLoadError(f"{path}: TensorFlow cannot load it: saved_model.pb is damaged ({err})") from err
     meta, tags = _meta_graph(model, path)
-    for asset in meta.asset_file_def:
+    for asset in _assets(meta):
         name = PurePosixPath(asset.filename)
         if name.is_absolute() or ".." in name.parts:
             raise ModelLoadError(f"{path}: its asset {asset.filename!r} lies outside of its directory")
@@ -47,7 +66,15 @@ def check_before_loading(path: Path) -> list[str] | None:
     reason = _reason_of_objects(meta) if is_new else _reason_of_graph(meta)
     if reason:
         raise ModelLoadError(f"{path}: {reason}")
-    return tags
+    return model, tags
+
+
+def _assets(meta: Any) -> list[Any]:
+    """Give the files that the model brings along; TensorFlow 1 has them in a collection."""
+    if meta.asset_file_def or _OLD_ASSETS not in meta.collection_def:
+        return list(meta.asset_file_def)
+    packed = meta.collection_def[_OLD_ASSETS].any_list.value
+    return [meta_graph_pb2.AssetFileDef.FromString(one.value) for one in packed]
 
 
 def _meta_graph(model: Any, path: Path) -> tuple[Any, list[str] | None]:
@@ -99,7 +126,7 @@ def _reason_of_graph(meta: Any) -> str | None:
         if key in _INIT_OPS:
             roots |= {node_of(name) for name in collection.node_list.value}
         roots |= {name for one in collection.bytes_list.value for name in _variable_nodes(one)}
-    assets = {("", node_of(asset.tensor_info.name)) for asset in meta.asset_file_def}
+    assets = {("", node_of(asset.tensor_info.name)) for asset in _assets(meta)}
     found: list[Reached] = reached(meta.graph_def, roots)
     return reason_to_refuse(found, assets, node_of(meta.saver_def.filename_tensor_name) or None)
 

@@ -130,6 +130,9 @@ class TfliteModel:
     def compile(self) -> None:
         """See `EngineModel.compile`; the interpreter is set up for the shapes that come."""
 
+    def settle(self) -> None:
+        """See `EngineModel.settle`."""
+
 
 def load_tflite(files: ModelFiles, options: ModelOptions) -> EngineModel:
     """Load a `.tflite` file: its signature `serving_default`, else its first graph.
@@ -257,8 +260,7 @@ def _is_missing_operator(err: BaseException) -> bool:
 
 def _reason(err: BaseException) -> str:
     said = telling_line(err)
-    missing = "; it needs an operator that is not TensorFlow Lite's own" if _is_missing_operator(err) else ""
-    return said + missing
+    return f"{said.rstrip('.')}; it is not one of TensorFlow's own" if _is_missing_operator(err) else said
 
 
 def _refuse_damaged(path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a TensorFlow Lite file says of its operators, read from the file itself: the interpreter does not tell."""
 
+import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from beam_serving.models.base import Facts
 from beam_serving.models.tensorflow_operators import facts_of_names, refused_by_name
 
+_IDENTIFIER = b"TFL3"
 _FLEX = "Flex"
 """In front of the names of operators of TensorFlow itself, which the interpreter has, too."""
 _RANDOM = ("RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL", "MULTINOMIAL", "RandomUniform", "RandomStandardNormal")
@@ -36,6 +38,8 @@ def describe_file(content: bytes) -> Described:
     Raises:
         ValueError: it is no TensorFlow Lite file.
     """
+    if content[4:8] != _IDENTIFIER:
+        raise ValueError("it is no TensorFlow Lite file, or damaged; convert it again")
     try:
         model = schema.Model.GetRootAs(content, 0)
         operators = [(name, one) for graph in _subgraphs(model) for name, one in _operators(model, graph)]
@@ -59,7 +63,7 @@ def describe_file(content: bytes) -> Described:
             for tensor in (graph.Tensors(index) for index in range(graph.TensorsLength()))
             if not tensor.ShapeLength() and not tensor.HasRank()
         )
-    except (IndexError, TypeError, AttributeError, UnicodeDecodeError, OverflowError) as err:
+    except (struct.error, IndexError, TypeError, AttributeError, UnicodeDecodeError, OverflowError) as err:
         raise ValueError(f"it is damaged ({err})") from err
     flex = {name.removeprefix(_FLEX) for name in names if name.startswith(_FLEX)}
     refused = next((name for name in sorted(flex) if refused_by_name(name)), None)

@@ -76,6 +76,9 @@ class TorchModel:
     def compile(self) -> None:
         """See `EngineModel.compile`: there is nothing to do before the first inference."""
 
+    def settle(self) -> None:
+        """See `EngineModel.settle`."""
+
     def _output(self, name: str) -> np.ndarray:
         if name not in self.seen:
             given = ", ".join(self.seen) or "nothing"

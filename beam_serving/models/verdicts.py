@@ -28,6 +28,8 @@ from beam_serving.models.store import cache_folder, exclusive, read_json, write_
 
 _LOG = logging.getLogger(__name__)
 KEPT = ".beam-serving-verdict.json"
+_RULES = 1
+"""Counts up with every change of how verdicts are made: older ones are made anew."""
 _CRASHES = 2
 _TRIAL_S = 1800
 _DISTRIBUTIONS = ("openvino", "onnxruntime", "tensorflow", "torch", "opencv-python-headless")
@@ -178,7 +180,7 @@ def _key(options: ModelOptions, content: str, processor: str) -> str:
     relevant = {name: value for name, value in asdict(options).items() if name not in _IRRELEVANT}
     if isinstance(options.sample, str):
         relevant["sample"] = _file_hash(options.sample)
-    whole = json.dumps([content, relevant, _versions(processor != ""), processor], sort_keys=True, default=str)
+    whole = json.dumps([_RULES, content, relevant, _versions(processor != ""), processor], sort_keys=True, default=str)
     return hashlib.sha256(whole.encode()).hexdigest()[:32]
 
 

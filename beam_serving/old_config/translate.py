@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
-from beam_serving.old_config.conversions import Outcome
-from beam_serving.old_config.rules import FLAT, NESTED, NEW_IN_0_9, RULES, SAME, STILL_THERE, UP_TO_0_8_KEYS, Rule
+from beam_serving.old_config.conversions import Outcome, is_post_processing
+from beam_serving.old_config.rules import FLAT, NESTED, NEW_IN_0_9, RULES, SAME, STILL_THERE, UP_TO_0_8_KEYS
 from beam_serving.yaml_file import YamlFile
 
 NEW = "this project's own form"
@@ -15,7 +15,13 @@ UP_TO_0_8 = "Cluster Serving up to 0.8"
 NESTED_0_9 = "Cluster Serving 0.9"
 FLAT_0_10 = "Cluster Serving 0.10 or later"
 
-_WHOLE = "results hold the whole output, as in the old servers where nothing was asked for"
+_BEST = Outcome({"params.top_n": 1}, "results hold the best class, the default of its time")
+_WHOLE = Outcome(
+    {"params.post_processing": "none"},
+    "results hold the whole output, as in the old servers where nothing was asked for",
+)
+_UNASKED = {UP_TO_0_8: _BEST, NESTED_0_9: _WHOLE, FLAT_0_10: _WHOLE}
+"""What the old servers sent where nothing was asked for."""
 
 
 class Entry(NamedTuple):
@@ -71,21 +77,20 @@ def translate(file: YamlFile, known: Collection[str]) -> Translation:
     form = _form(leaves, known)
     names = {leaf.name: _rule_name(leaf, form) for leaf in leaves}
     paths = {leaf.name: leaf.path for leaf in leaves}
-    old = {name: leaf.value for leaf in leaves if (name := names[leaf.name]) and not _is_blank(leaf)}
+    old = {names[leaf.name] or leaf.name: leaf.value for leaf in leaves if not _is_blank(leaf)}
     entries: list[Entry] = []
     errors: list[str] = []
     for leaf in leaves:
         name = names[leaf.name]
         try:
-            entries.append(_entry(leaf, RULES[name] if name else None, old, form, known))
+            entries.append(_entry(leaf, name, old, form, known))
         except ValueError as err:
             entries.append(Entry(leaf.name, leaf.value, leaf.line, {}, f"wrong: {err}", secret=_hides(leaf.value)))
             got = "" if _hides(leaf.value) else f" (got {leaf.value!r})"
             errors.append(f"{file.where(leaf.line)}: {leaf.name}: {err}{got}")
-    asks = "postProcessing" in names.values() or "params.top_n" in names
-    if form in (NESTED_0_9, FLAT_0_10) and not asks:
+    if form != NEW and not any(_is_about_results(leaf.name, names[leaf.name]) for leaf in leaves):
         asked = "postProcessing" if form == FLAT_0_10 else "data.filter"
-        entries.append(Entry(asked, None, None, {"params.post_processing": "none"}, _WHOLE))
+        entries.append(Entry(asked, None, None, *_UNASKED[form]))
     errors += _conflicts(file, entries)
     values = _sections(file, form, known)
     for new, value in ((new, value) for one in entries for new, value in one.new.items() if value is not None):
@@ -121,7 +126,18 @@ def _form(leaves: list[_Leaf], known: Collection[str]) -> str:
 def _was_there(leaf: _Leaf) -> bool:
     section_alone = len(leaf.path) == 1 and leaf.name != "name"
     same = leaf.name in (*STILL_THERE, *SAME) or leaf.path[0] == "spark"
-    return section_alone or same or (leaf.name == "data.resize" and isinstance(leaf.value, bool))
+    return section_alone or same or _means_as_before(leaf)
+
+
+def _means_as_before(leaf: _Leaf) -> bool:
+    """Tell of a key that means something else now whether its value is one of before."""
+    if leaf.name == "data.resize":
+        return isinstance(leaf.value, bool)
+    return leaf.name == "data.filter" and (_is_blank(leaf) or is_post_processing(leaf.value))
+
+
+def _is_about_results(key: str, rule_name: str | None) -> bool:
+    return rule_name == "postProcessing" or key == "params.top_n"
 
 
 def _rule_name(leaf: _Leaf, form: str) -> str | None:
@@ -132,13 +148,15 @@ def _rule_name(leaf: _Leaf, form: str) -> str | None:
     return FLAT.get(leaf.name.lower()) if len(leaf.path) == 1 else NESTED.get(leaf.name)
 
 
-def _entry(leaf: _Leaf, rule: Rule | None, old: dict[str, Any], form: str, known: Collection[str]) -> Entry:
-    if rule is None:
+def _entry(leaf: _Leaf, name: str | None, old: dict[str, Any], form: str, known: Collection[str]) -> Entry:
+    rule = RULES[name] if name else None
+    asked = "postProcessing" in old or "params.top_n" in old
+    if form != NEW and not asked and _is_about_results(leaf.name, name):
+        outcome = _UNASKED[form]
+    elif rule is None:
         outcome = _left_as_it_is(leaf, form, known)
     elif not _is_blank(leaf):
         outcome = rule.convert(leaf.value, old)
-    elif rule.new in ("params.top_n", "params.post_processing") and form in (NESTED_0_9, FLAT_0_10):
-        outcome = Outcome({"params.post_processing": "none"}, _WHOLE)
     else:
         outcome = Outcome({rule.new: None} if rule.new else {}, "blank: the default")
     secret = (rule is not None and rule.secret) or _hides(leaf.value)

@@ -77,7 +77,7 @@ def frame_of(spec: TensorSpec, layout: Literal["auto", "chw", "hwc"]) -> _Frame:
     """
     shape = spec.shape
     if shape is None:
-        raise RequestError(f"input {spec.name!r} takes any shape, so it takes no images; set data: shape")
+        raise RequestError(f"input {spec.name!r} takes any shape, which says no size of an image; send a tensor")
     if len(shape) == 3:
         if layout != "hwc" and shape[0] in _CHANNELS:
             return _Frame(shape[0], shape[1], shape[2], channels_first=True)

@@ -1,5 +1,6 @@
 """Small models of TensorFlow in its formats, made where a test needs one."""
 
+import importlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,10 +18,8 @@ from beam_serving.models.loading import load
 @lru_cache
 def tensorflow() -> Any:
     """Import TensorFlow, behind the compiler of torch: the other way round, their LLVMs end the process."""
-    import tensorflow
-    import torch._dynamo  # noqa: F401
-
-    return tensorflow
+    importlib.import_module("torch._dynamo")
+    return importlib.import_module("tensorflow")
 
 
 def loaded(directory: Path, **options: Any) -> LoadedModel:

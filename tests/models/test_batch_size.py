@@ -60,3 +60,10 @@ def test_what_was_measured_stands_in_the_log(caplog: pytest.LogCaptureFixture) -
         "a batch of 4 fails: too large",
         "batch size 2 serves most, in records/s by batch size: 1: 8, 2: 11",
     ]
+
+
+def test_a_model_that_takes_one_record_at_a_time_is_not_tried_with_more() -> None:
+    model = Timed(0.001, 0.0001)
+    model.one_by_one = True
+    assert best_batch_size(model, model.clock) == 1
+    assert model.tried == {1}

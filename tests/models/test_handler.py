@@ -11,8 +11,10 @@ import pytest
 from apache_beam.ml.inference.base import RunInference
 from apache_beam.testing.util import assert_that
 
+from beam_serving.errors import RequestError
 from beam_serving.models import handler_for
 from beam_serving.models.base import ModelOptions
+from beam_serving.models.handler import Prediction
 
 RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 LIGHT = """
@@ -54,8 +56,9 @@ def test_beams_own_run_inference_takes_every_format(
     inputs = golden["input_nhwc" if name in ("tf_frozen", "tf_saved_model", "tflite") else "input_nchw"]
     handler = handler_for(digits / name, max_batch_size=3, **options)
 
-    def has_all(rows: list[np.ndarray]) -> None:
-        got, wanted = (sorted(np.round(each, 4).tolist()) for each in (np.array(rows), golden["prob"]))
+    def has_all(rows: list[Prediction]) -> None:
+        given = np.array([row.inference for row in rows])
+        got, wanted = (sorted(np.round(each, 4).tolist()) for each in (given, golden["prob"]))
         np.testing.assert_allclose(got, wanted, atol=2e-4)
 
     with beam.Pipeline(RUNNER) as pipeline:
@@ -69,8 +72,10 @@ def test_a_prediction_of_one_output_is_its_row(digits: Path, golden: dict[str, n
 
     rows = list(handler.run_inference([{"data": one} for one in golden["input_nchw"][:3]], model))
 
-    assert [row.shape for row in rows] == [(10,)] * 3
-    assert [int(row.argmax()) for row in rows] == golden["label"][:3].tolist()
+    assert [row.inference.shape for row in rows] == [(10,)] * 3
+    assert [row.model_id for row in rows] == [str(digits / "caffe")] * 3
+    assert all(row.example["data"] is one for row, one in zip(rows, golden["input_nchw"], strict=False))
+    assert [int(row.inference.argmax()) for row in rows] == golden["label"][:3].tolist()
 
 
 def test_a_prediction_of_several_outputs_is_a_mapping(digits: Path, golden: dict[str, np.ndarray]) -> None:
@@ -78,8 +83,26 @@ def test_a_prediction_of_several_outputs_is_a_mapping(digits: Path, golden: dict
 
     rows = list(handler.run_inference(list(golden["input_nchw"][:2]), handler.load_model()))
 
-    assert [sorted(row) for row in rows] == [["fc", "prob"]] * 2
+    assert [sorted(row.inference) for row in rows] == [["fc", "prob"]] * 2
     np.testing.assert_allclose([row["prob"] for row in rows], golden["prob"][:2], atol=1e-5)
+
+
+def test_lists_and_other_widths_are_taken_where_nothing_is_lost(digits: Path, golden: dict[str, np.ndarray]) -> None:
+    handler = handler_for(digits / "openvino")
+    model = handler.load_model()
+    (pixels,) = golden["input_nchw"][:1]
+
+    rows = handler.run_inference([pixels.tolist(), {"x": pixels.astype(np.float64)}, pixels[np.newaxis]], model)
+
+    for row in rows:
+        np.testing.assert_allclose(row.inference, golden["prob"][0], rtol=0, atol=1e-5)
+
+
+def test_an_example_that_does_not_fit_says_which_input(digits: Path) -> None:
+    handler = handler_for(digits / "openvino")
+    with pytest.raises(RequestError) as refused:
+        list(handler.run_inference([np.zeros((3, 8, 8), np.float32)], handler.load_model()))
+    assert str(refused.value) == "input 'x' has shape [3, 8, 8], the model takes [3, 32, 32]"
 
 
 def test_the_handler_says_what_beam_asks() -> None:

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from apache_beam.ml.inference.base import RunInference
 from apache_beam.testing.util import assert_that
+from hypothesis import given
+from hypothesis import strategies as st
 
 from beam_serving.errors import ModelError
 from beam_serving.models import handler_for
-from beam_serving.models.base import STRING, TensorSpec
+from beam_serving.models.base import STRING, LoadedModel, TensorSpec
 from beam_serving.models.batches import predict_batch
-from tests.models.tensorflow_models import loaded, refusal, saved, tensorflow
+from tests.models.tensorflow_models import frozen, lite, loaded, refusal, saved, tensorflow
 
 tf: Any = None
 FLOAT32 = np.dtype(np.float32)
@@ -148,6 +150,126 @@ def test_what_tensorflow_cannot_do_is_refused(digits: Path) -> None:
     assert refusal(model, input_shape=(8, 8, 3)) == f"{model}: {shape}"
     output = "has no output 'x', its outputs are output_0"
     assert refusal(model, output_names=("x",)) == f"{model}: {output}"
+
+
+def test_a_model_may_decode_images_itself(tmp_path: Path) -> None:
+    import cv2
+
+    def decode(image: Any) -> dict[str, Any]:
+        pixels = tf.io.decode_image(image[0], channels=3, expand_animations=False)
+        return {"mean": tf.reduce_mean(tf.cast(pixels, tf.float32), [0, 1])[tf.newaxis]}
+
+    model = loaded(saved(tmp_path, decode, tf.TensorSpec([1], tf.string, name="image")))
+    encoded = cv2.imencode(".png", np.full((5, 7, 3), (10, 20, 30), np.uint8))[1].tobytes()
+
+    np.testing.assert_array_equal(model.predict({"image": np.array([encoded], STRING)})["mean"], [[30, 20, 10]])
+    with pytest.raises(ModelError, match=r"^the model failed on string\[1\]: .*[Uu]nknown image file format"):
+        model.predict({"image": np.array(["no image"], STRING)})
+
+
+def test_what_an_optimizer_left_in_a_model_does_not_matter(tmp_path: Path) -> None:
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    weight = tf.Variable(2.0)
+    directory = saved(
+        tmp_path, lambda x: {"y": x * weight}, tf.TensorSpec([None, 4], tf.float32, name="x"), weight=weight
+    )
+    file = directory / "saved_model.pb"
+    model = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    slot = model.meta_graphs[0].object_graph_def.nodes[0].slot_variables.add()
+    slot.original_variable_node_id = slot.slot_variable_node_id = 1
+    slot.slot_name = "momentum"
+    file.write_bytes(model.SerializeToString())
+
+    np.testing.assert_array_equal(loaded(directory).predict({"x": ROWS})["y"], ROWS * 2)
+
+
+@pytest.fixture(scope="module")
+def several_forms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, LoadedModel]:
+    """The same function in forms whose batch is free, fixed to 1 and fixed to 3."""
+    folder = tmp_path_factory.mktemp("forms")
+
+    def serve(x: Any) -> dict[str, Any]:
+        return {"best": tf.math.top_k(x, 2).values, "share": tf.nn.softmax(x), "sum": tf.reduce_sum(x, 1)}
+
+    forms = {}
+    for rows in (None, 1, 3):
+        spec = tf.TensorSpec([rows, 4], tf.float32, name="x")
+        forms[f"saved {rows}"] = loaded(saved(folder / f"saved{rows}", serve, spec))
+        forms[f"lite {rows}"] = loaded(lite(folder / f"lite{rows}", serve, spec))
+
+    def build(v1: Any) -> None:
+        for name, one in serve(v1.placeholder(tf.float32, [1, 4], name="x")).items():
+            tf.identity(one, name=name)
+
+    forms["frozen"] = loaded(frozen(folder / "frozen", build))
+    return forms
+
+
+@given(
+    numbers=st.lists(st.lists(st.floats(-100, 100, width=32), min_size=4, max_size=4), min_size=1, max_size=7),
+    data=st.data(),
+)
+def test_a_record_gets_the_same_beside_any_others(
+    several_forms: dict[str, LoadedModel], numbers: list[list[float]], data: st.DataObject
+) -> None:
+    model = several_forms[data.draw(st.sampled_from(sorted(several_forms)))]
+    (name,) = [spec.name for spec in model.inputs]
+    records = [{name: np.array(one, np.float32)} for one in numbers]
+    alone = [predict_batch(model, [record]) for record in records]
+    order = data.draw(st.permutations(range(len(records))))
+    size = data.draw(st.integers(1, len(records)))
+
+    for start in range(0, len(order), size):
+        some = order[start : start + size]
+        together = predict_batch(model, [records[index] for index in some])
+        for row, index in enumerate(some):
+            for output, rows in together.items():
+                np.testing.assert_allclose(rows[row], alone[index][output][0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_keras_model_of_whole_numbers_is_compared_with_keras(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import keras
+
+    ids = keras.Input((6,), dtype="int32", name="ids")
+    embedded = keras.layers.Embedding(20, 3)(ids)
+    keras.Model(ids, keras.layers.GlobalAveragePooling1D()(embedded)).save(tmp_path / "model.keras")
+
+    model = loaded(tmp_path)
+
+    assert model.inputs == (TensorSpec("ids", (6,), np.dtype(np.int32)),)
+    assert "was not compared" not in caplog.text
+
+
+def test_a_keras_model_that_takes_no_invented_data_is_served_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import keras
+
+    values = keras.Input((None,), name="values")
+    keras.Model(values, keras.layers.Reshape((5, 5))(values)).save(tmp_path / "model.keras")
+
+    model = loaded(tmp_path)
+
+    (said,) = {one for one in caplog.messages if "was not compared" in one}
+    assert said.startswith(
+        f"{tmp_path / 'model.keras'}: was not compared with Keras, which did not take invented data: "
+    )
+    numbers = np.arange(50, dtype=np.float32).reshape(2, 25)
+    np.testing.assert_array_equal(model.predict({"values": numbers})["output_0"], numbers.reshape(2, 5, 5))
+
+
+def test_the_process_that_reads_keras_files_imports_nothing_from_where_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + b"x" * 100)
+    (tmp_path / "h5py.py").write_text("raise SystemExit(5)", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+
+    assert "is no whole Keras file" in refusal(tmp_path / "model")
 
 
 def test_single_values_go_in_and_out(tmp_path: Path) -> None:

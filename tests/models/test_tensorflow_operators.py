@@ -71,16 +71,7 @@ def test_a_saved_model_that_reads_or_writes_files_is_refused_however_deep(tmp_pa
 def test_a_table_is_filled_from_the_assets_of_its_model_only(tmp_path: Path) -> None:
     vocabulary = tmp_path / "words.txt"
     vocabulary.write_text("a\nb\nc\n", encoding="utf-8")
-    table = tf.lookup.StaticHashTable(
-        tf.lookup.TextFileInitializer(
-            str(vocabulary),
-            tf.string,
-            tf.lookup.TextFileIndex.WHOLE_LINE,
-            tf.int64,
-            tf.lookup.TextFileIndex.LINE_NUMBER,
-        ),
-        -1,
-    )
+    table = tf.lookup.StaticHashTable(lines_of(vocabulary), -1)
     directory = saved(
         tmp_path / "model",
         lambda text: {"id": table.lookup(text)},
@@ -100,6 +91,70 @@ def test_a_table_is_filled_from_the_assets_of_its_model_only(tmp_path: Path) -> 
     # An asset's name that leads out of the directory, of the same length as the protobuf has it.
     file.write_bytes(whole.replace(b"\x12\x09words.txt", b"\x12\x09../../o.t"))
     assert refusal(directory) == f"{directory}: its asset '../../o.t' lies outside of its directory"
+
+
+def saved_by_tensorflow_1(directory: Path, vocabulary: Path, initial: Any = None, writes: bool = False) -> Path:
+    """Save a graph with a variable and a table; `initial` runs, too, when the table is filled."""
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        v1.enable_resource_variables()
+        text = v1.placeholder(tf.string, [None], name="text")
+        table = tf.lookup.StaticHashTable(lines_of(vocabulary), -1)
+        weights = v1.get_variable("weights", initializer=[10.0, 20.0, 30.0, 40.0])
+        with tf.control_dependencies([v1.assign_add(weights, tf.ones([4]))] if writes else []):
+            score = tf.gather(weights.read_value(), table.lookup(text) + 1)
+        session.run([v1.global_variables_initializer(), v1.tables_initializer()])
+        filled = v1.tables_initializer()
+        builder = v1.saved_model.Builder(str(directory))
+        builder.add_meta_graph_and_variables(
+            session,
+            ["serve"],
+            {"serving_default": v1.saved_model.predict_signature_def({"text": text}, {"score": score})},
+            main_op=tf.group(filled, initial()) if initial else filled,
+            assets_collection=v1.get_collection(v1.GraphKeys.ASSET_FILEPATHS),
+        )
+        builder.save()
+    return directory
+
+
+def lines_of(file: Path) -> Any:
+    index = tf.lookup.TextFileIndex
+    return tf.lookup.TextFileInitializer(str(file), tf.string, index.WHOLE_LINE, tf.int64, index.LINE_NUMBER)
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_model_of_tensorflow_1_has_its_variables_and_assets(tmp_path: Path, writes: bool) -> None:
+    vocabulary = tmp_path / "words.txt"
+    vocabulary.write_text("a\nb\n", encoding="utf-8")
+    directory = saved_by_tensorflow_1(tmp_path / "model", vocabulary, writes=writes)
+    vocabulary.unlink()
+
+    model = loaded(directory)
+    for _ in range(2):
+        rows = predict_batch(model, [{"text": np.array(word, object)} for word in "bxa"])
+        np.testing.assert_array_equal(rows["score"], np.array([30, 10, 20]) + writes)
+
+
+def test_what_a_model_of_tensorflow_1_would_do_while_it_is_loaded_is_looked_at(tmp_path: Path) -> None:
+    vocabulary, written = tmp_path / "words.txt", tmp_path / "written"
+    vocabulary.write_text("a\n", encoding="utf-8")
+
+    def write() -> Any:
+        return tf.raw_ops.WriteFile(filename=str(written), contents="x")
+
+    said = refusal(saved_by_tensorflow_1(tmp_path / "a", vocabulary, write))
+    assert said.startswith(f"{tmp_path / 'a'}: operator WriteFile (WriteFile) reads or writes files")
+
+    def fill() -> Any:
+        handle = tf.lookup.StaticHashTable(lines_of(vocabulary), -1).resource_handle
+        return tf.raw_ops.InitializeTableFromTextFileV2(
+            table_handle=handle, filename="/etc/hostname", key_index=-2, value_index=-1, delimiter=" "
+        )
+
+    assert "reads a file that is not among the model's assets" in refusal(
+        saved_by_tensorflow_1(tmp_path / "b", vocabulary, fill)
+    )
+    assert not written.exists()
 
 
 def test_python_is_not_run(tmp_path: Path) -> None:

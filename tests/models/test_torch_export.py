@@ -17,12 +17,12 @@ import torch
 from apache_beam.ml.inference.base import RunInference
 from apache_beam.testing.util import assert_that
 
-from beam_serving.errors import ModelLoadError
+from beam_serving.errors import ModelError, ModelLoadError
 from beam_serving.models import handler_for
 from beam_serving.models.base import LoadedModel, ModelOptions, TensorSpec
 from beam_serving.models.detect import find_model
 from beam_serving.models.loading import load
-from beam_serving.models.torch_export_archive import reason_to_refuse
+from beam_serving.models.torch_export_archive import checked_copy, reason_to_refuse
 from tests.models.conftest import DIGITS
 
 FLOAT32 = np.dtype(np.float32)
@@ -87,7 +87,7 @@ def test_a_program_gives_the_same_probabilities(
     model = loaded(digits_program, engine=engine)
 
     assert model.engine == ("openvino" if engine == "auto" else "torch")
-    assert model.inputs == (TensorSpec("input", (3, 32, 32), FLOAT32),)
+    assert [spec[:3] for spec in model.inputs] == [("input", (3, 32, 32), FLOAT32)]
     assert model.outputs == (TensorSpec("output", (10,), FLOAT32),)
     for batch_size in (1, 3, 16):
         rows = model.predict({"input": golden["input_nchw"][:batch_size]})["output"]
@@ -95,8 +95,9 @@ def test_a_program_gives_the_same_probabilities(
 
 
 def test_beams_run_inference_takes_a_program(digits_program: Path, golden: dict[str, np.ndarray]) -> None:
-    def has_all(rows: list[np.ndarray]) -> None:
-        got, wanted = (sorted(np.round(each, 4).tolist()) for each in (np.array(rows), golden["prob"]))
+    def has_all(given: list[Any]) -> None:
+        rows = np.array([getattr(one, "inference", one) for one in given])
+        got, wanted = (sorted(np.round(each, 4).tolist()) for each in (rows, golden["prob"]))
         np.testing.assert_allclose(got, wanted, atol=2e-4)
 
     with beam.Pipeline("apache_beam.runners.portability.fn_api_runner.FnApiRunner") as pipeline:
@@ -142,6 +143,108 @@ def test_what_openvino_cannot_take_runs_in_torch_and_the_log_says_why(
     (name,) = (spec.name for spec in model.inputs)
     expected = torch.lgamma(torch.from_numpy(ROWS)).numpy()
     np.testing.assert_allclose(model.predict({name: ROWS})["output"], expected, rtol=1e-5)
+
+
+def test_a_program_takes_tensors_in_lists_numbers_and_what_it_was_exported_with(tmp_path: Path) -> None:
+    def several(x: Any, pair: Any, times: Any, power: Any, *, mask: Any = None) -> Any:
+        return {"sum": x * times + pair[0] ** power, "rest": [pair[1], x.shape[1]]}
+
+    free = torch.export.Dim.DYNAMIC
+    rows = torch.ones(2, 4)
+    shapes = {"inputs": ({0: free}, [{0: free}, {0: free}], free, None), "named": {"mask": None}}
+    exported(tmp_path / "model", several, rows, [rows + 1, rows + 2], 3, 2, named={"mask": None}, dynamic=shapes)
+    model = loaded(tmp_path / "model", engine="torch", constants={"inputs_2": 5})
+
+    assert [spec[:3] for spec in model.inputs] == [
+        ("inputs_0", (4,), FLOAT32),
+        ("inputs_1_0", (4,), FLOAT32),
+        ("inputs_1_1", (4,), FLOAT32),
+    ]
+    outputs = model.predict({"inputs_0": ROWS[:1], "inputs_1_0": ROWS[1:2], "inputs_1_1": ROWS[2:3]})
+    assert list(outputs) == ["sum", "rest.0", "rest.1"]
+    np.testing.assert_array_equal(outputs["sum"].reshape(1, 4), ROWS[:1] * 5 + ROWS[1:2] ** 2)
+    np.testing.assert_array_equal(outputs["rest.1"], [4])
+
+
+@pytest.mark.parametrize("engine", ["auto", "torch"])
+def test_types_that_numpy_lacks_come_and_leave_as_float32(tmp_path: Path, engine: str) -> None:
+    exported(tmp_path / "model", lambda x: x + 1, torch.ones(2, 4, dtype=torch.bfloat16))
+    model = loaded(tmp_path / "model", engine=engine)
+
+    assert [spec[1:3] for spec in (*model.inputs, *model.outputs)] == [((4,), FLOAT32)] * 2
+    rows = np.array([[0.5, 1, 2, 3]], np.float32)
+    np.testing.assert_array_equal(model.predict({model.inputs[0].name: rows})["output"], rows + 1)
+
+
+def test_complex_inputs_are_refused(tmp_path: Path) -> None:
+    directory = exported(tmp_path / "model", torch.abs, torch.ones(2, 4, dtype=torch.complex64))
+
+    with pytest.raises(ModelLoadError) as refused:
+        loaded(directory)
+
+    said = "is complex64, which requests cannot send; export it with an input of another type"
+    assert said in str(refused.value)
+
+
+def test_a_shape_replaces_free_sizes_alone(tmp_path: Path) -> None:
+    free = {"inputs": ({0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim("width", max=8)},)}
+    directory = exported(tmp_path / "model", lambda x: x * 2, torch.ones(2, 4, 5), dynamic=free)
+
+    assert loaded(directory, engine="torch").inputs[0].shape == (4, None)
+    assert loaded(directory, engine="torch", input_shape=(4, 7)).inputs[0].shape == (4, 7)
+    with pytest.raises(ModelLoadError) as refused:
+        loaded(directory, engine="torch", input_shape=(3, 7))
+    taken = "the program takes float32[?, 4, ?] with its batch axis; export it with dynamic_shapes"
+    assert str(refused.value).endswith(f"data: shape of input 'inputs_0' is [3, 7], {taken}")
+
+
+def test_sizes_that_a_program_was_not_exported_for_are_told(tmp_path: Path) -> None:
+    width = torch.export.Dim("width", max=8)
+    free = {"inputs": ({0: torch.export.Dim.DYNAMIC, 1: width}, {0: torch.export.Dim.DYNAMIC, 1: width})}
+    rows = torch.ones(2, 5)
+    model = loaded(exported(tmp_path / "model", lambda x, y: x + y, rows, rows + 1, dynamic=free), engine="torch")
+
+    def predict(width: int, other: int) -> Any:
+        return model.predict({"inputs_0": np.ones((1, width), np.float32), "inputs_1": np.ones((1, other), np.float32)})
+
+    assert predict(8, 8)["output"].shape == (1, 8)
+    with pytest.raises(ModelError, match=r"size 9 of axis 1 is not in 0 to 8"):
+        predict(9, 9)
+    with pytest.raises(ModelError, match=r"sizes 8 and 1 are one and the same in the program"):
+        predict(8, 1)
+
+
+@pytest.mark.parametrize("engine", ["auto", "torch"])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("free", [False, True])
+def test_each_record_gets_what_it_gets_alone(tmp_path: Path, free: bool, batch: int, engine: str) -> None:
+    if free and batch == 1:
+        pytest.skip("exporting takes a batch of 1 for a constant")
+    dynamic = {"inputs": ({0: torch.export.Dim("batch", max=4)},)} if free else None
+    directory = exported(tmp_path / "model", lambda x: x.softmax(1) * 3, torch.rand(batch, 4), dynamic=dynamic)
+    model = loaded(directory, engine=engine)
+    (name,) = (spec.name for spec in model.inputs)
+
+    assert not model.one_by_one
+    for numbers in ([0], [6, 1, 3], [5, 5], list(range(7))):
+        together = model.predict({name: ROWS[numbers]})["output"]
+        alone = [model.predict({name: ROWS[number : number + 1]})["output"][0] for number in numbers]
+        np.testing.assert_allclose(together, alone, rtol=1e-5)
+
+
+def test_what_was_checked_is_what_is_loaded(digits_program: Path, tmp_path: Path) -> None:
+    """A file whose readers find different parts: the one that Python finds is harmless, torch's would run code."""
+    whole = (digits_program / "model.pt2").read_bytes()
+    evil = changed(digits_program / "model.pt2", tmp_path / "evil.pt2", "data/constants/opaque_obj_0", lambda _: b"x")
+    path = tmp_path / "model.pt2"
+    path.write_bytes(evil.read_bytes() + whole)
+    evil.unlink()
+
+    copy = checked_copy(path)
+
+    with zipfile.ZipFile(copy) as archive:
+        assert not [name for name in archive.namelist() if "opaque" in name]
+    assert loaded(tmp_path, engine="torch").outputs == (TensorSpec("output", (10,), FLOAT32),)
 
 
 def changed(program: Path, copy: Path, member: str, change: Callable[[bytes], bytes]) -> Path:

@@ -141,6 +141,10 @@ def test_2_x_loads_whatever_the_case_of_its_keys(caplog: pytest.LogCaptureFixtur
         ("model: {path: m}\nsecure: {secure_enabled: false}", NESTED_0_9),
         ("modelpath: m", FLAT_0_10),
         ("model: {path: m, name: a, engine: auto}", NEW),
+        ("model: {path: m}\ndata: {filter: pickTopN(2)}", UP_TO_0_8),
+        ("model: {path: m}\ndata: {filter: area}", NEW),
+        ("model: {path: m}\ndata: {filter: aera}", NEW),
+        ("model: {path: m, name: a}\ndata: {filter: , resize: true}", NESTED_0_9),
     ],
 )
 def test_the_generation_is_told_by_the_keys(text: str, form: str) -> None:
@@ -297,20 +301,31 @@ def test_tls_without_certificates_of_its_own_says_whom_it_trusts() -> None:
 @pytest.mark.parametrize(
     ("text", "post_processing", "top_n"),
     [
-        ("modelPath: m", "none", 1),
-        ("modelPath: m\npostProcessing:", "none", 1),
-        ("modelPath: m\npostProcessing: ''", "none", 1),
-        ("model: {path: m, name: a}", "none", 1),
+        ("modelPath: m", "none", "auto"),
+        ("modelPath: m\npostProcessing:", "none", "auto"),
+        ("modelPath: m\npostProcessing: ''", "none", "auto"),
+        ("model: {path: m, name: a}", "none", "auto"),
         ("model: {path: m, name: a}\nparams: {top_n: 3}", None, 3),
+        ("model: {path: m, name: a}\nparams: {top_n: }", "none", "auto"),
+        ("model: {path: m, name: a}\ndata: {filter: }\nparams: {top_n: 3}", None, 3),
+        ("model: {path: m, name: a}\ndata: {filter: topN(3)}\nparams: {top_n: }", "topN(3)", "auto"),
         ("model: {path: m}\ndata: {filter: }", None, 1),
-        ("model: {path: m}", None, 1),
+        ("model: {path: m}\ndata: {image_shape: 3}", None, 1),
+        ("model: {path: m}\nparams: {top_n: , engine_type: }", None, 1),
+        ("model: {path: m}\ndata: {filter: }\nparams: {top_n: , engine_type: }", None, 1),
+        ("model: {path: m}\ndata: {filter: }\nparams: {top_n: 3, engine_type: }", None, 3),
+        ("model: {path: m}\ndata: {filter: topN(3)}", "topN(3)", "auto"),
+        ("model: {path: m}\ndata: {filter: topN(3)}\nparams: {top_n: }", "topN(3)", "auto"),
+        ("model: {path: m}", None, "auto"),
     ],
 )
 def test_where_nothing_was_asked_for_results_are_what_the_old_servers_sent(
-    text: str, post_processing: str | None, top_n: int
+    text: str, post_processing: str | None, top_n: int | str
 ) -> None:
-    params = settings_of(text).params
-    assert (params.post_processing, params.top_n) == (post_processing, top_n)
+    translation = translation_of(text)
+    migrated = translated(parse_yaml(Path("/x/config.yaml"), rewrite(translation, all_keys(), {})))
+    for params in (checked(translation).params, checked(migrated).params):
+        assert (params.post_processing, params.top_n) == (post_processing, top_n)
 
 
 @pytest.mark.parametrize(
