@@ -97,7 +97,11 @@ def load_onnx(files: ModelFiles, options: ModelOptions) -> OnnxRuntimeModel:
         ModelLoadError: it is damaged, has something that onnxruntime or NumPy lacks, or not what the options ask for.
     """
     only_f32_on_cpu(options, files.model, "onnxruntime")
-    return _load(files.model, options)
+    try:
+        return _load(files.model, options)
+    except UnicodeDecodeError as err:
+        # Protobuf reads names as they are needed.
+        raise ModelLoadError(f"{files.model}: is damaged: a name in it is no UTF-8 text ({err.reason})") from err
 
 
 def _load(
@@ -129,7 +133,8 @@ def _session(path: Path, content: bytes | None, files: Mapping[str, Path], optio
         )
     try:
         source: str | bytes = str(path) if content is None else content
-        return onnxruntime.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
+        # Its fallback would try the same again, and print what it does.
+        return onnxruntime.InferenceSession(source, settings, providers=["CPUExecutionProvider"], enable_fallback=0)
     except _ERRORS as err:
         raise ModelLoadError(f"{path}: onnxruntime cannot load it: {first_reason(err)}") from err
 

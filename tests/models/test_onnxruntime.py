@@ -154,6 +154,15 @@ def test_what_is_no_model_is_refused(tmp_path: Path, damaged: bytes) -> None:
     assert refusal(tmp_path).startswith(("is damaged, or is no ONNX model: ", "is no ONNX model: it holds no graph"))
 
 
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = negated(tmp_path, "n", 4) / "model.onnx"
+    path.write_bytes(path.read_bytes().replace(b"\n\x01x", b"\n\x01\xff"))
+
+    said = refusal(tmp_path)
+    assert said.startswith("is damaged: a name in it is no UTF-8 text (")
+    assert "".join(capfd.readouterr()) == ""
+
+
 def test_a_model_that_was_cut_off_is_refused(digits: Path, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes((digits / "onnx" / "model.onnx").read_bytes()[:5000])
 
