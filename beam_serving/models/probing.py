@@ -16,7 +16,6 @@ from beam_serving.models.base import EngineModel, ModelOptions, TensorSpec, type
 from beam_serving.models.batch_axis import (
     Axis,
     Plan,
-    axis_of,
     keeps_positions_apart,
     keeps_rows_apart,
     place_of,
