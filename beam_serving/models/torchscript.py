@@ -6,7 +6,7 @@ import itertools
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,12 @@ from beam_serving.errors import ModelLoadError
 from beam_serving.models.base import EngineModel, Facts, ModelOptions, TensorSpec, numbered
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.torch_archive import was_traced
-from beam_serving.models.torch_engine import Call, TorchModel, observed, prepare, shaped, with_outputs
+from beam_serving.models.torch_engine import TorchModel, observed, prepare, shaped, with_outputs
 from beam_serving.models.torch_facts import random_operators, state_operators, trains_statistics
 from beam_serving.models.torch_values import TORCH_ERRORS, Argument, argument, leaf_spec, torch_reason
+
+Run = Callable[[Mapping[str, Any]], Any]
+"""Runs a module on its inputs by name, from its initial state."""
 
 _LOG = logging.getLogger(__name__)
 _SCALARS = {"IntType": int, "FloatType": float, "BoolType": bool, "StringType": str}
@@ -37,8 +40,13 @@ def load_converted(files: ModelFiles, options: ModelOptions) -> EngineModel:
     from beam_serving.models.torch_conversion import convert
 
     module = _read(files.model)
+
+    def call(given: Mapping[str, Any]) -> Any:
+        # Of a copy: what is converted must be in its initial state.
+        return copy.deepcopy(module)(**given)
+
     # What OpenVINO compiles is announced as torch has it, all outputs before the choice of some.
-    described = _described(module, files.model, replace(options, output_names=()), "cpu")
+    described = _described(module, call, Facts(), files.model, replace(options, output_names=()), "cpu")
     return convert(module, described, options, files.model)
 
 
@@ -49,7 +57,9 @@ def load_native(files: ModelFiles, options: ModelOptions) -> EngineModel:
     `input_shape`, and the type of a tensor is the first of float32, int64 and bool that a trial succeeds with.
     """
     device = prepare(options, files.model)
-    return _described(_read(files.model, device), files.model, options, device)
+    module = _read(files.model, device)
+    call, facts = _runner(module, device)
+    return _described(module, call, facts, files.model, options, device)
 
 
 def _read(path: Path, device: str = "cpu", *, restore_shapes: bool = False) -> Any:
@@ -62,9 +72,14 @@ def _read(path: Path, device: str = "cpu", *, restore_shapes: bool = False) -> A
         raise ModelLoadError(f"{path}: torch cannot read it: {torch_reason(err)}") from err
 
 
-def _described(module: Any, path: Path, options: ModelOptions, device: str) -> TorchModel:
+def _described(module: Any, run: Run, facts: Facts, path: Path, options: ModelOptions, device: str) -> TorchModel:
+    """Describe a module by its file and, for what that does not say, by a trial."""
     arguments, unknown = _arguments(module, path, options)
-    call, facts = _runner(module, [one.spec.name for one in arguments], device)
+    names = [one.spec.name for one in arguments]
+
+    def call(values: list[Any]) -> Any:
+        return run(dict(zip(names, values, strict=True)))
+
     model, leaves, error = TorchModel(call, arguments, (), facts, device), None, ""
     for kinds in _kinds(len(unknown)):
         tried = TorchModel(call, _with_kinds(arguments, unknown, kinds, path), (), facts, device)
@@ -164,7 +179,7 @@ def _announced(returns: Sequence[Any]) -> list[tuple[str, TensorSpec | str]] | N
     return list(zip(numbered("output", len(kinds)), dtypes, strict=True)) if kinds else None
 
 
-def _runner(module: Any, names: Sequence[str], device: str) -> tuple[Call, Facts]:
+def _runner(module: Any, device: str) -> tuple[Run, Facts]:
     """Give a function that calls a module from its initial state, and what its operators say of it.
 
     A module that writes its attributes is copied before each call. A frozen one has its weights in its code, so that
@@ -175,8 +190,7 @@ def _runner(module: Any, names: Sequence[str], device: str) -> tuple[Call, Facts
     facts = Facts(random=random_operators(graph), state=state_operators(graph))
     runs = module if frozen is None or trains_statistics(graph) else frozen
 
-    def call(values: list[Any]) -> Any:
-        given = dict(zip(names, values, strict=True))
+    def call(given: Mapping[str, Any]) -> Any:
         return (copy.deepcopy(runs) if facts.state else runs)(**given)
 
     return call, facts
