@@ -22,7 +22,13 @@ def predict_batch(model: LoadedModel, examples: Sequence[Mapping[str, np.ndarray
     if model.one_by_one and len(examples) > 1:
         return _joined([predict_batch(model, [example]) for example in examples])
     batch = {spec.name: _stack(spec, _column(spec.name, specs, examples)) for spec in specs}
-    outputs = model.predict(batch)
+    try:
+        outputs = model.predict(batch)
+    except ModelError:
+        # A model may find with its first batch that its records cannot be served together.
+        if not model.one_by_one or len(examples) == 1:
+            raise
+        return predict_batch(model, examples)
     check_rows(outputs, len(examples))
     return outputs
 
