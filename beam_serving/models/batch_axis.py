@@ -262,20 +262,32 @@ class BatchedModel:
             return together[0]
 
         if keeps_rows_apart(infer_together, lambda _: next(alone), records, self._stacked, self._plan.axis):
-            self._plan = self._plan._replace(proven=True)
+            self._plan = self._plan._replace(proven=self._has_unequal_records(batch))
             return self._with_rows(together[0], rows_of(together[0], self._plan.axis, rows), rows)
-        self.one_by_one = True
+        self._serve_singly()
         _LOG.info("its rows depend on each other or cannot be told apart: records are served one at a time")
         raise ModelError("records of this model cannot be served together")
 
-    def _learn_whole(self, outputs: list[np.ndarray]) -> list[np.ndarray]:
-        """Take outputs of one record for what they are where one of them has no axis of one record."""
-        self._drops = [
-            drops and output.ndim > 0 and len(output) == 1 for drops, output in zip(self._drops, outputs, strict=True)
-        ]
+    def _serve_singly(self) -> None:
         self._plan = self._plan._replace(kind="single")
         self.one_by_one = True
-        return [output if drops else output[np.newaxis] for drops, output in zip(self._drops, outputs, strict=True)]
+
+    def _has_unequal_records(self, batch: Mapping[str, np.ndarray]) -> bool:
+        """Tell whether every input differs between records: what is equal shows nothing of its neighbours' part."""
+        return all(
+            any(not equal(array[row : row + 1], array[:1]) for row in range(1, len(array)))
+            for array in (batch[spec.name] for spec in self.inputs)
+        )
+
+    def _learn_whole(self, outputs: list[np.ndarray]) -> list[np.ndarray]:
+        """Take outputs of one record for what they are, where one of them may have no axis of one record."""
+        self._serve_singly()
+        rows = [
+            rows_of([output], self._plan.axis, 1) if drops else None
+            for drops, output in zip(self._drops, outputs, strict=True)
+        ]
+        self._drops = [row is not None for row in rows]
+        return [output[np.newaxis] if row is None else row[0] for row, output in zip(rows, outputs, strict=True)]
 
     def _portions(self, batch: Mapping[str, np.ndarray], rows: int) -> list[np.ndarray]:
         size = self._plan.size or 1
@@ -296,6 +308,8 @@ class BatchedModel:
         if self._plan.kind == "whole":
             return [output[np.newaxis] for output in self._model.infer(self._arrays(batch, 0))]
         outputs = self._model.infer(self._arrays(batch, slice(0, 1)))
+        if not self._plan.proven:
+            return self._learn_whole(outputs)
         given = []
         for spec, output, drops in zip(self.outputs, outputs, self._drops, strict=True):
             rows = rows_of([output], self._plan.axis, 1) if drops else [output[np.newaxis]]

@@ -25,10 +25,10 @@ def predict_batch(model: LoadedModel, examples: Sequence[Mapping[str, np.ndarray
     try:
         outputs = model.predict(batch)
     except ModelError:
-        if model.one_by_one and len(examples) > 1:
-            # The model has just learnt from this batch that its records cannot be served together.
-            return predict_batch(model, examples)
-        raise
+        # A model may find with its first batch that its records cannot be served together.
+        if not model.one_by_one or len(examples) == 1:
+            raise
+        return predict_batch(model, examples)
     check_rows(outputs, len(examples))
     return outputs
 

@@ -185,10 +185,6 @@ class _Choosing:
         if candidate.facts.doubts:
             return self._own(own, f"{candidate.engine} would compute {candidate.facts.doubts[0]} otherwise")
         try:
-            candidate.compile()
-        except ModelLoadError as err:
-            return self._own(own, str(err), err)
-        try:
             truth = self._load(own, replace(self.options, precision="f32"))
         except ModelLoadError as err:
             return self._unchecked(candidate, err)
