@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult
 
+from beam_serving.errors import ModelError
 from beam_serving.models.base import LoadedModel, ModelOptions, TensorSpec
 from beam_serving.models.batches import UNNAMED, alike, predict_batch
 from beam_serving.models.inputs import as_array, fitted
@@ -71,9 +72,7 @@ class DirectoryModelHandler(ModelHandler[ModelInput, Prediction, LoadedModel]):
         examples = [_example(one, model.inputs) for one in batch]
         inferences: list[Inference] = [{} for _ in batch]
         for places in alike(examples, model.one_by_one):
-            outputs = predict_batch(model, [examples[place] for place in places])
-            for row, place in enumerate(places):
-                rows = {name: output[row, ...] for name, output in outputs.items()}
+            for place, rows in zip(places, _predicted(model, [examples[place] for place in places]), strict=True):
                 inferences[place] = next(iter(rows.values())) if len(rows) == 1 else rows
         for one, inference in zip(batch, inferences, strict=True):
             yield Prediction(one, inference, self._directory)
@@ -106,6 +105,17 @@ def handler_for(
     return DirectoryModelHandler(
         model_directory, ModelOptions(**options), min_batch_size=min_batch_size, max_batch_size=max_batch_size
     )
+
+
+def _predicted(model: LoadedModel, examples: Sequence[Mapping[str, np.ndarray]]) -> list[Mapping[str, np.ndarray]]:
+    """Give the outputs of each example; a batch that fails is predicted one by one, as in the service."""
+    try:
+        outputs = predict_batch(model, examples)
+    except ModelError:
+        if len(examples) == 1:
+            raise
+        return [rows for example in examples for rows in _predicted(model, [example])]
+    return [{name: output[row, ...] for name, output in outputs.items()} for row in range(len(examples))]
 
 
 def _named(example: ModelInput) -> Mapping[str, Tensor]:

@@ -97,6 +97,8 @@ def _doubts(model: openvino.Model) -> Iterator[str]:
         short = [one.get_type_name() for one in types if one.get_type_name() in _SHORT]
         if short and kind != "Constant" and not is_of_weights:
             yield f"numbers of few bits ({short[0]})"
+        if kind == "Tile" and _source(op.inputs()[1]).get_node().get_type_name() == "Parameter":
+            yield "Tile of repeats that a request sends"
         if kind in _ROUNDED:
             yield f"what turns on the last bit ({kind})"
         if kind == "Constant":
