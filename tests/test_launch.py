@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from beam_serving.config import Data, Model, Redis, Settings
+from beam_serving.config import Data, Model, Params, Redis, Settings
 from beam_serving.connection import PASSWORD_VARIABLE, RedisAt
 from beam_serving.embedded import embedded_redis, free_port
 from beam_serving.errors import ConfigError, ConnectError, ModelLoadError
@@ -203,7 +203,7 @@ def test_what_beam_would_drop_in_silence_is_refused(arguments: Sequence[str], sa
 
 
 def test_a_drained_pipeline_serves_what_is_queued_and_ends(at: RedisAt, client: redis.Redis) -> None:
-    wanted = settings(at)
+    wanted = settings(at).model_copy(update={"params": Params(top_n=1)})
     preflight(wanted)
     for uri in ("a", "b", "c"):
         client.xadd("stream", {"uri": uri, "tensor:": b"\0" * 4, "dtype:": "float32", "shape:": "1"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -279,7 +280,7 @@ _ANYTHING = {"name": "any", "text": "as it comes"}
 
 
 def _shape(text: str) -> Any:
-    return _value(text.replace("x", ",") if text[:1].isdecimal() else text, Shapes)
+    return _value(text.replace("x", ",") if re.fullmatch(r"\d+(x\d+)+", text) else text, Shapes)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -1,11 +1,15 @@
-"""`model inspect` as a user runs it: the real command line."""
+"""`model inspect` and `model verify` as a user runs them: the real command line."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from beam_serving.cli import main
+from beam_serving.config_values import SHAPES_WANTED
+from beam_serving.models.verdicts import KEPT
 from tests.models.conftest import DIGITS
 
 
@@ -23,8 +27,10 @@ def test_a_table_says_what_a_model_is(capsys: pytest.CaptureFixture[str]) -> Non
 
     code, out, err = run(capsys, "inspect", str(directory))
 
-    lines = dict(line.split(maxsplit=1) for line in out.splitlines() if not line.startswith(("batch", "load")))
+    lines = {line[:12].strip(): line[12:] for line in out.splitlines() if not line.startswith(("batch of", "load"))}
     assert (code, err) == (0, "")
+    same = lines.pop("compared")
+    assert re.fullmatch(r"equal to onnxruntime, largest difference \d\.\de-\d\d of the largest value", same)
     assert lines == {
         "directory": str(directory),
         "format": "onnx (an ONNX model)",
@@ -33,9 +39,11 @@ def test_a_table_says_what_a_model_is(capsys: pytest.CaptureFixture[str]) -> Non
         "size": "103,610 bytes",
         "input": "input  float32[?, 3, 32, 32]",
         "output": "prob  float32[?, 10]",
+        "batch axis": "any number of records along axis 0",
+        "NaN": "refused: this engine computes it otherwise",
     }
     titles = [line[:12].strip() for line in out.splitlines()]
-    assert titles[5:] == ["load time", "input", "output", "batch of 1", "batch of 8"]
+    assert titles[5:] == ["load time", "input", "output", "batch axis", "compared", "NaN", "batch of 1", "batch of 8"]
 
 
 def test_programs_get_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,15 +92,50 @@ def test_what_cannot_be_served_is_one_line_and_exit_code_2(capsys: pytest.Captur
     assert err.count("\n") == 1
 
 
-def test_a_wrong_shape_says_what_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = run(capsys, "inspect", "noop", "--shape", "3,x")
+@pytest.mark.parametrize(
+    ("flag", "text", "wanted"),
+    [
+        ("--shape", "3,x", SHAPES_WANTED),
+        ("--shape", "3x0", SHAPES_WANTED),
+        ("--shape", "[[3,8],", "no YAML"),
+        ("--sample", "[[3, 0]]", SHAPES_WANTED),
+        ("--batch-axis", "first", "wants auto, none or the number of an axis, from 0"),
+        ("--constants", "5", "wants values by input name, such as {keep_prob: 1.0, sr: 16000}"),
+    ],
+)
+def test_a_wrong_value_says_what_is_wanted(
+    capsys: pytest.CaptureFixture[str], flag: str, text: str, wanted: str
+) -> None:
+    code, _, err = run(capsys, "inspect", "noop", flag, text)
     assert code == 2
-    said = "argument --shape: wants numbers joined by commas, as 3,224,224, got '3,x'"
+    got = "3,0" if text == "3x0" else text
+    said = f"argument {flag}: {wanted}, got {got!r}"
     assert err == f"error: {said}; beam-serving model inspect --help has examples\n"
 
 
+def test_shapes_are_written_as_people_write_them(capsys: pytest.CaptureFixture[str]) -> None:
+    for shape in ("3,32,32", "3x32x32", "[3, 32, 32]", "{input: [3, 32, 32]}"):
+        code, out, _ = run(capsys, "verify", str(DIGITS / "onnx"), "--json", "--shape", shape)
+        assert code == 0
+        assert json.loads(out)["engine"] == "openvino"
+
+
+def test_a_verdict_is_shown_and_kept_beside_the_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    directory = tmp_path / "model"
+    shutil.copytree(DIGITS / "onnx", directory)
+
+    code, out, _ = run(capsys, "verify", str(directory), "--keep", "--json")
+
+    about = json.loads(out)
+    assert code == 0
+    assert (about["engine"], about["compared_with"], about["notes"]) == ("openvino", "onnxruntime", [])
+    assert 0 < about["difference"] < 1e-5
+    assert about["kept"] == str(directory / KEPT)
+    assert len(json.loads((directory / KEPT).read_text(encoding="utf-8"))) == 1
+
+
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["--help"], ["inspect", "--help"]):
+    for arguments in (["--help"], ["inspect", "--help"], ["verify", "--help"]):
         code, out, _ = run(capsys, *arguments)
         assert code == 0
-        assert "python -m beam_serving model inspect my_model/" in out
+        assert f"python -m beam_serving model {arguments[0] if len(arguments) > 1 else 'inspect'} my_model/" in out

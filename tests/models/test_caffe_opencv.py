@@ -11,7 +11,7 @@ from beam_serving.errors import ModelError, ModelLoadError
 from beam_serving.models.base import LoadedModel, ModelOptions, TensorSpec
 from beam_serving.models.batches import predict_batch
 from beam_serving.models.detect import find_model
-from beam_serving.models.loading import load
+from beam_serving.models.loading import load, load_engine
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -55,11 +55,11 @@ def test_a_net_with_its_batch_in_a_layer_sees_portions_of_it(
     np.testing.assert_allclose(rows, golden["prob"][:5], rtol=0, atol=1e-5)
 
 
-def test_a_net_without_a_shape_needs_input_shape(digits: Path, tmp_path: Path, golden: dict[str, np.ndarray]) -> None:
+def test_a_net_without_a_shape_needs_data_shape(digits: Path, tmp_path: Path, golden: dict[str, np.ndarray]) -> None:
     layer = 'type: "Input" top: "data" input_param { shape: { dim: 1 dim: 3 dim: 32 dim: 32 } }'
     directory = rewritten(digits, tmp_path, layer, 'type: "Input" top: "data"')
 
-    assert refusal(directory) == "input 'data' has no shape in the file; set input_shape"
+    assert refusal(directory) == "input 'data' has no shape in the file; set data: shape"
     model = loaded(directory, input_shape=(3, 32, 32))
     assert model.inputs == (TensorSpec("data", (3, 32, 32), FLOAT32),)
     np.testing.assert_allclose(model.predict({"data": golden["input_nchw"]})["prob"], golden["prob"], atol=1e-5)
@@ -102,12 +102,16 @@ def test_an_output_that_is_no_layer_is_refused(digits: Path) -> None:
 
 
 def test_a_batch_that_opencv_refuses_is_a_model_error(digits: Path) -> None:
-    model = loaded(digits / "caffe")
+    net = load_engine(find_model(digits / "caffe"), ModelOptions(), "opencv")
 
-    with pytest.raises(ModelError) as failed:
-        model.predict({"data": np.zeros((2, 5, 32, 32), np.float32)})
+    with pytest.raises(ModelError, match=r"^the model failed on float32\[2, 5, 32, 32\]: .*channels"):
+        net.infer([np.zeros((2, 5, 32, 32), np.float32)])
 
-    assert str(failed.value) == "the model failed on a batch of float32[2, 5, 32, 32]"
+
+def test_a_batch_that_does_not_fit_never_reaches_opencv(digits: Path) -> None:
+    message = r"^input 'data' is float32\[5, 32, 32\], the model takes float32\[3, 32, 32\]$"
+    with pytest.raises(ModelError, match=message):
+        loaded(digits / "caffe").predict({"data": np.zeros((2, 5, 32, 32), np.float32)})
 
 
 def test_only_f32_on_cpu_is_to_be_had(digits: Path) -> None:

@@ -66,7 +66,7 @@ def test_an_encrypted_model_gives_what_the_plain_one_gives(
     inputs = list(golden["input_nhwc" if name.startswith("tf") else "input_nchw"])
     plain = handler_for(digits / name, **options)
     sealed = handler_for(tmp_path / "model", encryption="gcm", **options)
-    wanted, got = (list(one.run_inference(inputs, one.load_model())) for one in (plain, sealed))
+    wanted, got = ([row.inference for row in one.run_inference(inputs, one.load_model())] for one in (plain, sealed))
     np.testing.assert_array_equal(got, wanted)
     assert list((tmp_path / "tmp").iterdir()) == []
 
@@ -186,8 +186,8 @@ def test_the_files_of_cluster_serving_give_what_the_plain_ones_give(
 ) -> None:
     java("cbc", SECRET.secret, SECRET.salt, digits / "openvino", tmp_path / "old")
     handler = handler_for(tmp_path / "old", encryption="cbc")
-    rows = np.array(list(handler.run_inference(list(golden["input_nchw"]), handler.load_model())))
-    np.testing.assert_allclose(rows, golden["prob"], atol=2e-4)
+    rows = handler.run_inference(list(golden["input_nchw"]), handler.load_model())
+    np.testing.assert_allclose([row.inference for row in rows], golden["prob"], atol=2e-4)
     monkeypatch.setenv(MODEL.salt_variable, "another one")
     said = f"{tmp_path}/old/model.bin: cannot be decrypted: another secret or salt, or it was changed or cut off"
     assert refusal(tmp_path / "old", CBC) == said

@@ -1,6 +1,7 @@
 """TopN: the best classes in a fixed order, whatever the scores are."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -12,11 +13,12 @@ from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given
 from hypothesis import strategies as some
 
+from beam_serving.models.base import TensorSpec
 from beam_serving.post_processing import PostProcessing
 from beam_serving.records import Answer, Generation, Origin, Predictions, Result, TopClasses
 from beam_serving.stats import stats_of_process
 from beam_serving.transforms import TopN
-from beam_serving.transforms.topn import answers, first_rows, top_classes
+from beam_serving.transforms.topn import answers, first_rows, served_of, top_classes
 
 FEW_VALUES = some.sampled_from([0.0, -0.0, 0.25, 1.0, -1.0, math.inf, -math.inf, math.nan])
 FLOATS = arrays.arrays(
@@ -168,3 +170,55 @@ def test_rows_are_picked_where_that_is_asked_for() -> None:
         step = TopN(PostProcessing.of("pickTopN(1)"))
         results = pipeline | beam.Create([0]) | beam.Map(lambda _: predictions) | step
         assert_that(results | beam.Map(_picked), equal_to([[([[0, 1]], True), ([[4, 5]], True)]]))
+
+
+class Described:
+    """A model of which only its outputs count."""
+
+    engine = "none"
+    inputs: tuple[TensorSpec, ...] = ()
+    one_by_one = False
+
+    def __init__(self, outputs: dict[str, tuple[int | None, ...] | None], dtype: str, classes: dict[str, Any]) -> None:
+        self.outputs = tuple(TensorSpec(name, shape, np.dtype(dtype)) for name, shape in outputs.items())
+        self.class_names: Mapping[str, tuple[str, ...]] = classes
+
+    def predict(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        return batch
+
+
+@pytest.mark.parametrize(
+    ("outputs", "dtype", "labels", "classes", "n"),
+    [
+        ({"prob": (10,)}, "float32", (), {}, 5),
+        ({"prob": (1, 1, 1000)}, "float16", (), {}, 5),
+        ({"prob": (10,)}, "int64", (), {}, 0),
+        ({"prob": (10,)}, "object", (), {}, 0),
+        ({"price": (1,)}, "float32", (), {}, 0),
+        ({"price": ()}, "float32", (), {}, 0),
+        ({"y": (None,)}, "float32", (), {}, 0),
+        ({"y": None}, "float32", (), {}, 0),
+        ({"y": (None,)}, "float32", ("cat", "dog"), {}, 5),
+        ({"sentence_embedding": (384,)}, "float32", (), {}, 0),
+        ({"boxes": (100, 4)}, "float32", (), {}, 0),
+        ({"a": (10,), "b": (10,)}, "float32", (), {}, 0),
+        ({"a": (10,), "b": (10,)}, "float32", (), {"b": ("cat", "dog")}, 5),
+    ],
+)
+def test_auto_serves_the_best_classes_of_one_vector_of_scores(
+    outputs: dict[str, tuple[int | None, ...] | None],
+    dtype: str,
+    labels: tuple[str, ...],
+    classes: dict[str, Any],
+    n: int,
+) -> None:
+    served = served_of(Described(outputs, dtype, classes), labels)
+    assert served.post_processing == PostProcessing(n)
+    assert served.ranked == (frozenset(classes) if classes else None)
+    assert served.labels == (labels or next(iter(classes.values()), ()))
+
+
+def test_only_what_is_ranked_loses_its_other_values() -> None:
+    (answer,) = answers({"a": np.ones((1, 3)), "b": np.array([[0.0, 1.0]])}, 1, 1, ("cat", "dog"), only={"b"})
+    assert isinstance(answer.outputs["a"], np.ndarray)
+    assert isinstance(answer.outputs["b"], TopClasses)
