@@ -94,7 +94,7 @@ def test_an_arrow_tensor_of_the_older_clients_gets_an_arrow_answer(port: int, di
 
 BAD = {
     "truncated": ({"image:": IMAGE[: len(IMAGE) // 2]}, "truncated PNG"),
-    "text": ({"image:": b"this is no image at all"}, "not an image"),
+    "text": ({"image:": b"this is no image at all"}, "this format is not supported"),
     "wrong-shape": (
         {"tensor:": np.zeros((3, 31, 32), np.float32).tobytes(), "dtype:": "float32", "shape:": "3,31,32"},
         r"has shape \[3, 31, 32\], the model takes \[3, 32, 32\]",

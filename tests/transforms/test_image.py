@@ -250,7 +250,7 @@ def test_an_input_of_any_shape_takes_no_image() -> None:
 
 def test_what_is_no_image_is_refused() -> None:
     assert refusal(b"").startswith("an image of 0 bytes; wanted a file of JPEG, ")
-    assert refusal(b"text").startswith("not an image: 4 bytes that start with b'text'; ")
+    assert refusal(b"text").startswith("this format is not supported: 4 bytes that start with b'text'; ")
 
 
 def test_a_truncated_file_is_refused() -> None:
