@@ -75,7 +75,7 @@ class OpenVinoModel:
         self._names = names
         self._source = source
         self._options = options
-        self._model: openvino.Model | None = model
+        self._model = model
         self._has_free_sizes = any(spec.shape is None or None in spec.shape[1:] for spec in self.inputs)
         self._known_shapes: set[tuple[tuple[int, ...], ...]] = set()
         self._request: Any = None

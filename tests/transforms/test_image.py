@@ -242,9 +242,15 @@ def test_a_damaged_file_is_refused_or_gives_the_shape_of_the_input(
     assert tensor.shape == (channels, 6, 5)
 
 
+def test_an_input_of_any_shape_takes_no_image() -> None:
+    with pytest.raises(RequestError) as refused:
+        frame_of(TensorSpec("x", None, np.dtype(np.float32)), "auto")
+    assert str(refused.value) == "input 'x' takes any shape, which says no size of an image; send a tensor"
+
+
 def test_what_is_no_image_is_refused() -> None:
-    assert refusal(b"").startswith("an image of 0 bytes; wanted a file of JPEG, PNG, ")
-    assert refusal(b"text").startswith("this format is not supported: 4 bytes that start with b'text'; wanted a file ")
+    assert refusal(b"").startswith("an image of 0 bytes; wanted a file of JPEG, ")
+    assert refusal(b"text").startswith("this format is not supported: 4 bytes that start with b'text'; ")
 
 
 def test_a_truncated_file_is_refused() -> None:
