@@ -107,6 +107,15 @@ def rows_of(outputs: Sequence[np.ndarray], axis: int, count: int) -> list[np.nda
     return moved
 
 
+def record_of(rows: np.ndarray, place: int) -> np.ndarray:
+    """Give one row as an array, also where it is a single text."""
+    return rows[place, ...]
+
+
+def _all_same(rows: np.ndarray) -> bool:
+    return all(equal(record_of(rows, place), record_of(rows, 0)) for place in range(1, len(rows)))
+
+
 def keeps_rows_apart(
     together: Callable[[list[np.ndarray]], list[np.ndarray]],
     alone: Callable[[list[np.ndarray]], list[np.ndarray]],
@@ -124,7 +133,9 @@ def keeps_rows_apart(
         return False
     for index, record in enumerate(records):
         own = rows_of(alone(stack([record], specs, axis)), axis, 1)
-        if own is None or not all(equal(rows[index], row[0]) for rows, row in zip(all_rows, own, strict=True)):
+        if own is None or not all(
+            equal(record_of(rows, index), record_of(row, 0)) for rows, row in zip(all_rows, own, strict=True)
+        ):
             return False
     return True
 
@@ -148,7 +159,7 @@ def keeps_positions_apart(
         if rows is None:
             return False
         for place, index in enumerate(places):
-            mine = [one[place] for one in rows]
+            mine = [record_of(one, place) for one in rows]
             if not all(equal(one, other) for one, other in zip(mine, seen.setdefault(index, mine), strict=True)):
                 return False
     return True
@@ -230,15 +241,16 @@ class BatchedModel:
             if name in self._constants:
                 arrays.append(self._constants[name])
                 continue
-            array = batch[name][rows]
+            array = batch[name][rows] if isinstance(rows, slice) else record_of(batch[name], rows)
             if rank == 0 and isinstance(rows, slice):
-                array = batch[name][0]
+                array = record_of(batch[name], 0)
             elif isinstance(rows, slice):
                 if missing:
                     array = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
                 if self._plan.axis:
                     array = np.moveaxis(array, 0, min(self._plan.axis, array.ndim - 1))
-            arrays.append(np.ascontiguousarray(array))
+            # Not ascontiguousarray(): that gives single values an axis.
+            arrays.append(np.asarray(array, order="C"))
         return arrays
 
     def _rows(self, batch: Mapping[str, np.ndarray], rows: int) -> list[np.ndarray]:
@@ -261,13 +273,14 @@ class BatchedModel:
 
     def _has_unequal_records(self, batch: Mapping[str, np.ndarray]) -> bool:
         """Tell whether every input differs between records: what is equal shows nothing of its neighbours' part."""
-        return all(any(not equal(row, batch[spec.name][0]) for row in batch[spec.name][1:]) for spec in self.inputs)
+        return not any(_all_same(batch[spec.name]) for spec in self.inputs)
 
     def _rows_are_apart(self, batch: Mapping[str, np.ndarray], together: list[np.ndarray]) -> bool:
         for row in range(len(together[0])):
             own = rows_of(self._model.infer(self._arrays(batch, slice(row, row + 1))), self._plan.axis, 1)
             if own is None or not all(
-                equal(all_rows[row], mine[0]) for all_rows, mine in zip(together, own, strict=True)
+                equal(record_of(all_rows, row), record_of(mine, 0))
+                for all_rows, mine in zip(together, own, strict=True)
             ):
                 return False
         return True
@@ -289,7 +302,7 @@ class BatchedModel:
             missing = max(0, start + size - rows)
             outputs = self._model.infer(self._arrays(batch, slice(start, start + size), missing))
             parts.append(self._with_rows(outputs, rows_of(outputs, self._plan.axis, size), size))
-            if not self._plan.proven and not all(equal(one, part[0]) for part in parts[-1] for one in part[1:]):
+            if not self._plan.proven and not all(map(_all_same, parts[-1])):
                 raise ModelError(f"{size} times the same record gives {size} results: set model: batch_axis: none")
         filled = -(-rows // size) * size - rows
         whole = [np.concatenate(columns) for columns in zip(*parts, strict=True)]

@@ -30,6 +30,7 @@ _LOG = logging.getLogger(__name__)
 KEPT = ".beam-serving-verdict.json"
 _CRASHES = 2
 _TRIAL_S = 1800
+_REASON_CHARACTERS = 300
 _DISTRIBUTIONS = ("openvino", "onnxruntime", "tensorflow", "torch", "opencv-python-headless")
 _IRRELEVANT = ("full_batch", "threads", "secret_file", "encryption", "precision", "input_names")
 """Options that change neither which engine is right nor whose rows are whose."""
@@ -89,36 +90,38 @@ def tried_apart(files: ModelFiles, options: ModelOptions) -> Verdict:
         ModelLoadError: no engine can serve it, or each that could ends its process.
     """
     crashes: dict[str, int] = {}
+    ends: dict[str, str] = {}
     known = list(format_of(files.format).loaders) if options.engine == "auto" else [options.engine]
-    last = ""
     while True:
         without = [engine for engine, count in crashes.items() if count >= _CRASHES]
         if without and not set(known) - set(without):
             raise ModelLoadError(
-                f"{files.model}: {last}, {_CRASHES} times; it cannot be served by {' or '.join(without)}"
+                f"{files.model}: {'; '.join(ends.values())}, {_CRASHES} times; "
+                f"it cannot be served by {' or '.join(without)}"
             )
-        answer, code = _run(files, options, without)
+        answer, how = _run(files, options, without)
         if "verdict" in answer:
             verdict = Verdict.decode(answer["verdict"])
             notes = [f"{engine} is left out: it ended the trial's process {_CRASHES} times" for engine in without]
             notes += [note.replace(f"{files.model.parent}/", "") for note in verdict.notes]
             return replace(verdict, notes=tuple(notes))
         if "refusal" in answer:
-            raise ModelLoadError(answer["refusal"])
+            raise ModelLoadError("; ".join([answer["refusal"], *ends.values()]))
         engine = str(answer.get("engine", known[0]))
         crashes[engine] = crashes.get(engine, 0) + 1
-        last = f"engine {engine} ended its process while it loaded or tried the model ({_how(code)})"
-        _LOG.warning("%s: %s", files.model, last)
+        ends[engine] = f"engine {engine} ended its process while it loaded or tried the model ({how})"
+        _LOG.warning("%s: %s", files.model, ends[engine])
 
 
-def _how(code: int | None) -> str:
-    if code is None:
-        return f"nothing within {_TRIAL_S} s"
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+def _how(code: int, said: str) -> str:
+    if code < 0:
+        return signal.Signals(-code).name
+    lines = said.strip().splitlines()
+    return f"exit code {code}: {lines[-1][:_REASON_CHARACTERS]}" if lines else f"exit code {code}"
 
 
-def _run(files: ModelFiles, options: ModelOptions, without: list[str]) -> tuple[dict[str, Any], int | None]:
-    """Give what the process said last, and its exit code, None where it took too long."""
+def _run(files: ModelFiles, options: ModelOptions, without: list[str]) -> tuple[dict[str, Any], str]:
+    """Give what the process said last, and how it ended."""
     job = json.dumps(
         {
             "files": [files.format, str(files.model), files.weights and str(files.weights)],
@@ -141,10 +144,11 @@ def _run(files: ModelFiles, options: ModelOptions, without: list[str]) -> tuple[
                 timeout=_TRIAL_S,
             )
         except subprocess.TimeoutExpired:
-            return _answer(answer), None
+            return _answer(answer), f"nothing within {_TRIAL_S} s"
+        said = done.stderr.decode(errors="replace")
         if done.returncode:
-            _LOG.debug("the trial's process wrote: %s", done.stderr.decode(errors="replace")[-2000:])
-        return _answer(answer), done.returncode
+            _LOG.debug("the trial's process wrote: %s", said[-2000:])
+        return _answer(answer), _how(done.returncode, said)
 
 
 def _answer(path: Path) -> dict[str, Any]:
