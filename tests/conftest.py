@@ -59,7 +59,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     kept = cache_folder()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        cache_folder().mkdir()
+        cache_folder().mkdir(exist_ok=True)
         for jar in kept.glob("*.jar"):
             (cache_folder() / jar.name).symlink_to(jar)
         yield

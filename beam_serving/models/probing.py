@@ -262,7 +262,7 @@ def _drops(engine: EngineModel, found: Axis, trial: Trial, options: ModelOptions
     """
     axis = found.axis or 0
     announced = tuple(_has_one_row(spec, axis) for spec in engine.outputs)
-    if found.size is not None or found.mixed or not trial.sets:
+    if found.size is not None or not trial.sets:
         return announced
     some = trial.sets[0]
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from beam_serving.errors import ModelLoadError
-from beam_serving.models.base import STRING, ModelOptions, Shapes, TensorSpec, fits, listed_shapes
+from beam_serving.models.base import STRING, ModelOptions, Shapes, TensorSpec, fits, listed_shapes, type_name
 
 Record = dict[str, np.ndarray]
 """The tensors of one record by input name, without a batch axis."""
@@ -144,21 +144,26 @@ def sampled(
 
 
 def _cut(array: np.ndarray, spec: TensorSpec, path: Path) -> Sequence[np.ndarray]:
-    wanted = STRING if array.dtype.kind in "US" else array.dtype
-    if spec.dtype != STRING and array.dtype.kind in "US":
-        raise ModelLoadError(f"model: sample: {path}: array {spec.name!r} is text, the model takes {spec.dtype}")
-    array = array.astype(STRING if spec.dtype == STRING else spec.dtype, copy=False) if wanted != spec.dtype else array
+    if (array.dtype.kind in "US") != (spec.dtype == STRING):
+        came, wanted = ("text" if array.dtype.kind in "US" else array.dtype), type_name(spec.dtype)
+        raise ModelLoadError(f"model: sample: {path}: array {spec.name!r} is {came}, the model takes {wanted}")
+    array = array.astype(spec.dtype, copy=False)
     if fits(array.shape, spec.shape):
         return [array]
     if array.ndim and len(array) and fits(array.shape[1:], spec.shape):
-        return list(array)
+        # With the ellipsis a row is an array, also where it is one text.
+        return [array[row, ...] for row in range(len(array))]
     taken = ["any" if size is None else size for size in spec.shape or ()]
     raise ModelLoadError(f"model: sample: {path}: array {spec.name!r} is {list(array.shape)}, the model takes {taken}")
 
 
 def _sample_shapes(specs: Sequence[TensorSpec], shapes: Shapes) -> dict[str, tuple[int, ...]]:
     names = [spec.name for spec in specs]
-    named = dict(shapes) if isinstance(shapes, Mapping) else dict(zip(names, listed_shapes(shapes), strict=False))
+    listed = [] if isinstance(shapes, Mapping) else listed_shapes(shapes)
+    named = dict(shapes) if isinstance(shapes, Mapping) else dict(zip(names, listed, strict=False))
+    if len(listed) > len(names) or named.keys() - set(names):
+        given = len(listed) or ", ".join(named)
+        raise ModelLoadError(f"model: sample: has shapes for {given}, the inputs are {', '.join(names)}")
     for spec in specs:
         if not fits(named.get(spec.name, ()), spec.shape):
             taken = ["any" if size is None else size for size in spec.shape or ()]

@@ -106,7 +106,7 @@ def tried_apart(files: ModelFiles, options: ModelOptions) -> Verdict:
             notes = [note.replace(f"{files.model.parent}/", "") for note in verdict.notes]
             return replace(verdict, notes=(*(f"is served without that: {told}" for told in without.values()), *notes))
         if "refusal" in answer:
-            raise ModelLoadError(answer["refusal"])
+            raise ModelLoadError("; ".join([answer["refusal"], *without.values()]))
         if answer.get("extremes") and extremes:
             extremes = False
             continue

@@ -9,8 +9,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
-Tensor = tuple[str, int, Sequence[int | str | None] | None]
-"""Name, type and shape; a shape of None is unknown."""
+Tensor = Any
+"""Name, type and shape (None where it is unknown), or what ONNX itself has for this."""
 
 
 def node(operator: str, inputs: str, outputs: str, domain: str = "", **attributes: Any) -> Any:
@@ -35,11 +35,15 @@ def saved(
     graph = helper.make_graph(
         list(nodes),
         "graph",
-        [helper.make_tensor_value_info(*tensor) for tensor in inputs],
-        [helper.make_tensor_value_info(*tensor) for tensor in outputs],
+        list(map(_info, inputs)),
+        list(map(_info, outputs)),
         stored,
     )
     opsets = [helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", 3)]
     directory.mkdir(parents=True, exist_ok=True)
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), str(directory / "model.onnx"))
     return directory
+
+
+def _info(tensor: Tensor) -> Any:
+    return helper.make_tensor_value_info(*tensor) if isinstance(tensor, tuple) else tensor

@@ -74,7 +74,7 @@ class Served(NamedTuple):
             array = np.array(given[spec.name], spec.dtype) if spec.name in given else record[spec.name]
             if self.plan.kind != "whole" and spec.shape != () and spec.name not in given:
                 array = np.stack([array] * size, min(self.plan.axis, array.ndim))
-            arrays.append(np.ascontiguousarray(array))
+            arrays.append(np.asarray(array, order="C"))
         outputs = self.engine.infer(arrays)
         is_cut = self.plan.kind != "whole" and size > 1
         return [np.take(output, [0], min(self.plan.axis, output.ndim - 1)) if is_cut else output for output in outputs]

@@ -1,0 +1,200 @@
+"""Verdicts are found in a process of its own, once for each content and its options."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import pytest
+from openvino import opset13 as ops
+
+from beam_serving.commands import model as command
+from beam_serving.errors import ModelLoadError
+from beam_serving.models import verdicts
+from beam_serving.models.base import ModelOptions
+from beam_serving.models.batches import predict_batch
+from beam_serving.models.opening import OpenedModel, open_model
+from beam_serving.models.probing import Verdict
+from tests.models.onnx_files import FLOAT, STRING, node, saved
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def trials(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The engines that each trial was told to leave out: one list for each process that was started."""
+    started: list[list[str]] = []
+    run = verdicts._run
+
+    def counted(files: Any, options: Any, without: list[str]) -> tuple[dict[str, Any], str]:
+        started.append(without)
+        return run(files, options, without)
+
+    monkeypatch.setattr(verdicts, "_run", counted)
+    return started
+
+
+def scaled(directory: Path, by: float) -> Path:
+    tensor = ("batch", 2)
+    return saved(directory, [node("Mul", "x w", "y")], [("x", FLOAT, tensor)], [("y", FLOAT, tensor)], {"w": by})
+
+
+def opened(directory: Path, **options: Any) -> OpenedModel:
+    found = open_model(directory, ModelOptions(**options))
+    assert found.copy is not None
+    found.copy.close()
+    return found
+
+
+def served(found: OpenedModel, *values: float) -> list[float]:
+    output = predict_batch(found.model, [{"x": np.full(2, value, np.float32)} for value in values])["y"]
+    return [float(row[0]) for row in output]
+
+
+def test_a_verdict_is_remembered_by_content_and_options(tmp_path: Path, trials: list[list[str]]) -> None:
+    assert served(opened(scaled(tmp_path / "a", 2.5)), 1, 2) == [2.5, 5]
+    assert served(opened(tmp_path / "a"), 1) == [2.5]
+    assert served(opened(scaled(tmp_path / "b", 2.5), threads=2, full_batch=8), 3) == [7.5]
+    assert len(trials) == 1
+
+    assert opened(tmp_path / "a", batch_axis="none").model.one_by_one
+    assert len(trials) == 2
+
+    scaled(tmp_path / "a", 3.5)
+    assert served(opened(tmp_path / "a"), 1) == [3.5]
+    assert len(trials) == 3
+
+
+def test_an_engine_that_ends_its_process_twice_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: list[list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    tensor = ("batch", 2)
+    directory = saved(tmp_path, [node("Identity", "x", "y")], [("x", STRING, tensor)], [("y", STRING, tensor)])
+    native, started = verdicts._run, 0
+
+    def killed(files: Any, options: ModelOptions, without: list[str]) -> tuple[dict[str, Any], str]:
+        # With an engine given, the trial really compiles the text model, which ends its process.
+        nonlocal started
+        started += 1
+        engine = ModelOptions(engine="openvino") if "openvino" not in without else options
+        return native(files, engine, without)
+
+    monkeypatch.setattr(verdicts, "_run", killed)
+
+    with caplog.at_level("INFO"):
+        found = opened(directory)
+
+    assert found.model.engine == "onnxruntime"
+    assert trials == [[], [], ["openvino"]]
+    assert caplog.text.count("engine openvino ended its process while it loaded or tried the model (SIGABRT)") == 2
+    assert "openvino is left out: it ended the trial's process 2 times" in caplog.text
+    opened(directory)
+    assert started == 3
+
+
+def test_a_refusal_after_a_crash_tells_of_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [
+        ({"engine": "onnxruntime"}, "SIGSEGV"),
+        ({"engine": "onnxruntime"}, "SIGSEGV"),
+        ({"refusal": "m: no"}, ""),
+    ]
+    monkeypatch.setattr(verdicts, "_run", lambda *_: answers.pop(0))
+
+    with pytest.raises(ModelLoadError) as refused:
+        open_model(scaled(tmp_path, 7.25), ModelOptions())
+
+    assert str(refused.value) == (
+        "m: no; engine onnxruntime ended its process while it loaded or tried the model (SIGSEGV)"
+    )
+
+
+def test_a_trial_that_ends_with_an_error_says_which() -> None:
+    assert verdicts._how(-11, "anything") == "SIGSEGV"
+    assert verdicts._how(3, "") == "exit code 3"
+    assert verdicts._how(1, "Traceback ...\nKeyError: 'x'\n") == "exit code 1: KeyError: 'x'"
+
+
+def test_a_kept_verdict_is_used_on_any_processor_without_a_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: list[list[str]]
+) -> None:
+    directory = scaled(tmp_path / "model", 4.5)
+    about = command.verify_model(directory, ModelOptions(), keep=True)
+    assert about["kept"] == str(directory / verdicts.KEPT)
+    assert len(trials) == 1
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
+    monkeypatch.setattr(verdicts, "_processor", lambda: "another processor")
+
+    found = opened(directory)
+
+    assert served(found, 1, 2) == [4.5, 9]
+    assert found.verdict is not None
+    assert found.verdict.compared_with == "onnxruntime"
+    assert len(trials) == 1
+    opened(directory, output_names=("y",))
+    assert len(trials) == 2
+
+
+def test_a_kept_verdict_of_other_content_or_no_verdict_is_none(tmp_path: Path, trials: list[list[str]]) -> None:
+    directory = scaled(tmp_path, 5.5)
+    for text in ('{"key": {"engine": "x"}}', "[]", "{", ""):
+        (directory / verdicts.KEPT).write_text(text)
+        assert served(opened(directory), 1) == [5.5]
+    assert len(trials) == 1
+
+
+def test_another_processor_tries_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: list[list[str]]
+) -> None:
+    opened(scaled(tmp_path, 6.5))
+    monkeypatch.setattr(verdicts, "_processor", lambda: "another processor")
+    opened(tmp_path)
+    assert len(trials) == 2
+
+
+def test_a_verdict_comes_back_from_json_as_it_was(tmp_path: Path) -> None:
+    verdict = opened(scaled(tmp_path, 6.5)).verdict
+    assert verdict is not None
+    assert verdict.inputs
+    assert Verdict.decode(json.loads(json.dumps(verdict.encode()))) == verdict
+
+
+def counting(directory: Path) -> Path:
+    """Write a model that adds all that it was sent before."""
+    x = ops.parameter([-1, 2], np.float32, name="x")
+    total = ops.read_value(ops.constant(np.zeros((1, 2), np.float32)), "total")
+    added = ops.add(x, total)
+    model = ov.Model(
+        [ops.result(added)], [ops.assign(ops.reduce_sum(added, ops.constant(np.array([0])), True), "total")], [x], "m"
+    )
+    ov.save_model(model, directory / "model.xml", compress_to_fp16=False)
+    return directory
+
+
+def test_state_does_not_cross_requests(tmp_path: Path) -> None:
+    found = opened(counting(tmp_path))
+
+    outputs = [predict_batch(found.model, [{found.model.inputs[0].name: np.full(2, 3, np.float32)}]) for _ in range(3)]
+
+    assert [next(iter(output.values())).tolist() for output in outputs] == [[[3, 3]]] * 3
+    assert found.verdict is not None
+    assert found.verdict.state == ("Assign", "ReadValue")
+
+
+def test_inspect_tells_of_random_operators(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tensor = ("batch", 2)
+    nodes = [node("RandomNormalLike", "x", "r"), node("Add", "x r", "y")]
+    directory = saved(tmp_path, nodes, [("x", FLOAT, tensor)], [("y", FLOAT, tensor)])
+
+    assert command.main(["inspect", str(directory)]) == 0
+
+    shown = capsys.readouterr().out
+    assert "random      RandomNormalLike" in shown
+    assert "engine      onnxruntime" in shown
