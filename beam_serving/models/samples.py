@@ -162,8 +162,8 @@ def _sample_shapes(specs: Sequence[TensorSpec], shapes: Shapes) -> dict[str, tup
     listed = [] if isinstance(shapes, Mapping) else listed_shapes(shapes)
     named = dict(shapes) if isinstance(shapes, Mapping) else dict(zip(names, listed, strict=False))
     if len(listed) > len(names) or named.keys() - set(names):
-        given = len(listed) or ", ".join(named)
-        raise ModelLoadError(f"model: sample: has shapes for {given}, the inputs are {', '.join(names)}")
+        came = len(listed) or ", ".join(named)
+        raise ModelLoadError(f"model: sample: has shapes for {came}, the inputs are {', '.join(names)}")
     for spec in specs:
         if not fits(named.get(spec.name, ()), spec.shape):
             taken = ["any" if size is None else size for size in spec.shape or ()]
