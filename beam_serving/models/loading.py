@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from beam_serving.errors import ModelLoadError
 from beam_serving.models.base import EngineModel, LoadedModel, ModelOptions
-from beam_serving.models.batch_axis import BatchedModel, axis_of
+from beam_serving.models.batch_axis import BatchedModel
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.formats import NOOP, format_of
 from beam_serving.models.probing import (
@@ -21,7 +21,7 @@ from beam_serving.models.probing import (
     is_steady,
     plan_of,
     ports_like,
-    try_out,
+    try_axis,
 )
 
 Loader = Callable[[ModelFiles, ModelOptions], EngineModel]
@@ -116,8 +116,7 @@ def probe(
     engine = arrange(choice.model, choice.inputs, choice.outputs)
     if options.input_names:
         engine = _renamed(engine, options)
-    found = axis_of([spec for spec in engine.inputs if spec.name not in options.constants], options.batch_axis)
-    trial = try_out(engine, found, options)
+    found, trial = try_axis(engine, options)
     notes = list(choice.notes)
     if trial.shapes is None and trial.error:
         sizes = "; set model: sample to a file or shapes that it takes" if options.sample is None else ""
@@ -202,8 +201,7 @@ class _Choosing:
 
     def _compare(self, candidate: EngineModel, truth: EngineModel) -> Comparison:
         options = self.options
-        found = axis_of([spec for spec in truth.inputs if spec.name not in options.constants], options.batch_axis)
-        trial = try_out(truth, found, options)
+        found, trial = try_axis(truth, options)
         self.on_engine(candidate.engine)
         comparison = compare(candidate, truth, found, trial, options, self.on_extremes)
         self.on_engine(candidate.engine)

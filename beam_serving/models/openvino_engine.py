@@ -42,6 +42,9 @@ OPENVINO_ERRORS = (
 _PRECISION_HINTS = {"f32": "f32", "bf16": "bf16", "int8": "f32"}
 _KNOWN_SHAPES = 10_000
 _OF_SOURCE = re.compile(r"^(Caught exception: )?Exception from|(^|\s)Check '.*' failed at \S+$|^FrontEnd API failed")
+_NO_REASONS = ("While validating", "Model wasn't fully converted")
+_OF_OPERATOR = re.compile(r"-- (\S+)-\d+ with a message:")
+"""Names the operator, and the version of its operator set, that the next lines are about."""
 _OWN_NAME = re.compile(r"(Parameter|Result)_\d+")
 _32_BITS = 2**31
 _POSITIONS = ("Exception from", "Caught exception: Exception from", "Check '", "FrontEnd API failed")
@@ -221,7 +224,10 @@ def first_reason(err: BaseException) -> str:
     lines = [line.strip() for line in str(err).splitlines() if line.strip()]
     unknown = [line.removeprefix("-- ") for line in lines if line.startswith("-- No conversion rule")]
     telling = [line for line in lines if not _OF_SOURCE.search(line)]
-    reasons = [line for line in telling if not line.startswith("While validating node")]
+    reasons = [line for line in telling if not line.startswith(_NO_REASONS)]
+    operator = _OF_OPERATOR.fullmatch(reasons[0]) if len(reasons) > 1 else None
+    if operator:
+        reasons = [f"{operator[1]}: {reasons[1]}"]
     return (unknown or reasons or telling or lines or [type(err).__name__])[0][:300]
 
 

@@ -17,6 +17,7 @@ from beam_serving.models.base import STRING, EngineModel, ModelOptions, TensorSp
 from beam_serving.models.batch_axis import (
     Axis,
     Plan,
+    axis_of,
     keeps_positions_apart,
     keeps_rows_apart,
     place_of,
@@ -131,6 +132,32 @@ def try_out(engine: EngineModel, found: Axis, options: ModelOptions) -> Trial:
         single_s = time.perf_counter() - started
         return Trial(specs, sets if single_s < _SLOW_S else sets[-1:], shapes, "", single_s)
     return Trial(specs, [], None, error)
+
+
+def try_axis(engine: EngineModel, options: ModelOptions) -> tuple[Axis, Trial]:
+    """Tell where the records are, as far as a trial shows it, and what the trial was.
+
+    A fixed size in front of one input, beside a free one in front of another, may be no number of records: that of the
+    layers of a recurrent state, for example. Then there is an axis only if a trial with so many records succeeds.
+
+    Raises:
+        ModelLoadError: the operator's sample does not fit the model.
+    """
+    specs = [spec for spec in engine.inputs if spec.name not in options.constants]
+    found = axis_of(specs, options.batch_axis)
+    if options.batch_axis != "auto" or found.size in (None, 1) or not _has_free_front(specs):
+        return found, try_out(engine, found, options)
+    none = Axis(None, reason=f"some of its inputs have {found.size} in front, others any number")
+    try:
+        trial = try_out(engine, found, options)
+    except ModelLoadError:
+        # The sample has whole tensors, then.
+        return none, try_out(engine, none, options)
+    return (none, try_out(engine, none, options)) if trial.shapes is None else (found, trial)
+
+
+def _has_free_front(specs: Sequence[TensorSpec]) -> bool:
+    return any(spec.shape and spec.shape[0] is None for spec in specs)
 
 
 def _tensors(engine: EngineModel, found: Axis, some: Sequence[Record], options: ModelOptions) -> list[np.ndarray]:
@@ -257,22 +284,24 @@ def _freed_form(engine: EngineModel, found: Axis, trial: Trial, options: ModelOp
 def _drops(engine: EngineModel, found: Axis, trial: Trial, options: ModelOptions) -> tuple[bool, ...]:
     """Tell of which outputs the axis of one record is left out.
 
-    Where the batch is fixed, of those that say that they have one row. Where it is free, of those that have as many
-    rows as there are records, however many.
+    Where the batch is fixed, of those that say that they have one row, and have. Where it is free, of those that have
+    as many rows as there are records, however many.
     """
     axis = found.axis or 0
     announced = tuple(_has_one_row(spec, axis) for spec in engine.outputs)
-    if found.size is not None or not trial.sets:
+    if not trial.sets:
         return announced
-    some = trial.sets[0]
+    some, is_fixed = trial.sets[0], found.size is not None
+    counts = (1,) if is_fixed else (1, len(some))
     try:
-        given = [(count, _infer(engine, options)(stack(some[:count], trial.specs, axis))) for count in (1, len(some))]
+        given = [(count, _infer(engine, options)(stack(some[:count], trial.specs, axis))) for count in counts]
     except ModelError as err:
         _LOG.debug("a trial failed: %s", err)
         return announced
     return tuple(
-        all(rows_of([outputs[place]], axis, count) is not None for count, outputs in given)
-        for place in range(len(engine.outputs))
+        (says_one or not is_fixed)
+        and all(rows_of([outputs[place]], axis, count) is not None for count, outputs in given)
+        for place, says_one in enumerate(announced)
     )
 
 

@@ -11,8 +11,8 @@ from beam_serving.models.base import STRING, ModelOptions, Shapes, TensorSpec, f
 
 Record = dict[str, np.ndarray]
 """The tensors of one record by input name, without a batch axis."""
-_IMAGE_SIZES = (64, 224, 320, 512, 1)
-_SIZES = (7, 1, 16, 64, 128)
+_IMAGE_SIZES = (64, 224, 320, 512, 1, 96)
+_SIZES = (7, 1, 16, 64, 128, 512)
 _RANK = 1
 """Of a record for an input that takes any shape."""
 _SPREADS = (1.0, 30.0, -500.0)
