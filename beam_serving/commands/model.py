@@ -266,9 +266,11 @@ def table(about: dict[str, Any]) -> str:
 def _reason_rows(about: dict[str, Any]) -> list[tuple[str, str]]:
     compared = about["compared_with"]
     same = f"equal to {compared}, largest difference {about['difference']:.1e} of the largest value"
+    own = format_of(about["format"]).own
+    alone = ": it runs in its own framework" if about["engine"] == own else f", though its own framework is {own}"
     rows = [
         ("batch axis", about["batch"]),
-        ("compared", same if compared else "with nothing: it runs in its own framework"),
+        ("compared", same if compared else f"with nothing{alone}"),
     ]
     rows += [("NaN", "refused: this engine computes it otherwise")] if not about["takes_nan"] else []
     rows += [(title, ", ".join(about[title])) for title in ("random", "state") if about[title]]

@@ -20,7 +20,7 @@ class ModelFiles(NamedTuple):
     weights: Path | None = None
 
 
-_PICKLES = (".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
+_TORCH_NAMES = (".pth", ".jit", ".torchscript", ".pkl", ".pickle", ".ckpt", ".joblib")
 _SAVED_MODEL = "saved_model.pb"
 _SAVED_MODEL_PARTS = (_SAVED_MODEL, "fingerprint.pb", "keras_metadata.pb")
 
@@ -126,7 +126,7 @@ def _why_there_is_none(directory: Path, files: Sequence[Path]) -> str:
                 f"{path}: holds weights without an architecture; export the whole model, for example with"
                 " torch.jit.trace(model, example).save('model.pt')"
             )
-        if path.suffix.lower() in _PICKLES:
+        if path.suffix.lower() in _TORCH_NAMES:
             reason = torch_archive.reason_to_refuse(path)
             return f"{path}: {reason or 'is a TorchScript module under another name; rename it to *.pt'}"
     names = {path.name for path in files}

@@ -16,6 +16,7 @@ _CODE = {
     "FlaxLayer": "holds code of JAX",
     "TFSMLayer": "loads another model from a path",
 }
+_UNNAMED_FUNCTION = "<lambda>"
 
 
 def reason_to_refuse(config: Any) -> str | None:
@@ -42,5 +43,7 @@ def _reasons(value: Any, name: str = "") -> Iterator[str]:
         yield f"{kind} in {name!r} is of the module {str(module)[:60]!r}, which is not Keras's own; {remedy}"
     if isinstance(value.get("vocabulary"), str):
         yield f"layer {name!r} reads its vocabulary from a file; {remedy}"
-    for inner in value.values():
+    for key, inner in value.items():
+        if inner == _UNNAMED_FUNCTION:
+            yield f"the {key} of layer {name!r} is a Python lambda, which no file of Keras holds; {remedy}"
         yield from _reasons(inner, name)

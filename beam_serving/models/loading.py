@@ -218,7 +218,8 @@ class _Choosing:
         except ModelLoadError as err:
             is_missing = isinstance(err, FrameworkMissingError) and cause is None
             risk = "; model: engine: openvino serves it all the same, with wrong values where it differs"
-            message = f"{self.files.model}: {why}; {self._plain(err)}{risk if is_missing else ''}"
+            reasons = "; ".join(dict.fromkeys([why, self._plain(err)]))
+            message = f"{self.files.model}: {reasons}{risk if is_missing else ''}"
             raise ModelLoadError(message) from (cause or err)
         return _Choice(model, notes=(f"runs in {model.engine}; {why}",))
 

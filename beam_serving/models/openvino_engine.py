@@ -42,7 +42,7 @@ OPENVINO_ERRORS = (
 _PRECISION_HINTS = {"f32": "f32", "bf16": "bf16", "int8": "f32"}
 _KNOWN_SHAPES = 10_000
 _OF_SOURCE = re.compile(r"^(Caught exception: )?Exception from|(^|\s)Check '.*' failed at \S+$|^FrontEnd API failed")
-_NO_REASONS = ("While validating", "Model wasn't fully converted")
+_NO_REASONS = ("While validating", "Model wasn't fully converted", "Loading input model")
 _OF_OPERATOR = re.compile(r"-- (\S+)-\d+ with a message:")
 """Names the operator, and the version of its operator set, that the next lines are about."""
 _OWN_NAME = re.compile(r"(Parameter|Result)_\d+")

@@ -222,7 +222,12 @@ def plan_of(
     if axis == 0 and steady and _freed_form(engine, found, trial, options):
         return Plan("rows", 0, freed=True), []
     if found.size == 1:
-        return Plan("single", axis, 1, _drops(engine, found, trial, options)), []
+        note = (
+            "some of its inputs have 1 in front, others any number: set model: batch_axis: none if that is no number "
+        )
+        note += "of records, but that of the steps of a sequence"
+        notes = [note] if _has_free_front(trial.specs) else []
+        return Plan("single", axis, 1, _drops(engine, found, trial, options)), notes
     size = found.size
     apart = steady and _shown(
         trial, lambda some: keeps_positions_apart(_infer(engine, options), some, trial.specs, axis, size)

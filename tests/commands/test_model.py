@@ -139,3 +139,15 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
         code, out, _ = run(capsys, *arguments)
         assert code == 0
         assert f"python -m beam_serving model {arguments[0] if len(arguments) > 1 else 'inspect'} my_model/" in out
+
+
+def test_what_was_asked_for_and_never_compared_is_shown_as_that(capsys: pytest.CaptureFixture[str]) -> None:
+    compared = {}
+    for engine in ("openvino", "onnxruntime"):
+        _, out, _ = run(capsys, "inspect", str(DIGITS / "onnx"), "--engine", engine)
+        (compared[engine],) = (line.split(maxsplit=1)[1] for line in out.splitlines() if line.startswith("compared"))
+
+    assert compared == {
+        "openvino": "with nothing, though its own framework is onnxruntime",
+        "onnxruntime": "with nothing: it runs in its own framework",
+    }

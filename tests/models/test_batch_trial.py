@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import openvino
 import pytest
 from onnx import TensorProto, helper
@@ -11,7 +12,7 @@ from onnx import TensorProto, helper
 from beam_serving.models.base import LoadedModel, ModelOptions
 from beam_serving.models.batches import predict_batch
 from beam_serving.models.detect import find_model
-from beam_serving.models.loading import load
+from beam_serving.models.loading import load, probe
 from beam_serving.models.openvino_engine import OPENVINO_ERRORS, first_reason
 from tests.models.onnx_files import FLOAT, node, saved
 
@@ -75,6 +76,19 @@ def test_a_fixed_number_of_records_beside_a_free_one_is_found(tmp_path: Path) ->
     np.testing.assert_array_equal(outputs["y"], [record["x"] * record["by"] for record in records])
 
 
+def test_steps_of_a_sequence_beside_a_state_of_one_record_are_pointed_out(tmp_path: Path) -> None:
+    inputs = [("steps", FLOAT, ["steps", 3]), ("state", FLOAT, [1, 3])]
+    nodes = [node("ReduceSum", "steps first", "sums", keepdims=1), node("Add", "sums state", "y")]
+    saved(tmp_path, nodes, inputs, [("y", FLOAT, [1, 3])], {"first": [0]})
+
+    verdict = probe(find_model(tmp_path), ModelOptions(engine="onnxruntime"))
+    assert "set model: batch_axis: none" in verdict.notes[0]
+    model = loaded(tmp_path, batch_axis="none")
+    record = {"steps": normal(5, 3), "state": normal(1, 3)}
+    y = predict_batch(model, [record])["y"][0]
+    np.testing.assert_allclose(y, record["steps"].sum(0, keepdims=True) + record["state"], rtol=1e-5)
+
+
 @pytest.mark.parametrize("engine", ["onnxruntime", "auto"])
 def test_an_output_whose_first_axis_is_not_what_its_file_says_is_whole(tmp_path: Path, engine: str) -> None:
     """As of a recogniser of text that puts time first, and says that it has one row."""
@@ -100,3 +114,15 @@ def test_the_reason_why_openvino_refuses_a_model_names_the_operator(tmp_path: Pa
     with pytest.raises(OPENVINO_ERRORS) as refused:
         openvino.Core().read_model(tmp_path / "model.onnx")
     assert first_reason(refused.value) == "If: Rank of If condition input must be equal to 0 or 1"
+
+
+def test_the_reason_why_openvino_refuses_an_input_is_not_that_it_loads_it(tmp_path: Path) -> None:
+    saved(tmp_path, [node("ReduceSum", "x", "y")], [("x", FLOAT, [2])], [("y", FLOAT, [])])
+    model = onnx.load(tmp_path / "model.onnx")
+    model.graph.output[0].type.map_type.key_type = TensorProto.INT64
+    model.graph.output[0].type.map_type.value_type.tensor_type.elem_type = FLOAT
+    onnx.save(model, tmp_path / "model.onnx")
+
+    with pytest.raises(OPENVINO_ERRORS) as refused:
+        openvino.Core().read_model(tmp_path / "model.onnx")
+    assert first_reason(refused.value) == "Unsupported value_info type: y"

@@ -42,6 +42,10 @@ def test_layers_of_keras_are_built(digits: Path) -> None:
             layer("Dense", activation={"class_name": "__lambda__"}),
             "layer 'it' (__lambda__) holds Python code, which is never run",
         ),
+        (
+            layer("Conv1D", activation="<lambda>"),
+            "the activation of layer 'it' is a Python lambda, which no file of Keras holds",
+        ),
         (layer("StringLookup", vocabulary="/etc/passwd"), "layer 'it' reads its vocabulary from a file"),
     ],
 )

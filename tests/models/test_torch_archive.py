@@ -6,6 +6,7 @@ import pytest
 
 from beam_serving.errors import ModelLoadError
 from beam_serving.models.detect import find_model
+from beam_serving.models.loading import load
 from beam_serving.models.torch_archive import reason_to_refuse, was_traced
 
 EXPORT = "export it with torch.jit.trace(model, example).save('model.pt') or torch.jit.script(model).save('model.pt')"
@@ -76,8 +77,11 @@ def test_an_incomplete_archive_is_refused(digits: Path, tmp_path: Path, size: in
     assert refusal(tmp_path, "model.pt", whole[:size]) == DAMAGED
 
 
-def test_torchscript_under_another_name_is_refused_with_the_name_wanted(digits: Path, tmp_path: Path) -> None:
-    message = refusal(tmp_path, "model.pth", (digits / "torchscript" / "model.pt").read_bytes())
+@pytest.mark.parametrize("name", ["model.pth", "model.jit", "model.torchscript"])
+def test_torchscript_under_another_name_is_refused_with_the_name_wanted(
+    digits: Path, tmp_path: Path, name: str
+) -> None:
+    message = refusal(tmp_path, name, (digits / "torchscript" / "model.pt").read_bytes())
 
     assert message == "is a TorchScript module under another name; rename it to *.pt"
 
@@ -85,3 +89,13 @@ def test_torchscript_under_another_name_is_refused_with_the_name_wanted(digits: 
 def test_only_a_traced_module_remembers_inputs(digits: Path) -> None:
     assert was_traced(digits / "torchscript" / "model.pt")
     assert not was_traced(digits / "torchscript_scripted" / "model.pt")
+
+
+def test_what_no_engine_can_read_is_refused_with_one_reason(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
+        archive.writestr("model/constants.pkl", b"")
+        archive.writestr("model/data.pkl", b"")
+
+    with pytest.raises(ModelLoadError) as refused:
+        load(find_model(tmp_path))
+    assert str(refused.value).count("torch cannot read it") == 1
