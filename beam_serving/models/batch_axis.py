@@ -153,8 +153,12 @@ def keeps_positions_apart(
         ModelError: the model failed on them.
     """
     seen: dict[int, list[np.ndarray]] = {}
-    for step, start in ((1, 0), (2, 1), (1, 2)):
-        places = [(step * place + start) % len(records) for place in range(size)]
+    # First each beside itself alone: mixed, the same neighbours might be there every time.
+    uniform = [[index] * size for index in range(len(records))]
+    mixed = [
+        [(step * place + start) % len(records) for place in range(size)] for step, start in ((1, 0), (2, 1), (1, 2))
+    ]
+    for places in (*uniform, *mixed):
         rows = rows_of(infer(stack([records[index] for index in places], specs, axis)), axis, size)
         if rows is None:
             return False

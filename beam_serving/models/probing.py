@@ -233,7 +233,11 @@ def _freed_form(engine: EngineModel, found: Axis, trial: Trial, options: ModelOp
             raise ModelError("an output has no batch axis")
         return [one[:1] for one in cut]
 
-    apart = _shown(trial, lambda some: keeps_rows_apart(_infer(freed, options), alone, some, trial.specs, 0))
+    free = _infer(freed, options)
+    apart = _shown(trial, lambda some: keeps_rows_apart(free, alone, some, trial.specs, 0))
+    if apart and size > 1:
+        # As many records as the file has say nothing of other numbers of them.
+        apart = _shown(trial, lambda some: keeps_rows_apart(free, free, some, trial.specs, 0))
     if apart and size > 1:
         # The fixed form itself must keep its rows apart: the free one may have lost what ties them together.
         apart = _shown(trial, lambda some: keeps_positions_apart(fixed, some, trial.specs, 0, size))

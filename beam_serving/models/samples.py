@@ -162,12 +162,12 @@ def _sample_shapes(specs: Sequence[TensorSpec], shapes: Shapes) -> dict[str, tup
     listed = [] if isinstance(shapes, Mapping) else listed_shapes(shapes)
     named = dict(shapes) if isinstance(shapes, Mapping) else dict(zip(names, listed, strict=False))
     if len(listed) > len(names) or named.keys() - set(names):
-        given = len(listed) or ", ".join(named)
-        raise ModelLoadError(f"model: sample: has shapes for {given}, the inputs are {', '.join(names)}")
+        found = len(listed) or ", ".join(named)
+        raise ModelLoadError(f"model: sample: has shapes for {found}, the inputs are {', '.join(names)}")
     for spec in specs:
-        if not fits(named.get(spec.name, ()), spec.shape):
-            taken = ["any" if size is None else size for size in spec.shape or ()]
-            given = named.get(spec.name)
+        given = named.setdefault(spec.name, ()) if spec.shape == () else named.get(spec.name)
+        if given is None or not fits(given, spec.shape):
+            taken = "any" if spec.shape is None else ["any" if size is None else size for size in spec.shape]
             raise ModelLoadError(f"model: sample: the shape of {spec.name!r} is {given}, the model takes {taken}")
     return named
 
