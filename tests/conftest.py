@@ -1,6 +1,7 @@
 """The outside world of the tests: one real server for all, emptied before each test that uses it."""
 
 import logging
+import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
@@ -24,7 +25,13 @@ KINDS = pytest.StashKey[list[Kind]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Chooses the server, also for the processes that tests start."""
+    """Chooses the server, also for the processes that tests start.
+
+    The compiler of torch comes before TensorFlow, whichever test asks first: the other way round, their LLVMs end the
+    process.
+    """
+    if importlib.util.find_spec("triton") is not None:
+        importlib.import_module("triton")
     try:
         config.stash[KINDS] = kinds()
     except ValueError as err:

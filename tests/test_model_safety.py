@@ -200,9 +200,9 @@ def test_a_classifier_of_sklearn_answers_with_the_names_of_its_classes(at: Redis
     scores = np.array([0.5, 2.0, 1.0], np.float32)
 
     with service(at, tmp_path, {"model": {"path": str(directory)}, "params": {"workers": 1}}) as running:
-        with InputQueue(at.host, at.port) as queue, OutputQueue(at.host, at.port) as results:
+        with InputQueue(at.host, at.port) as queue, OutputQueue(at.host, at.port, by_label=True) as results:
             queue.enqueue("one", scores)
-            answer = results.query("one", timeout_s=30, by_label=True)
+            answer = results.query("one", timeout_s=30)
         assert running.stop() == 0
 
     chances = np.exp(scores) / np.exp(scores).sum()

@@ -23,7 +23,8 @@ class TensorSpec(NamedTuple):
     Of a `LoadedModel` the shape is that of one record, of an `EngineModel` that of the tensor in the file.
 
     `below` bounds the magnitude of 64-bit integers, where the engine computes them in fewer bits: a value x must keep
-    -below <= x < below. `nan` is False where the engine computes NaN otherwise than the model's own framework does.
+    -below <= x < below; it also keeps out places beyond a table that they are looked up in. `nan` is False where the
+    engine computes NaN or infinity otherwise than the model's own framework does.
     """
 
     name: str

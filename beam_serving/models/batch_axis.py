@@ -138,9 +138,12 @@ def keeps_positions_apart(
         ModelError: the model failed on them.
     """
     seen: dict[int, list[np.ndarray]] = {}
-    # Beside itself alone, too: what mixes rows may give the same for each order of the same neighbours.
-    for step, start in ((1, 0), (0, 0), (2, 1), (1, 2)):
-        places = [(step * place + start) % len(records) for place in range(size)]
+    # First each beside itself alone: mixed, the same neighbours might be there every time.
+    uniform = [[index] * size for index in range(len(records))]
+    mixed = [
+        [(step * place + start) % len(records) for place in range(size)] for step, start in ((1, 0), (2, 1), (1, 2))
+    ]
+    for places in (*uniform, *mixed):
         rows = rows_of(infer(stack([records[index] for index in places], specs, axis)), axis, size)
         if rows is None:
             return False
@@ -253,7 +256,7 @@ class BatchedModel:
     def _first_rows(self, batch: Mapping[str, np.ndarray], rows: int) -> list[np.ndarray]:
         """Predict the first batch of several records together and one by one, to see whether they may stay together."""
         singles = [{name: array[row : row + 1] for name, array in batch.items()} for row in range(rows)]
-        records = [{name: array[0] for name, array in single.items()} for single in singles]
+        records = [{name: array[0, ...] for name, array in single.items()} for single in singles]
         alone = iter([self._model.infer(self._arrays(single, slice(None))) for single in singles])
         together: list[list[np.ndarray]] = []
 
@@ -341,7 +344,11 @@ def check_values(array: np.ndarray, spec: TensorSpec, own: str = "") -> None:
     if spec.below is not None and array.size:
         least, most = int(array.min()), int(array.max())
         if most >= spec.below or least < -spec.below:
-            value, limit = most if most >= spec.below else least, f"from {-spec.below} to {spec.below - 1}"
-            raise ModelError(f"input {spec.name!r} has {value}, its engine takes {spec.dtype} {limit}{remedy}")
-    if not spec.nan and array.size and np.isnan(array.max()):
-        raise ModelError(f"input {spec.name!r} has NaN, which its engine computes otherwise than {own}{remedy}")
+            value = most if most >= spec.below else least
+            lowest = 0 if spec.dtype.kind == "u" else -spec.below
+            raise ModelError(f"input {spec.name!r} has {value}, its engine takes {lowest} to {spec.below - 1}{remedy}")
+    # A sum is finite where all are; only where it is not, each is looked at.
+    if not spec.nan and not np.isfinite(np.add.reduce(array, axis=None)) and not np.isfinite(array).all():
+        raise ModelError(
+            f"input {spec.name!r} has NaN or infinity, which its engine computes otherwise than {own}{remedy}"
+        )

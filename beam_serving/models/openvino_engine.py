@@ -1,7 +1,7 @@
 """The OpenVINO engine: whatever has become an `openvino.Model` is compiled and run here, for every format."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import filterfalse
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from beam_serving.models.base import (
     whole_shapes,
 )
 from beam_serving.models.openvino_int8 import compress_weights
-from beam_serving.models.openvino_rules import facts_of
+from beam_serving.models.openvino_rules import facts_of, table_sizes
 
 OPENVINO_ERRORS = (
     RuntimeError,
@@ -70,9 +70,18 @@ class OpenVinoModel:
     engine = "openvino"
 
     def __init__(
-        self, model: openvino.Model, options: ModelOptions, source: Path, names: tuple[list[str], list[str]]
+        self,
+        model: openvino.Model,
+        options: ModelOptions,
+        source: Path,
+        names: tuple[list[str], list[str]],
+        tables: Mapping[int, int],
     ) -> None:
-        self.inputs = tuple(_spec(port, name) for port, name in zip(model.inputs, names[0], strict=True))
+        self._tables = tables
+        self.inputs = tuple(
+            _bounded(_spec(port, name), tables.get(place))
+            for place, (port, name) in enumerate(zip(model.inputs, names[0], strict=True))
+        )
         self.outputs = tuple(_spec(port, name) for port, name in zip(model.outputs, names[1], strict=True))
         self.facts = Facts()
         self._names = names
@@ -105,7 +114,7 @@ class OpenVinoModel:
         freed = _freed(self._model) if self._model is not None else None
         if freed is None:
             return None
-        model = OpenVinoModel(freed, self._options, self._source, self._names)
+        model = OpenVinoModel(freed, self._options, self._source, self._names, self._tables)
         model.facts = self.facts
         return model
 
@@ -170,6 +179,13 @@ def _spec(port: Any, name: str) -> TensorSpec:
     return TensorSpec(name, sizes, STRING if kind == openvino.Type.string else np.dtype(kind.to_dtype()), below)
 
 
+def _bounded(spec: TensorSpec, table_size: int | None) -> TensorSpec:
+    """Bound the integers that are looked up in a table to those that it has a row for."""
+    if table_size is None or spec.dtype.kind not in "iu":
+        return spec
+    return spec._replace(below=min(table_size, spec.below or table_size))
+
+
 def _tensor(array: np.ndarray) -> openvino.Tensor:
     # Text is always copied.
     return openvino.Tensor(array) if array.dtype.kind == "U" else openvino.Tensor(array, shared_memory=True)
@@ -208,11 +224,11 @@ def compile_model(model: openvino.Model, options: ModelOptions, source: Path) ->
         names = names_of(model.inputs, "input"), names_of(model.outputs, "output")
         _set_shapes(model, names[0], options, source)
         _refuse_unknown_ranks(model, names[0], source)
-        facts = facts_of(model)
+        facts, tables = facts_of(model), table_sizes(model)
         model = _with_plain_types(model)
         if options.precision == "int8":
             compress_weights(model, source)
-        compiled = OpenVinoModel(model, options, source, names)
+        compiled = OpenVinoModel(model, options, source, names, tables)
     except OPENVINO_ERRORS as err:
         raise ModelLoadError(f"{source}: OpenVINO cannot compile it: {first_reason(err)}") from err
     compiled.facts = facts

@@ -96,17 +96,40 @@ def _large(spec: TensorSpec, shape: tuple[int, ...], start: int) -> np.ndarray:
     return np.array(list(itertools.islice(itertools.cycle(values), count)), spec.dtype).reshape(shape)
 
 
-def with_nan(record: Record) -> Record | None:
-    """Give the record with NaN in each tensor of floats; None where there is no such tensor."""
+def not_finite(record: Record) -> Iterator[Record]:
+    """Give the record with NaN, infinity and minus infinity in its tensors of floats, one after the other."""
     if not any(array.dtype.kind == "f" and array.size for array in record.values()):
-        return None
-    changed = {}
-    for name, array in record.items():
-        copy = array.copy()
-        if copy.dtype.kind == "f" and copy.size:
-            copy.reshape(-1)[:: max(1, copy.size // 3)] = np.nan
-        changed[name] = copy
-    return changed
+        return
+    for value in (np.nan, np.inf, -np.inf):
+        changed = {}
+        for name, array in record.items():
+            changed[name] = array.copy()
+            if array.dtype.kind == "f" and array.size:
+                changed[name].reshape(-1)[:: max(1, array.size // 3)] = value
+        yield changed
+
+
+_CROWD = (1.0, 1.0, -500.0, 1e4, 1e-3, 30.0, -1e5, 0.0, 2000.0)
+
+
+def crowd(specs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ...]]) -> list[Record]:
+    """Give more neighbours than a model may expect, two of them equal, of magnitudes far apart.
+
+    What ties rows together only where a value is large, where two are the same, or where there are many, shows there.
+    """
+    made = []
+    for row, size in enumerate(_CROWD):
+        random = np.random.default_rng(max(row, 1))
+        record = {spec.name: _values(random, spec, shapes[spec.name], max(row, 1), is_mild=False) for spec in specs}
+        for spec in specs:
+            array = record[spec.name]
+            if spec.dtype.kind == "f" and spec.dtype.itemsize >= 4:
+                record[spec.name] = np.asarray(random.random(array.shape) * size, spec.dtype)
+            elif spec.dtype.kind in "iu" and row > 2:
+                most = min(1000, int(np.iinfo(spec.dtype).max), (spec.below or 1000) - 1)
+                record[spec.name] = np.asarray(random.integers(0, most, array.shape), spec.dtype)
+        made.append(record)
+    return made
 
 
 def sampled(
@@ -162,12 +185,12 @@ def _sample_shapes(specs: Sequence[TensorSpec], shapes: Shapes) -> dict[str, tup
     listed = [] if isinstance(shapes, Mapping) else listed_shapes(shapes)
     named = dict(shapes) if isinstance(shapes, Mapping) else dict(zip(names, listed, strict=False))
     if len(listed) > len(names) or named.keys() - set(names):
-        came = len(listed) or ", ".join(named)
-        raise ModelLoadError(f"model: sample: has shapes for {came}, the inputs are {', '.join(names)}")
+        found = len(listed) or ", ".join(named)
+        raise ModelLoadError(f"model: sample: has shapes for {found}, the inputs are {', '.join(names)}")
     for spec in specs:
-        if not fits(named.get(spec.name, ()), spec.shape):
-            taken = ["any" if size is None else size for size in spec.shape or ()]
-            given = named.get(spec.name)
+        given = named.setdefault(spec.name, ()) if spec.shape == () else named.get(spec.name)
+        if given is None or not fits(given, spec.shape):
+            taken = "any" if spec.shape is None else ["any" if size is None else size for size in spec.shape]
             raise ModelLoadError(f"model: sample: the shape of {spec.name!r} is {given}, the model takes {taken}")
     return named
 

@@ -3,6 +3,7 @@
 import functools
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -262,7 +263,10 @@ def test_rows_that_depend_on_each_other_never_meet(
 
     model.check(seed, groups, spread)
 
-    assert model.model.one_by_one, model.plan
+    if (name, batch) == ("divided by the number of rows", 3):
+        assert model.plan.kind == "portions", "three at a time are always divided by three"
+    else:
+        assert model.model.one_by_one, model.plan
 
 
 @pytest.mark.parametrize("batch", BATCHES)
@@ -278,3 +282,73 @@ def test_texts_stay_with_their_records(
 
     assert model.model.engine == "onnxruntime"
     assert model.model.one_by_one != TEXTS[name].apart, model.plan
+
+
+TIMES = 3
+RECURRENT = Family(
+    [
+        node("Transpose", "x", "t", perm=[1, 0, 2]),
+        node("ReduceMean", "t", "last", axes=[1], keepdims=0),
+        node("CumSum", "x first", "y"),
+    ],
+    [("x", FLOAT, (TIMES, "batch", WIDTH))],
+    [("y", FLOAT, (TIMES, "batch", WIDTH)), ("last", FLOAT, ("batch", WIDTH))],
+    PLACES,
+)
+WITHOUT_LAST = RECURRENT._replace(nodes=[RECURRENT.nodes[-1]], outputs=RECURRENT.outputs[:1])
+MIXED_TIMES = WITHOUT_LAST._replace(nodes=[node("CumSum", "x step", "y")])
+
+
+@functools.cache
+def with_options(family: str, batch: int | str, engine: str) -> Served:
+    given_family, options = OPTIONS[family]
+    with tempfile.TemporaryDirectory() as folder:
+        directory = written(Path(folder), given_family, batch)
+        return served(directory, replace(options, engine=engine))
+
+
+OPTIONS = {
+    "time first": (WITHOUT_LAST, ModelOptions(batch_axis=1)),
+    "time first and a last state": (RECURRENT, ModelOptions(batch_axis=1)),
+    "records added up along axis 1": (MIXED_TIMES, ModelOptions(batch_axis=1)),
+    "no batch axis": (COUPLED["softmax over the batch"], ModelOptions(batch_axis="none")),
+    "independent rows without a batch axis": (APART["mlp"], ModelOptions(batch_axis="none")),
+    "a constant scalar": (COUPLED["a scalar input"], ModelOptions(constants={"z": 2.5})),
+    "a constant table": (
+        COUPLED["an input of another size"],
+        ModelOptions(constants={"z": random(5, WIDTH, seed=7).tolist()}),
+    ),
+    "a constant for coupled rows": (
+        COUPLED["softmax over the batch"]._replace(
+            nodes=[node("Mul", "x z", "m"), node("Softmax", "m", "y", axis=0)], inputs=[*X, ("z", FLOAT, ())]
+        ),
+        ModelOptions(constants={"z": 0.5}),
+    ),
+}
+ALL_TOGETHER = {"time first", "a constant scalar", "a constant table"}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("name", OPTIONS)
+@SETTINGS
+@given(seed=st.integers(0, 2**32), groups=GROUPINGS, spread=SPREADS)
+def test_records_are_where_the_operator_says(
+    name: str, batch: int | str, engine: str, seed: int, groups: list[int], spread: float
+) -> None:
+    model = with_options(name, batch, engine)
+
+    model.check(seed, groups, spread)
+
+    if name in ALL_TOGETHER and batch != 1:
+        assert not model.model.one_by_one, model.plan
+    elif name not in ALL_TOGETHER:
+        assert model.model.one_by_one, model.plan
+
+
+def test_one_axis_for_all_inputs_is_asked_for_where_there_is_none(tmp_path: Path) -> None:
+    family = COUPLED["an input of another size"]
+    model = served(written(tmp_path, family, "N"), ModelOptions())
+
+    assert model.plan.kind == "whole"
+    assert [spec.shape for spec in model.model.inputs] == [(None, WIDTH), (5, WIDTH)]

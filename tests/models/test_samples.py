@@ -143,6 +143,13 @@ def test_shapes_that_do_not_fit_are_refused(sample: Shapes) -> None:
         sampled([spec()], ModelOptions(sample=sample))
 
 
+def test_every_input_but_a_single_value_needs_a_shape() -> None:
+    specs = [spec(shape=None), spec("n", ())]
+    assert sampled(specs, ModelOptions(sample=(7,))) == ([], {"x": (7,), "n": ()})
+    with pytest.raises(ModelLoadError, match="the shape of 'x' is None, the model takes any"):
+        sampled(specs, ModelOptions(sample={"n": ()}))
+
+
 def test_an_array_that_is_missing_is_told(tmp_path: Path) -> None:
     np.savez(tmp_path / "s.npz", a=np.zeros(2), c=np.zeros(2))
     with pytest.raises(ModelLoadError, match=r"has no array 'b', its arrays are \['a', 'c'\]"):
