@@ -290,3 +290,13 @@ def test_no_nan_is_said_of_floats_alone() -> None:
     model = BatchedModel(engine, Plan("rows"), nan=False)
 
     assert [one.nan for one in model.inputs] == [False, True]
+
+
+def test_single_texts_of_an_unproven_model_are_told_apart() -> None:
+    engine = Engine(lambda x: [x], (None,))
+    engine.inputs = (TensorSpec("in0", (None,), STRING),)
+    model = BatchedModel(engine, Plan("rows", proven=False))
+
+    for texts in (["a", "a"], ["a", "b"], ["c"]):
+        assert outputs_of(model, {"in0": np.array(texts, object)})[0].tolist() == texts
+    assert not model.one_by_one
