@@ -182,7 +182,8 @@ def test_an_unproven_model_is_compared_on_its_first_batch_alone() -> None:
     for _ in range(2):
         assert outputs_of(model, rows(1, 2))[0].tolist() == [[2, 2], [4, 4]]
 
-    assert engine.seen == [(2, 2), (1, 2), (1, 2), (2, 2)]
+    assert sorted(engine.seen[:3]) == [(1, 2), (1, 2), (2, 2)]
+    assert engine.seen[3:] == [(2, 2)]
     assert not model.one_by_one
 
 
