@@ -1,6 +1,7 @@
 """What a service must bear from its models: odd shapes, files that change under it, engines that end their process."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -224,9 +225,10 @@ def test_an_engine_that_ends_its_process_ends_the_service_with_one_message(at: R
 
     assert code not in (0, None)
     assert time.monotonic() - started < 100
-    errors = [line for line in running.log.splitlines() if "cannot be served by" in line]
+    errors = [line for line in running.log.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, running.log
     assert f"{directory / 'model.onnx'}: engine openvino ended its process" in errors[0]
-    assert "SIGABRT" in errors[0]
+    # How it ends is the engine's affair: it overwrites memory that is not its own.
+    assert re.search("SIGABRT|SIGSEGV", errors[0])
     assert "Traceback" not in running.log
     assert "starting it again" not in running.log

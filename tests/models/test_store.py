@@ -4,6 +4,7 @@ import fcntl
 import json
 import logging
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,7 @@ def test_where_no_copy_can_be_made_the_directory_is_served_with_a_warning(
 ) -> None:
     (tmp_path / "a file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a file"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "a file"))
 
     with caplog.at_level(logging.WARNING):
         copy = private_copy(model_in(tmp_path / "model"))
