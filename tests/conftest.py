@@ -1,7 +1,7 @@
 """The outside world of the tests: one real server for all, emptied before each test that uses it."""
 
-import logging
 import importlib.util
+import logging
 import os
 import shutil
 from collections.abc import Iterator

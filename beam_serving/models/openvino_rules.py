@@ -62,7 +62,6 @@ PROVEN = frozenset(
 """Operators that gave on float32 what the node tests expect, in all of them: equal but for rounding."""
 
 
-
 def facts_of(model: openvino.Model) -> Facts:
     """Tell what there is to know of a model beside its tensors; see `Facts`."""
     operators = {op.get_type_name() for op in _operators(model)}
@@ -95,7 +94,9 @@ def table_sizes(model: openvino.Model) -> dict[int, int]:
 
 
 def _table_size(op: Any, sources: list[Any]) -> int | None:
-    table = sources[0].inputs()[0].get_source_output().get_node() if sources[0].get_type_name() == "Convert" else sources[0]
+    table = (
+        sources[0].inputs()[0].get_source_output().get_node() if sources[0].get_type_name() == "Convert" else sources[0]
+    )
     if table.get_type_name() != "Constant" or sources[2].get_type_name() != "Constant":
         return None
     size = op.inputs()[0].get_partial_shape()[int(sources[2].get_data().reshape(-1)[0])]
@@ -180,15 +181,22 @@ def _doubts_of_integers(step: _Step) -> Iterator[str]:
         yield f"whole numbers ({step.kind} of {kinds})"
     if step.kind == "Result" and step.sent[0] and step.takes[0] in _WIDE:
         yield f"whole numbers (output of {kinds})"
-    if step.kind == "Convert" and step.depends[0] and (step.takes[0].is_real() or _narrows(step)) and _is_whole(step.gives[0]):
+    if (
+        step.kind == "Convert"
+        and step.depends[0]
+        and (step.takes[0].is_real() or _narrows(step))
+        and _is_whole(step.gives[0])
+    ):
         yield f"whole numbers (Convert of {kinds} to {step.gives[0].get_type_name()})"
 
 
 def _compares_small(step: _Step) -> bool:
     """Tell whether all that is compared with what a request sends is a constant that float32 holds, and its neighbours."""
     others = [_source(port).get_node() for port, sent in zip(step.op.inputs(), step.sent, strict=True) if not sent]
-    return len(others) == 1 and others[0].get_type_name() == "Constant" and (
-        bool(np.all(np.abs(others[0].get_data().astype(np.float64)) < _EXACT_IN_FLOAT32))
+    return (
+        len(others) == 1
+        and others[0].get_type_name() == "Constant"
+        and (bool(np.all(np.abs(others[0].get_data().astype(np.float64)) < _EXACT_IN_FLOAT32)))
     )
 
 
