@@ -94,9 +94,9 @@ def table_sizes(model: openvino.Model) -> dict[int, int]:
 
 
 def _table_size(op: Any, sources: list[Any]) -> int | None:
-    table = (
-        sources[0].inputs()[0].get_source_output().get_node() if sources[0].get_type_name() == "Convert" else sources[0]
-    )
+    table = sources[0]
+    if table.get_type_name() == "Convert":
+        table = _source(table.inputs()[0]).get_node()
     if table.get_type_name() != "Constant" or sources[2].get_type_name() != "Constant":
         return None
     size = op.inputs()[0].get_partial_shape()[int(sources[2].get_data().reshape(-1)[0])]
@@ -191,7 +191,7 @@ def _doubts_of_integers(step: _Step) -> Iterator[str]:
 
 
 def _compares_small(step: _Step) -> bool:
-    """Tell whether all that is compared with what a request sends is a constant that float32 holds, and its neighbours."""
+    """Tell whether whole numbers are compared with a constant that float32 keeps apart from its neighbours."""
     others = [_source(port).get_node() for port, sent in zip(step.op.inputs(), step.sent, strict=True) if not sent]
     return (
         len(others) == 1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from beam_serving.errors import ModelLoadError
 from beam_serving.models.base import STRING, ModelOptions, Shapes, TensorSpec, fits
-from beam_serving.models.samples import extremes, invented_shapes, records, sampled, with_nan
+from beam_serving.models.samples import extremes, invented_shapes, not_finite, records, sampled
 
 FLOAT32 = np.dtype(np.float32)
 KINDS = st.sampled_from([np.dtype(kind) for kind in ("f4", "f8", "f2", "i8", "i4", "u1", "i1", "?", "O")])
@@ -60,14 +60,13 @@ def test_whole_numbers_may_start_above_zero_and_reach_the_edges_of_their_types()
     assert not list(extremes([spec()], {"x": (2,)}))
 
 
-def test_nan_comes_in_floats_and_the_record_stays_as_it_was() -> None:
+def test_nan_and_infinity_come_in_floats_and_the_record_stays_as_it_was() -> None:
     record = {"x": np.ones(4, np.float32), "ids": np.ones(4, np.int64)}
-    changed = with_nan(record)
-    assert changed is not None
-    assert np.isnan(changed["x"]).any()
-    assert not np.isnan(record["x"]).any()
-    assert np.array_equal(changed["ids"], record["ids"])
-    assert with_nan({"ids": record["ids"]}) is None
+    changed = list(not_finite(record))
+    assert [str(one["x"][0]) for one in changed] == ["nan", "inf", "-inf"]
+    assert np.isfinite(record["x"]).all()
+    assert all(np.array_equal(one["ids"], record["ids"]) for one in changed)
+    assert list(not_finite({"ids": record["ids"]})) == []
 
 
 def test_without_a_sample_nothing_is_given() -> None:
