@@ -272,7 +272,7 @@ def _reason_rows(about: dict[str, Any]) -> list[tuple[str, str]]:
         ("batch axis", about["batch"]),
         ("compared", same if compared else f"with nothing{alone}"),
     ]
-    rows += [("NaN", "refused: this engine computes it otherwise")] if not about["takes_nan"] else []
+    rows += [("NaN, inf", "refused: this engine computes them otherwise")] if not about["takes_nan"] else []
     rows += [(title, ", ".join(about[title])) for title in ("random", "state") if about[title]]
     rows += [("note", note) for note in about["notes"]]
     return rows + ([("kept in", about["kept"])] if "kept" in about else [])

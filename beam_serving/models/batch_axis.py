@@ -349,6 +349,7 @@ def check_values(array: np.ndarray, spec: TensorSpec, own: str = "") -> None:
             raise ModelError(f"input {spec.name!r} has {value}, its engine takes {lowest} to {spec.below - 1}{remedy}")
     # A sum is finite where all are; only where it is not, each is looked at.
     if not spec.nan and not np.isfinite(np.add.reduce(array, axis=None)) and not np.isfinite(array).all():
+        truth = own or "its own framework"
         raise ModelError(
-            f"input {spec.name!r} has NaN or infinity, which its engine computes otherwise than {own}{remedy}"
+            f"input {spec.name!r} has NaN or infinity, which its engine computes otherwise than {truth}{remedy}"
         )

@@ -109,7 +109,7 @@ def not_finite(record: Record) -> Iterator[Record]:
         yield changed
 
 
-_CROWD = (1.0, 1.0, -500.0, 1e4, 1e-3, 30.0, -1e5, 0.0, 2000.0)
+_CROWD = (1.0, 1.0, -500.0, 1e4, 1e-3, 30.0, -1e5, 3.0, 2000.0)
 
 
 def crowd(specs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ...]]) -> list[Record]:

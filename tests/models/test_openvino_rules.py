@@ -8,7 +8,7 @@ import openvino as ov
 import pytest
 from openvino import opset13 as ops
 
-from beam_serving.models.openvino_rules import facts_of
+from beam_serving.models.openvino_rules import facts_of, table_sizes
 
 Graph = Callable[..., Any]
 
@@ -44,13 +44,17 @@ I64, I32, I8, F32, F64, BOOL = np.int64, np.int32, np.int8, np.float32, np.float
         (lambda x: ops.convert(ops.add(x, const(1)), "f32"), [I64], ["whole numbers (Add of i64)"]),
         (ops.divide, [I8, I8], ["whole numbers (Divide of i8)"]),
         (lambda x: ops.convert(ops.multiply(x, x), "f32"), [I32], ["whole numbers (Multiply of i32)"]),
-        (lambda x: ops.convert(x, "i8"), [I32], ["whole numbers (Convert to i8)"]),
+        (lambda x: ops.convert(x, "i8"), [I32], ["whole numbers (Convert of i32 to i8)"]),
         # What is made of floats may be as large.
-        (lambda x: ops.convert(x, "i64"), [F32], ["whole numbers (output of i64)"]),
+        (
+            lambda x: ops.convert(x, "i64"),
+            [F32],
+            ["whole numbers (Convert of f32 to i64)", "whole numbers (output of i64)"],
+        ),
         (
             lambda x: ops.gather(ops.constant(np.ones((9, 2), np.float32)), ops.convert(x, "i64"), const(0)),
             [F32],
-            [],
+            ["whole numbers (Convert of f32 to i64)"],
         ),
         # Sizes and places are small.
         (lambda x: ops.add(ops.shape_of(x), const(1)), [F32], []),
@@ -65,8 +69,14 @@ I64, I32, I8, F32, F64, BOOL = np.int64, np.int32, np.int8, np.float32, np.float
         (
             lambda x: ops.convert(ops.equal(x, const(2**40)), "f32"),
             [I64],
-            ["whole numbers beyond 32 bits (Equal)"],
+            ["whole numbers beyond 32 bits (Equal)", "whole numbers (Equal of i64)"],
         ),
+        # Integers are compared as float32, which keeps small ones apart from all others.
+        (lambda x: ops.convert(ops.greater(x, const(2**24 - 1)), "f32"), [I64], []),
+        (lambda x: ops.convert(ops.greater(x, const(2**24)), "f32"), [I64], ["whole numbers (Greater of i64)"]),
+        (lambda x, y: ops.convert(ops.equal(x, y), "f32"), [I32, I32], ["whole numbers (Equal of i32)"]),
+        (lambda x: ops.convert(ops.convert(x, "f16"), "f32"), [F32], ["float16"]),
+        (lambda x: ops.add(x, ops.convert(ops.constant(np.ones(4, np.float16)), "f32")), [F32], []),
         (lambda x: ops.slice(x, const(0), const(2**62), const(1), const(1)), [F32], []),
     ],
 )
@@ -111,3 +121,12 @@ def test_bodies_of_loops_and_branches_are_looked_into() -> None:
     doubts = facts_of(ov.Model([ops.result(out)], [x], "m")).doubts
 
     assert {"whole numbers (Add of i64)", "whole numbers (Multiply of i64)"} <= set(doubts)
+
+
+def test_the_smallest_table_that_an_input_is_looked_up_in_bounds_it() -> None:
+    ids, other = ops.parameter([-1, 4], I64, name="ids"), ops.parameter([-1, 4], I64, name="other")
+    large, small = (ops.constant(np.ones((size, 2), np.float32)) for size in (9, 5))
+    looked_up = [ops.gather(large, ids, const(0)), ops.gather(small, ops.convert(ids, "i32"), const(0))]
+    results = [*map(ops.result, looked_up), ops.result(ops.convert(other, "f32"))]
+
+    assert table_sizes(ov.Model(results, [ids, other], "m")) == {0: 5}
