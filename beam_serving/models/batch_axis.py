@@ -154,6 +154,29 @@ def keeps_positions_apart(
     return True
 
 
+def keeps_neighbours_out(
+    infer: Infer, some: Sequence[Record], others: Sequence[Record], specs: Sequence[TensorSpec], axis: int
+) -> bool:
+    """Tell whether records get the same, each at its place among `some`, when `others` are beside them instead.
+
+    The batches have one size, so an engine computes them alike: also of huge numbers no rounding differs.
+
+    Raises:
+        ModelError: the model failed on them.
+    """
+    count = len(some)
+    before = rows_of(infer(stack(some, specs, axis)), axis, count)
+    for place in sorted({0, count // 2, count - 1}):
+        mixed = [*others[:place], some[place], *others[place + 1 :]]
+        after = rows_of(infer(stack(mixed, specs, axis)), axis, count)
+        if before is None or after is None:
+            return False
+        mine = slice(place, place + 1)
+        if not all(equal(one[mine], other[mine]) for one, other in zip(after, before, strict=True)):
+            return False
+    return True
+
+
 class BatchedModel:
     """A model of an engine as the pipeline wants it, a `LoadedModel`: records stacked along a first axis, by name.
 

@@ -179,6 +179,10 @@ def _doubts_of_integers(step: _Step) -> Iterator[str]:
         yield from _large_constants(step.op)
     if any(step.sent) and (step.kind in _ARITHMETIC or (step.kind in _COMPARISONS and not _compares_small(step))):
         yield f"whole numbers ({step.kind} of {kinds})"
+    if step.kind == "Select" and any(
+        sent and kind.bitwidth >= 32 for sent, kind in zip(step.sent, step.takes, strict=True)
+    ):
+        yield f"whole numbers (Select of {kinds})"
     if step.kind == "Result" and step.sent[0] and step.takes[0] in _WIDE:
         yield f"whole numbers (output of {kinds})"
     if (

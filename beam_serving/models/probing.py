@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,8 +17,10 @@ from beam_serving.errors import ModelError, ModelLoadError
 from beam_serving.models.base import STRING, EngineModel, ModelOptions, TensorSpec, type_name
 from beam_serving.models.batch_axis import (
     Axis,
+    Infer,
     Plan,
     axis_of,
+    keeps_neighbours_out,
     keeps_positions_apart,
     keeps_rows_apart,
     place_of,
@@ -26,12 +29,23 @@ from beam_serving.models.batch_axis import (
     stack,
 )
 from beam_serving.models.compare import all_equal, difference, equal
-from beam_serving.models.samples import Record, crowd, extremes, invented_shapes, not_finite, records, sampled
+from beam_serving.models.samples import (
+    Record,
+    extremes,
+    far_of,
+    invented_shapes,
+    many_of,
+    not_finite,
+    records,
+    sampled,
+)
 
 _LOG = logging.getLogger(__name__)
 _RECORDS = 3
 _SLOW_S = 0.1
 """A model that takes longer for one inference is tried with fewer of them."""
+_CROWD = 9
+"""Records that are tried together: what happens from the fourth on, or between equal ones, shows only among more."""
 
 
 Port = tuple[int, str]
@@ -91,7 +105,6 @@ class Trial(NamedTuple):
     shapes: dict[str, tuple[int, ...]] | None
     error: str = ""
     single_s: float = 0.0
-    crowd: list[Record] = []
 
 
 class Comparison(NamedTuple):
@@ -131,8 +144,7 @@ def try_out(engine: EngineModel, found: Axis, options: ModelOptions) -> Trial:
             error = error or str(err)
             continue
         single_s = time.perf_counter() - started
-        crowded = crowd(of_records, shapes)
-        return Trial(specs, sets if single_s < _SLOW_S else sets[-1:], shapes, "", single_s, crowded)
+        return Trial(specs, sets if single_s < _SLOW_S else sets[-1:], shapes, "", single_s)
     return Trial(specs, [], None, error)
 
 
@@ -217,7 +229,7 @@ def plan_of(
         apart = steady and _shown(trial, lambda some: keeps_rows_apart(infer, infer, some, trial.specs, axis))
         if apart is None:
             return Plan("rows", axis, proven=False), []
-        if apart:
+        if apart and _in_crowds(infer, infer, trial, axis):
             return Plan("rows", axis), []
         note = "its rows depend on each other or cannot be told apart: records are served one at a time"
         return Plan("single", axis, None, _drops(engine, found, trial, options)), [note]
@@ -234,12 +246,38 @@ def plan_of(
     apart = steady and _shown(
         trial, lambda some: keeps_positions_apart(_infer(engine, options), some, trial.specs, axis, size)
     )
-    if apart:
+    if apart and _in_crowds(_infer(engine, options), None, trial, axis, size):
         return Plan("portions", axis, size), [f"computes batches of {size} only; larger ones are cut into portions"]
     if apart is None:
         return Plan("portions", axis, size, proven=False), [f"computes batches of {size} only"]
     note = f"its {size} rows depend on each other or on their places: a request has its whole tensors"
     return Plan("whole"), [note]
+
+
+def _in_crowds(together: Infer, alone: Infer | None, trial: Trial, axis: int, count: int = _CROWD) -> bool:
+    """Tell whether rows stay apart among many, beside equal ones, huge ones and NaN; what fails there shows nothing.
+
+    Without `alone`, only batches of `count` records are compared with each other.
+    """
+    if trial.single_s >= _SLOW_S or not trial.sets:
+        return True
+    many, far = many_of(trial.sets[0], count), far_of(trial.sets[0], count)
+    below = far_of(trial.sets[0], count, all_below=True)
+    broken = [next(not_finite(record), record) for record in far]
+    specs = trial.specs
+    shows: list[Callable[[], bool]] = [
+        partial(keeps_neighbours_out, together, some, others, specs, axis)
+        for some, others in ((far, many), (many, far), (below, many), (many, broken))
+    ]
+    if alone is not None:
+        shows.insert(0, partial(keeps_rows_apart, together, alone, many, specs, axis))
+    for show in shows:
+        try:
+            if not show():
+                return False
+        except ModelError as err:
+            _LOG.debug("a trial of many records failed: %s", err)
+    return True
 
 
 def _infer(engine: EngineModel, options: ModelOptions) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
@@ -248,13 +286,9 @@ def _infer(engine: EngineModel, options: ModelOptions) -> Callable[[list[np.ndar
 
 
 def _shown(trial: Trial, show: Callable[[list[Record]], bool]) -> bool | None:
-    """Tell whether something holds for all sets of records, None where the model fails on each of them.
-
-    A model that is not slow is shown a crowd as well.
-    """
+    """Tell whether something holds for all sets of records, None where the model fails on each of them."""
     results = []
-    crowds = [trial.crowd] if trial.crowd and trial.single_s < _SLOW_S else []
-    for some in (*trial.sets, *crowds):
+    for some in trial.sets:
         try:
             results.append(show(some))
         except ModelError as err:
@@ -293,7 +327,8 @@ def _freed_form(engine: EngineModel, found: Axis, trial: Trial, options: ModelOp
     if apart and size > 1:
         # The fixed form itself must keep its rows apart: the free one may have lost what ties them together.
         apart = _shown(trial, lambda some: keeps_positions_apart(fixed, some, trial.specs, 0, size))
-    return bool(apart)
+        apart = apart and _in_crowds(fixed, None, trial, 0, size)
+    return bool(apart) and _in_crowds(free, alone, trial, 0)
 
 
 def _drops(engine: EngineModel, found: Axis, trial: Trial, options: ModelOptions) -> tuple[bool, ...]:

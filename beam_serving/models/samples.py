@@ -17,6 +17,10 @@ _RANK = 1
 """Of a record for an input that takes any shape."""
 _SPREADS = (1.0, 30.0, -500.0)
 """Magnitudes of neighbours: what mixes rows cannot hide among rounding errors."""
+_FAR = (2e3, -2e3, 2e6, -20.0, -2e5)
+"""Magnitudes at which rows may meet that do not meet among the small ones."""
+_FAR_WHOLE = 200
+"""Of whole numbers, which may be sizes or places in a list."""
 _WORDS = ("", "a", "Ünïcode ∞ текст", "a text that is longer than sixteen bytes", "3.5", "7")
 _LARGE = (0, 1, -1, 127, -128, 255, 32767, -32768, 2**24 + 1, 2**31 - 1, -(2**31), 2**31, 2**33, 2**53 + 1, 2**62)
 
@@ -109,27 +113,31 @@ def not_finite(record: Record) -> Iterator[Record]:
         yield changed
 
 
-_CROWD = (1.0, 1.0, -500.0, 1e4, 1e-3, 30.0, -1e5, 3.0, 2000.0)
+def many_of(some: Sequence[Record], count: int) -> list[Record]:
+    """Give more records than a few, some of them equal, from the ones that a model takes."""
+    return [some[place % len(some)] for place in range(count)]
 
 
-def crowd(specs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ...]]) -> list[Record]:
-    """Give more neighbours than a model may expect, two of them equal, of magnitudes far apart.
+def far_of(some: Sequence[Record], count: int, all_below: bool = False) -> list[Record]:
+    """Give records whose numbers are far from those of `some`: of one sign in each record, or `all_below` zero."""
+    random = np.random.default_rng(0)
+    fars = np.resize(_FAR, count).tolist()
+    return [
+        {name: _far(random, array, -abs(fars[place]) if all_below else fars[place]) for name, array in record.items()}
+        for place, record in enumerate(many_of(some, count))
+    ]
 
-    What ties rows together only where a value is large, where two are the same, or where there are many, shows there.
-    """
-    made = []
-    for row, size in enumerate(_CROWD):
-        random = np.random.default_rng(max(row, 1))
-        record = {spec.name: _values(random, spec, shapes[spec.name], max(row, 1), is_mild=False) for spec in specs}
-        for spec in specs:
-            array = record[spec.name]
-            if spec.dtype.kind == "f" and spec.dtype.itemsize >= 4:
-                record[spec.name] = np.asarray(random.random(array.shape) * size, spec.dtype)
-            elif spec.dtype.kind in "iu" and row > 2:
-                most = min(1000, int(np.iinfo(spec.dtype).max), (spec.below or 1000) - 1)
-                record[spec.name] = np.asarray(random.integers(0, most, array.shape), spec.dtype)
-        made.append(record)
-    return made
+
+def _far(random: np.random.Generator, array: np.ndarray, far: float) -> np.ndarray:
+    size = 1 + random.random(array.shape)
+    if array.dtype.kind == "f":
+        return np.asarray(size * np.clip(far, *((-1e3, 1e3) if array.dtype.itemsize < 4 else (far, far))), array.dtype)
+    if array.dtype.kind in "iu":
+        info = np.iinfo(array.dtype)
+        return np.asarray(
+            size * np.clip(far, max(info.min // 2, -_FAR_WHOLE), min(info.max // 2, _FAR_WHOLE)), array.dtype
+        )
+    return array
 
 
 def sampled(

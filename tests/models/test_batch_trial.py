@@ -4,15 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import openvino
 import pytest
 from onnx import TensorProto, helper
 
+from beam_serving.errors import ModelError
 from beam_serving.models.base import LoadedModel, ModelOptions
 from beam_serving.models.batches import predict_batch
 from beam_serving.models.detect import find_model
-from beam_serving.models.loading import load, probe
+from beam_serving.models.loading import load
 from beam_serving.models.openvino_engine import OPENVINO_ERRORS, first_reason
 from tests.models.onnx_files import FLOAT, node, saved
 
@@ -76,19 +76,6 @@ def test_a_fixed_number_of_records_beside_a_free_one_is_found(tmp_path: Path) ->
     np.testing.assert_array_equal(outputs["y"], [record["x"] * record["by"] for record in records])
 
 
-def test_steps_of_a_sequence_beside_a_state_of_one_record_are_pointed_out(tmp_path: Path) -> None:
-    inputs = [("steps", FLOAT, ["steps", 3]), ("state", FLOAT, [1, 3])]
-    nodes = [node("ReduceSum", "steps first", "sums", keepdims=1), node("Add", "sums state", "y")]
-    saved(tmp_path, nodes, inputs, [("y", FLOAT, [1, 3])], {"first": [0]})
-
-    verdict = probe(find_model(tmp_path), ModelOptions(engine="onnxruntime"))
-    assert "set model: batch_axis: none" in verdict.notes[0]
-    model = loaded(tmp_path, batch_axis="none")
-    record = {"steps": normal(5, 3), "state": normal(1, 3)}
-    y = predict_batch(model, [record])["y"][0]
-    np.testing.assert_allclose(y, record["steps"].sum(0, keepdims=True) + record["state"], rtol=1e-5)
-
-
 @pytest.mark.parametrize("engine", ["onnxruntime", "auto"])
 def test_an_output_whose_first_axis_is_not_what_its_file_says_is_whole(tmp_path: Path, engine: str) -> None:
     """As of a recogniser of text that puts time first, and says that it has one row."""
@@ -100,6 +87,99 @@ def test_an_output_whose_first_axis_is_not_what_its_file_says_is_whole(tmp_path:
     for length in (1, 5, 9):
         x = normal(length, 4)
         np.testing.assert_array_equal(predict_batch(model, [{"x": x}])["y"][0], x[:, np.newaxis])
+
+
+def _above(least: float) -> list[Any]:
+    """Add to each row what the largest row has above a limit."""
+    return [
+        node("ReduceMax", "x", "most", axes=[0], keepdims=1),
+        node("Sub", "most limit", "above"),
+        node("Relu", "above", "more"),
+        node("Add", "x more", "y"),
+    ]
+
+
+_SIZE = [node("Shape", "x", "shape"), node("Gather", "shape zero", "rows"), node("Cast", "rows", "count", to=FLOAT)]
+_MEETING = {
+    "large": (_above(1000), {"limit": 1000.0}, [[2e3, 1], [5, 6]]),
+    "equal": (
+        [
+            *(node("Unsqueeze", "x first", "across"), node("Unsqueeze", "x second", "down")),
+            *(node("Equal", "across down", "same"), node("Cast", "same", "is_same", to=FLOAT)),
+            *(
+                node("ReduceMin", "is_same", "equals", axes=[2], keepdims=0),
+                node("ReduceSum", "equals second", "times"),
+            ),
+            node("Mul", "x times", "y"),
+        ],
+        {"first": [0], "second": [1]},
+        [[1, 2], [1, 2], [3, 4]],
+    ),
+    "many": (
+        [*_SIZE, node("Sub", "count three", "above"), node("Relu", "above", "more"), node("Add", "x more", "y")],
+        {"zero": 0, "three": 3.0},
+        [[1, 2]] * 5,
+    ),
+    "capacity": (
+        [
+            *(node("Less", "x limit", "is_low"), node("Cast", "is_low", "low", to=FLOAT)),
+            *(node("ReduceMin", "low", "routed", axes=[1], keepdims=1), node("CumSum", "routed zero", "place")),
+            *(node("Greater", "place one", "over"), node("Where", "over nothing x", "y")),
+        ],
+        {"limit": -2.0, "zero": 0, "one": 1.0, "nothing": 0.0},
+        [[-3, -3], [-4, -4], [-5, -5]],
+    ),
+    "NaN": (
+        [
+            *(node("ReduceSum", "x first", "sums"), node("Mul", "sums nothing", "none"), node("Add", "x none", "y")),
+        ],
+        {"first": [0], "nothing": 0.0},
+        [[1, 2], [np.nan, 4]],
+    ),
+}
+
+
+@pytest.mark.parametrize("batch", ["batch", 2, 4])
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("meeting", _MEETING)
+def test_rows_that_meet_only_among_special_neighbours_are_told(
+    tmp_path: Path, meeting: str, engine: str, batch: str | int
+) -> None:
+    """Neighbours that are large, equal, many or no numbers: among a few small ones these rows seem independent."""
+    nodes, constants, rows = _MEETING[meeting]
+    saved(tmp_path, nodes, [("x", FLOAT, [batch, 2])], [("y", FLOAT, [batch, 2])], constants)
+
+    if batch == "batch":
+        model = loaded(tmp_path, engine=engine)
+        records = [{"x": np.array(row, np.float32)} for row in rows]
+        alone = [predict_batch(model, [record])["y"][0] for record in records]
+        np.testing.assert_array_equal(predict_batch(model, records)["y"], alone)
+    else:
+        # A request has the whole tensor; where the number counts alone, a fixed one is always the same.
+        expected = (2,) if meeting == "many" else (batch, 2)
+        assert loaded(tmp_path, engine=engine).inputs[0].shape == expected
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_rows_that_never_meet_stay_together(tmp_path: Path, engine: str) -> None:
+    nodes = [node("MatMul", "x w", "h"), node("Softmax", "h", "s"), node("Sin", "x", "t"), node("Add", "s t", "y")]
+    constants = {"w": RANDOM.normal(size=(4, 4))}
+    saved(tmp_path, nodes, [("x", FLOAT, ["batch", 4])], [("y", FLOAT, ["batch", 4])], constants)
+
+    assert not loaded(tmp_path, engine=engine).one_by_one
+
+
+def test_infinity_is_refused_where_an_engine_computes_it_otherwise(tmp_path: Path) -> None:
+    """OpenVINO gives 0 for the rest of a softmax that has an infinity, onnxruntime NaN."""
+    saved(tmp_path / "a", [node("Softmax", "x", "y")], [("x", FLOAT, ["b", 4])], [("y", FLOAT, ["b", 4])])
+    saved(tmp_path / "b", [node("Neg", "x", "y")], [("x", FLOAT, ["b", 4])], [("y", FLOAT, ["b", 4])])
+    infinite = {"x": np.array([np.inf, 1, 2, 3], np.float32)}
+    softmax, negative = loaded(tmp_path / "a", engine="auto"), loaded(tmp_path / "b", engine="auto")
+
+    assert (softmax.engine, negative.engine) == ("openvino", "openvino")
+    with pytest.raises(ModelError, match="input 'x' has NaN or infinity, which its engine computes otherwise"):
+        predict_batch(softmax, [infinite])
+    np.testing.assert_array_equal(predict_batch(negative, [infinite])["y"][0], -infinite["x"])
 
 
 def test_the_reason_why_openvino_refuses_a_model_names_the_operator(tmp_path: Path) -> None:
@@ -114,15 +194,3 @@ def test_the_reason_why_openvino_refuses_a_model_names_the_operator(tmp_path: Pa
     with pytest.raises(OPENVINO_ERRORS) as refused:
         openvino.Core().read_model(tmp_path / "model.onnx")
     assert first_reason(refused.value) == "If: Rank of If condition input must be equal to 0 or 1"
-
-
-def test_the_reason_why_openvino_refuses_an_input_is_not_that_it_loads_it(tmp_path: Path) -> None:
-    saved(tmp_path, [node("ReduceSum", "x", "y")], [("x", FLOAT, [2])], [("y", FLOAT, [])])
-    model = onnx.load(tmp_path / "model.onnx")
-    model.graph.output[0].type.map_type.key_type = TensorProto.INT64
-    model.graph.output[0].type.map_type.value_type.tensor_type.elem_type = FLOAT
-    onnx.save(model, tmp_path / "model.onnx")
-
-    with pytest.raises(OPENVINO_ERRORS) as refused:
-        openvino.Core().read_model(tmp_path / "model.onnx")
-    assert first_reason(refused.value) == "Unsupported value_info type: y"
