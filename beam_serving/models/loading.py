@@ -276,6 +276,8 @@ def load_engine(files: ModelFiles, options: ModelOptions, engine: str) -> Engine
         FrameworkMissingError: the engine is not installed.
         ModelLoadError: the engine cannot load it.
     """
+    if len(set(options.output_names)) < len(options.output_names):
+        raise ModelLoadError(f"{files.model}: model: outputs names one output twice: {', '.join(options.output_names)}")
     if options.device == "auto" and engine != "torch":
         options = replace(options, device="cpu")
     try:

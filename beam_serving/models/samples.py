@@ -109,7 +109,7 @@ def not_finite(record: Record) -> Iterator[Record]:
         for name, array in record.items():
             changed[name] = array.copy()
             if array.dtype.kind == "f" and array.size:
-                changed[name].reshape(-1)[:: max(1, array.size // 3)] = value
+                changed[name].reshape(-1)[:: max(2, array.size // 3)] = value
         yield changed
 
 

@@ -300,3 +300,9 @@ def test_bf16_is_near_f32(digits: Path, golden: dict[str, np.ndarray]) -> None:
     (rows,) = model.predict({"x": golden["input_nchw"]}).values()
 
     np.testing.assert_allclose(rows, golden["prob"], atol=0.05)
+
+
+@pytest.mark.parametrize("engine", ["auto", "openvino"])
+def test_an_output_that_is_named_twice_is_refused(digits: Path, engine: str) -> None:
+    with pytest.raises(ModelLoadError, match="model: outputs names one output twice: output, output"):
+        load(find_model(digits / "openvino"), ModelOptions(engine=engine, output_names=("output", "output")))
