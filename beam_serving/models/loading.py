@@ -7,20 +7,18 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from beam_serving.errors import ModelLoadError
+from beam_serving.models.arrangement import Port, arrange, ports_like
 from beam_serving.models.base import EngineModel, LoadedModel, ModelOptions
 from beam_serving.models.batch_axis import BatchedModel
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.formats import NOOP, format_of
 from beam_serving.models.probing import (
     Comparison,
-    Port,
     Verdict,
-    arrange,
     compare,
     constant_arrays,
     is_steady,
     plan_of,
-    ports_like,
     try_axis,
 )
 
