@@ -114,7 +114,7 @@ def _copied(
 ) -> PrivateCopy | None:
     """Make the copy, or find it; None where the files changed meanwhile."""
     place = store / content
-    if not (place / "files").is_dir():
+    if not _is_whole(place, names, before):
         store.mkdir(mode=0o700, parents=True, exist_ok=True)
         _remove_unused(store)
         building = Path(tempfile.mkdtemp(prefix=".new-", dir=store))
@@ -124,6 +124,8 @@ def _copied(
                 return None
             (building / "derived").mkdir()
             (building / "lock").touch()
+            if not _is_whole(place, names, before):
+                _put_aside(place, building)
             with contextlib.suppress(FileExistsError):
                 _rename(building, place)
         finally:
@@ -135,6 +137,28 @@ def _copied(
         return None
     _remember(store, before, content)
     return PrivateCopy(place / "files", content, lock)
+
+
+def _is_whole(place: Path, names: Sequence[Path], stat: Mapping[str, list[int]]) -> bool:
+    """Tell whether a copy has a lock and all files in the sizes of the originals: a disk loses them, and people do."""
+    try:
+        sizes = [(place / "files" / name).stat().st_size for name in names]
+    except OSError:
+        return False
+    return (place / "lock").is_file() and sizes == [size for _, size, *_ in stat.values()]
+
+
+def _put_aside(place: Path, building: Path) -> None:
+    """Remove a damaged copy; who has mapped its files keeps them."""
+    damaged = building.with_name(f"{building.name}-damaged")
+    try:
+        place.rename(damaged)
+    except FileNotFoundError:
+        return
+    if damaged.is_dir():
+        shutil.rmtree(damaged, ignore_errors=True)
+    else:
+        damaged.unlink()
 
 
 def _rename(building: Path, place: Path) -> None:
@@ -231,7 +255,7 @@ def read_json(path: Path) -> object:
     """Read a file of the cache; None where it is not there or not whole."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

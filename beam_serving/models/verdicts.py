@@ -13,22 +13,24 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from beam_serving.errors import ModelLoadError
+from beam_serving.models.arrangement import Port
 from beam_serving.models.base import ModelOptions
+from beam_serving.models.batch_axis import Kind
 from beam_serving.models.detect import ModelFiles
-from beam_serving.models.formats import format_of
+from beam_serving.models.formats import ENGINES, format_of
 from beam_serving.models.probing import Verdict
 from beam_serving.models.store import cache_folder, exclusive, read_json, write_json
 
 _LOG = logging.getLogger(__name__)
 KEPT = ".beam-serving-verdict.json"
-_RULES = 2
+_RULES = 3
 """Counts up with every change of how verdicts are made: older ones are made anew."""
 _CRASHES = 2
 _TRIAL_S = 1800
@@ -171,9 +173,31 @@ def _read(path: Path) -> Verdict | None:
 
 def _decoded(plain: object) -> Verdict | None:
     try:
-        return Verdict.decode(plain) if isinstance(plain, Mapping) else None
-    except (KeyError, TypeError, ValueError):
+        verdict = Verdict.decode(plain) if isinstance(plain, Mapping) else None
+    except (KeyError, TypeError, ValueError, AttributeError):
         return None
+    return verdict if verdict is not None and _is_sound(verdict) else None
+
+
+def _is_sound(verdict: Verdict) -> bool:
+    """Tell whether a verdict that was read is one that `probe` may give: a file may hold anything."""
+    plan = verdict.plan
+    counts = [plan.axis, *([] if plan.size is None else [plan.size])]
+    ports = [*verdict.inputs, *verdict.outputs]
+    places = [sorted(place for place, _ in some) for some in (verdict.inputs, verdict.outputs) if _are_ports(some)]
+    return (
+        verdict.engine in ENGINES
+        and plan.kind in get_args(Kind)
+        and all(type(count) is int and count >= 0 for count in counts)
+        and all(type(one) is bool for one in (*plan.drops, plan.freed, plan.proven, verdict.nan))
+        and _are_ports(ports)
+        and bool(verdict.inputs) == bool(verdict.outputs)
+        and all(some == list(range(len(some))) for some in places)
+    )
+
+
+def _are_ports(ports: Sequence[Port]) -> bool:
+    return all(type(place) is int and isinstance(name, str) for place, name in ports)
 
 
 def _key(options: ModelOptions, content: str, processor: str) -> str:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -159,6 +160,36 @@ def test_a_half_written_note_of_known_files_is_none(tmp_path: Path, cache: Path)
         known.write_text(text)
         assert private_copy(tmp_path / "model").content == first.content
     assert first.content in json.loads(known.read_text())
+
+
+@pytest.mark.parametrize("damage", ["shorter", "missing", "no lock", "a file"])
+def test_a_damaged_copy_is_made_anew(tmp_path: Path, cache: Path, damage: str) -> None:
+    first = private_copy(model_in(tmp_path / "model"))
+    file, lock = first.path / "variables" / "data", first.path.parent / "lock"
+    if damage == "shorter":
+        file.chmod(0o600)
+        file.write_bytes(b"wei")
+    elif damage == "missing":
+        file.unlink()
+    elif damage == "no lock":
+        lock.unlink()
+    else:
+        shutil.rmtree(first.path.parent)
+        first.path.parent.write_bytes(b"no directory")
+
+    again = private_copy(tmp_path / "model")
+
+    assert again.content == first.content
+    assert (again.path / "variables" / "data").read_bytes() == b"weights"
+    assert sorted(path.name for path in (cache / "models").iterdir()) == sorted([first.content, "known.json"])
+    first.close()
+    again.close()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "", "\0", '{"a": 1}{'])
+def test_what_is_no_json_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    assert read_json(tmp_path / "a.json") is None
 
 
 def test_the_cache_is_where_xdg_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

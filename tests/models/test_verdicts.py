@@ -172,6 +172,33 @@ def test_a_verdict_comes_back_from_json_as_it_was(tmp_path: Path) -> None:
     assert Verdict.decode(json.loads(json.dumps(verdict.encode()))) == verdict
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(
+            {"shapes": 5},
+            {"shapes": [1]},
+            {"engine": "none"},
+            {"engine": None},
+            {"inputs": [[7, "x"]]},
+            {"outputs": []},
+        ),
+        *({"nan": "no"}, {"plan": 5}, {"inputs": [[0, 1]]}),
+        *({"plan": {"kind": "x"}}, {"plan": {"axis": "a"}}, {"plan": {"axis": -1}}, {"plan": {"drops": [1]}}),
+        *({"plan": {"size": 0.5}}, {"plan": {"proven": None}}, {"plan": {"more": 1}}, {"more": 1}),
+    ],
+)
+def test_a_verdict_that_no_trial_gives_is_none(tmp_path: Path, damage: dict[str, Any]) -> None:
+    """A file in the cache or beside a model may hold anything."""
+    verdict = opened(scaled(tmp_path, 7.5)).verdict
+    assert verdict is not None
+    good = json.loads(json.dumps(verdict.encode()))
+    assert verdicts._decoded(good) == verdict
+    plan = damage.get("plan", {})
+    changed = {**good, **damage, "plan": {**good["plan"], **plan} if isinstance(plan, dict) else plan}
+    assert verdicts._decoded(changed) is None
+
+
 def counting(directory: Path) -> Path:
     """Write a model that adds all that it was sent before."""
     x = ops.parameter([-1, 2], np.float32, name="x")
