@@ -1,7 +1,6 @@
 """Compares models made by others with their own frameworks: `python benchmarks/real_models.py [part of a name ...]`.
 
-Downloads packages of PyPI into a temporary folder, without installing them, and prints a row for each model. It needs
-the extra `tensorflow`.
+Downloads packages of PyPI into a temporary folder and prints a row for each model. It needs the extra `tensorflow`.
 """
 
 import os
