@@ -30,6 +30,8 @@ _ARITHMETIC = frozenset(
     """.split()  # noqa: SIM905 - a list of words is read, a list of strings is not
 )
 """What makes new numbers of old ones: on integers that a request sends, another framework may give others."""
+_UNCHECKED = frozenset({"GatherND", "GatherElements", "ScatterNDUpdate", "ScatterUpdate", "ScatterElementsUpdate"})
+"""What reads or writes memory beyond its tensor where a place in the second input is none (GatherND, 2026.4.1)."""
 _COMPARISONS = frozenset({"Equal", "NotEqual", "Less", "LessEqual", "Greater", "GreaterEqual"})
 _EXACT_IN_FLOAT32 = 2**24
 _COUNTS = frozenset(
@@ -179,6 +181,8 @@ def _doubts_of_integers(step: _Step) -> Iterator[str]:
         yield from _large_constants(step.op)
     if any(step.sent) and (step.kind in _ARITHMETIC or (step.kind in _COMPARISONS and not _compares_small(step))):
         yield f"whole numbers ({step.kind} of {kinds})"
+    if step.kind in _UNCHECKED and step.sent[1]:
+        yield f"places that a request sends ({step.kind})"
     if step.kind == "Select" and any(
         sent and kind.bitwidth >= 32 for sent, kind in zip(step.sent, step.takes, strict=True)
     ):

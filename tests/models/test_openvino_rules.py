@@ -71,6 +71,12 @@ I64, I32, I8, F32, F64, BOOL = np.int64, np.int32, np.int8, np.float32, np.float
             [I64],
             ["whole numbers beyond 32 bits (Equal)", "whole numbers (Equal of i64)"],
         ),
+        (
+            lambda x: ops.gather_nd(ops.constant(np.ones(9, np.float32)), ops.unsqueeze(x, const(2)), 0),
+            [I64],
+            ["places that a request sends (GatherND)"],
+        ),
+        (lambda x: ops.gather_nd(x, const(0)), [F32], []),
         # Integers are compared as float32, which keeps small ones apart from all others.
         (lambda x: ops.convert(ops.greater(x, const(2**24 - 1)), "f32"), [I64], []),
         (lambda x: ops.convert(ops.greater(x, const(2**24)), "f32"), [I64], ["whole numbers (Greater of i64)"]),
