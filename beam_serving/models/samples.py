@@ -1,6 +1,7 @@
 """What a model is tried with: records from the operator's sample, or invented ones from harmless to extreme."""
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ Record = dict[str, np.ndarray]
 """The tensors of one record by input name, without a batch axis."""
 _IMAGE_SIZES = (64, 224, 320, 512, 1, 96)
 _SIZES = (7, 1, 16, 64, 128, 512)
+_MOST_VALUES = 1 << 24
+"""In a record: with several free sizes the larger ones would be more than a machine holds."""
 _RANK = 1
 """Of a record for an input that takes any shape."""
 _SPREADS = (1.0, 30.0, -500.0)
@@ -30,6 +33,8 @@ def invented_shapes(specs: Sequence[TensorSpec]) -> Iterator[dict[str, tuple[int
     tried = []
     for image_size, size in zip(_IMAGE_SIZES, _SIZES, strict=True):
         shapes = {spec.name: _invented_shape(spec.shape, image_size, size) for spec in specs}
+        if sum(map(math.prod, shapes.values())) > _MOST_VALUES:
+            continue
         if shapes not in tried:
             tried.append(shapes)
             yield shapes

@@ -40,10 +40,19 @@ def test_a_table_says_what_a_model_is(capsys: pytest.CaptureFixture[str]) -> Non
         "input": "input  float32[?, 3, 32, 32]",
         "output": "prob  float32[?, 10]",
         "batch axis": "any number of records along axis 0",
-        "NaN": "refused: this engine computes it otherwise",
+        "NaN, inf": "refused: this engine computes them otherwise",
     }
     titles = [line[:12].strip() for line in out.splitlines()]
-    assert titles[5:] == ["load time", "input", "output", "batch axis", "compared", "NaN", "batch of 1", "batch of 8"]
+    assert titles[5:] == [
+        "load time",
+        "input",
+        "output",
+        "batch axis",
+        "compared",
+        "NaN, inf",
+        "batch of 1",
+        "batch of 8",
+    ]
 
 
 def test_programs_get_json(capsys: pytest.CaptureFixture[str]) -> None:
