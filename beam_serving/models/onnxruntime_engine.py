@@ -50,6 +50,10 @@ _POSITION = re.compile(
 _REASON_CHARACTERS = 300
 
 
+# It would write an id of the machine into the user's cache.
+onnxruntime.disable_telemetry_events()
+
+
 class OnnxRuntimeModel:
     """A session of onnxruntime, an `EngineModel`; several threads may share it."""
 

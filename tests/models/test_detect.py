@@ -108,7 +108,7 @@ def test_every_loader_exists() -> None:
         for loader in known.loaders.values():
             module, _, function = loader.partition(":")
             source = (Path(formats.__file__).parent / f"{module}.py").read_text(encoding="utf-8")
-            wanted = rf"def {function}\(_?files: ModelFiles, options: ModelOptions\) -> (LoadedModel|EngineModel):"
+            wanted = rf"def {function}\(_?files: ModelFiles, options: ModelOptions\) -> \w+Model:"
             assert re.search(wanted, source), loader
 
 
