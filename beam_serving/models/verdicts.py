@@ -30,7 +30,7 @@ from beam_serving.models.store import cache_folder, exclusive, read_json, write_
 
 _LOG = logging.getLogger(__name__)
 KEPT = ".beam-serving-verdict.json"
-_RULES = 3
+_RULES = 4
 """Counts up with every change of how verdicts are made: older ones are made anew."""
 _CRASHES = 2
 _TRIAL_S = 1800

@@ -194,3 +194,15 @@ def test_the_reason_why_openvino_refuses_a_model_names_the_operator(tmp_path: Pa
     with pytest.raises(OPENVINO_ERRORS) as refused:
         openvino.Core().read_model(tmp_path / "model.onnx")
     assert first_reason(refused.value) == "If: Rank of If condition input must be equal to 0 or 1"
+
+
+def test_infinity_in_a_mask_is_for_the_own_framework(tmp_path: Path) -> None:
+    nodes = [node("Add", "x mask", "sum"), node("Softmax", "sum", "y")]
+    saved(tmp_path, nodes, [("x", FLOAT, ["b", 4]), ("mask", FLOAT, ["b", 4])], [("y", FLOAT, ["b", 4])])
+    mask = np.array([0, -np.inf, 0, 0], np.float32)
+    model = loaded(tmp_path, engine="auto")
+
+    (row,) = predict_batch(model, [{"x": np.ones(4, np.float32), "mask": mask}])["y"]
+
+    assert model.engine == "onnxruntime"
+    np.testing.assert_allclose(row, [1 / 3, 0, 1 / 3, 1 / 3], rtol=1e-6)
