@@ -61,7 +61,9 @@ def test_a_nightly_batch_is_one_command(at: RedisAt, client: redis.Redis, tmp_pa
     client.xadd("serving_stream", {"uri": "bad", "tensor:": b"1", "dtype:": "float32", "shape:": "2"})
     client.xadd("serving_stream", {"note": "no uri"})
     client.xadd("image_stream", {"uri": "old", "image": b"no image"})
-    running = drain(at, tmp_path, {"params": {"batch_size": 64, "workers": 2}}, "--output-format", output_format)
+    running = drain(
+        at, tmp_path, {"params": {"batch_size": 64, "workers": 2, "top_n": 1}}, "--output-format", output_format
+    )
     rows = rows_in(tmp_path / "results")
     assert Counter(row["uri"] for row in rows) == Counter(
         [*(f"r{number}" for number in range(2000)), "bad", "old", None]

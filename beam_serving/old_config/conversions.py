@@ -131,11 +131,6 @@ def post_processing(value: Any, _: Old) -> Outcome:
     return Outcome({"params.post_processing": f"{step}({int(found[2])})"})
 
 
-def is_post_processing(value: Any) -> bool:
-    """Tells whether somebody meant a step of post-processing, be it a wrong one: all of them have parentheses."""
-    return isinstance(value, str) and ("(" in value or "topn" in value.lower())
-
-
 def cores(value: Any, old: Old) -> Outcome:
     """Shares the cores of a machine among copies of the model: as many as there are cores unless the file says."""
     if isinstance(value, int) and value < 0:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
-from beam_serving.old_config.conversions import Outcome, is_post_processing
+from beam_serving.old_config.conversions import Outcome
 from beam_serving.old_config.rules import FLAT, NESTED, NEW_IN_0_9, RULES, SAME, STILL_THERE, UP_TO_0_8_KEYS
 from beam_serving.yaml_file import YamlFile
 
@@ -131,9 +131,7 @@ def _was_there(leaf: _Leaf) -> bool:
 
 def _means_as_before(leaf: _Leaf) -> bool:
     """Tell of a key that means something else now whether its value is one of before."""
-    if leaf.name == "data.resize":
-        return isinstance(leaf.value, bool)
-    return leaf.name == "data.filter" and (_is_blank(leaf) or is_post_processing(leaf.value))
+    return leaf.name == "data.resize" and isinstance(leaf.value, bool)
 
 
 def _is_about_results(key: str, rule_name: str | None) -> bool:

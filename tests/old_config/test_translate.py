@@ -142,8 +142,7 @@ def test_2_x_loads_whatever_the_case_of_its_keys(caplog: pytest.LogCaptureFixtur
         ("modelpath: m", FLAT_0_10),
         ("model: {path: m, name: a, engine: auto}", NEW),
         ("model: {path: m}\ndata: {filter: pickTopN(2)}", UP_TO_0_8),
-        ("model: {path: m}\ndata: {filter: area}", NEW),
-        ("model: {path: m}\ndata: {filter: aera}", NEW),
+        ("model: {path: m}\ndata: {resize_filter: area}", NEW),
         ("model: {path: m, name: a}\ndata: {filter: , resize: true}", NESTED_0_9),
     ],
 )
