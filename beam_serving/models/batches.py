@@ -37,9 +37,12 @@ def alike(examples: Sequence[Mapping[str, np.ndarray]], one_by_one: bool = False
     """Give the places of examples that can be stacked, those of one shape together; mostly all of them."""
     if one_by_one:
         return [[place] for place in range(len(examples))]
+    shapes = [[tensor.shape for tensor in example.values()] for example in examples]
+    if shapes.count(shapes[0]) == len(shapes):
+        return [list(range(len(shapes)))]
     places: dict[tuple[tuple[int, ...], ...], list[int]] = {}
-    for place, example in enumerate(examples):
-        places.setdefault(tuple(tensor.shape for tensor in example.values()), []).append(place)
+    for place, of_one in enumerate(shapes):
+        places.setdefault(tuple(of_one), []).append(place)
     return list(places.values())
 
 
@@ -118,7 +121,7 @@ def _column(
 def _stack(spec: TensorSpec, arrays: Sequence[np.ndarray]) -> np.ndarray:
     first = arrays[0]
     for array in arrays:
-        if array.dtype != spec.dtype or not fits(array.shape, spec.shape):
+        if array.dtype != spec.dtype or (array.shape != spec.shape and not fits(array.shape, spec.shape)):
             got = describe(array.dtype, array.shape)
             raise ModelError(f"input {spec.name!r} is {got}, the model takes {describe(spec.dtype, spec.shape)}")
         if array.shape != first.shape:

@@ -5,7 +5,7 @@ and is written as a float, since an integer stands for a class.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -20,7 +20,7 @@ quoted = lru_cache(maxsize=4096)(json.dumps)
 def top_json(top: TopClasses) -> str:
     """Gives `[[class,score],...]` in the order of `top`; a score that is NaN or infinite is `null`."""
     scores = _as_texts(top.scores)
-    text = ",".join([f"[{index},{scores[row]}]" for row, index in enumerate(top.classes.tolist())])
+    text = ",".join([f"[{index},{scores[row]!s}]" for row, index in enumerate(top.classes.tolist())])
     if "n" in text:  # of all that is written here only nan and inf have an n
         text = text.replace("-inf", "null").replace("inf", "null").replace("nan", "null")
     return f"[{text}]"
@@ -29,7 +29,7 @@ def top_json(top: TopClasses) -> str:
 def top_json_of_strings(top: TopClasses) -> str:
     """Gives `{"class":"score",...}` as 0.7 wrote it; NaN and infinity are the strings Java and Python can both read."""
     scores = _as_texts(top.scores)
-    text = ",".join([f'"{index}":"{scores[row]}"' for row, index in enumerate(top.classes.tolist())])
+    text = ",".join([f'"{index}":"{scores[row]!s}"' for row, index in enumerate(top.classes.tolist())])
     if "n" in text:
         text = text.replace("inf", "Infinity").replace("nan", "NaN")
     return f"{{{text}}}"
@@ -39,7 +39,7 @@ def nested_json(values: np.ndarray) -> str:
     """Gives a whole tensor as nested lists of floats; what is NaN or infinite is `null`."""
     if values.ndim:
         return f"[{','.join(map(nested_json, values))}]"
-    (text,) = _as_texts(values.reshape(1))
+    text = str(_as_texts(values.reshape(1))[0])
     return "null" if "n" in text else text
 
 
@@ -65,8 +65,11 @@ def object_json(members: Iterable[tuple[str, str]]) -> str:
     return "{" + ",".join([f"{quoted(name)}:{text}" for name, text in members]) + "}"
 
 
-def _as_texts(scores: np.ndarray) -> list[str]:
+def _as_texts(scores: np.ndarray) -> Sequence[object]:
+    """Gives what `str` makes the texts of: floats as they are, since a list of them all would cost more than one."""
+    if scores.dtype.kind == "f":
+        return scores  # type: ignore[return-value]
     if scores.dtype.kind in "iu":
         return [f"{score}.0" for score in scores.tolist()]
     # bool has no JSON text as a number, and bfloat16 (ml_dtypes) is of no kind that numpy knows
-    return [str(score) for score in (scores if scores.dtype.kind == "f" else scores.astype(np.float64))]
+    return [str(score) for score in scores.astype(np.float64)]
