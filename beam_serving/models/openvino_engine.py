@@ -47,8 +47,6 @@ _OF_OPERATOR = re.compile(r"-- (\S+)-\d+ with a message:")
 """Names the operator, and the version of its operator set, that the next lines are about."""
 _OWN_NAME = re.compile(r"(Parameter|Result)_\d+")
 _32_BITS = 2**31
-_POSITIONS = ("Exception from", "Caught exception: Exception from", "Check '", "FrontEnd API failed")
-"""How lines begin that say where in OpenVINO something failed, and not what."""
 _TYPE = openvino.Type
 _PLAIN_TYPES = {
     **dict.fromkeys((_TYPE.bf16, _TYPE.f8e4m3, _TYPE.f8e5m2, _TYPE.f8e8m0, _TYPE.nf4, _TYPE.f4e2m1), _TYPE.f32),

@@ -27,7 +27,6 @@ from beam_serving.models.encrypted import files_in
 
 _LOG = logging.getLogger(__name__)
 _UNUSED_BYTES = 4 << 30
-_COPY_BYTES = 1 << 20
 _TRIES = 3
 
 
