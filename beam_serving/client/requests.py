@@ -27,7 +27,6 @@ Input = np.ndarray | Sequence[Any] | bytes | bytearray | memoryview | Path | Bin
 Inputs = Input | Mapping[str, Input]
 """All inputs of a request: by name, or the one of a model that has one."""
 
-_MOST_AXES = DEFAULT_LIMITS.max_rank
 _CHUNK_REQUESTS = 128
 _CHUNK_BYTES = 1 << 20
 MOST_VALUE_BYTES = 512 << 20
