@@ -28,6 +28,7 @@ from beam_serving.config_values import (
     WorkerCount,
 )
 from beam_serving.errors import ConfigError
+from beam_serving.keys import shared_keys
 from beam_serving.old_config.translate import FLAT_0_10, Translation, renamed, translate
 from beam_serving.output import is_url
 from beam_serving.post_processing import checked as checked_rule
@@ -90,6 +91,8 @@ class Data(_Section):
     strict_images: bool = False
     max_pixels: int = Field(default=50_000_000, gt=0)
     max_payload_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
+    max_dead_letters: int = Field(default=10_000, gt=0)
+    max_dead_letters_mb: int = Field(default=256, gt=0)
     result_ttl_s: float = Field(default=86_400, ge=0)
     output: str | None = None
     output_format: Literal["parquet", "jsonl"] = "parquet"
@@ -101,6 +104,9 @@ class Data(_Section):
     def _at_least_one_name(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value or not all(value) or len(set(value)) != len(value):
             raise ValueError("wants at least one stream name, each once")
+        for stream in value:
+            if reason := shared_keys(stream, value):
+                raise ValueError(reason)
         return value
 
     @field_validator("resize_to")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,10 +16,14 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
+    ClusterDownError,
+    MasterDownError,
     NoPermissionError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.retry import Retry
 
@@ -186,6 +191,17 @@ def fatal(error: RedisError) -> str | None:
     if "WRONG_VERSION_NUMBER" in str(error):
         return f"it does not speak TLS ({error}); data: src begins with redis in place of rediss then"
     return None
+
+
+_HEALS = re.compile(
+    r"\b(BUSY|LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|OOM|MOVED|UNKILLABLE|FAILOVER)\b"
+)
+
+
+def heals(error: RedisError) -> bool:
+    """Whether the same command may succeed later: the connection broke, or the server is in a state that passes."""
+    passing = ReadOnlyError, OutOfMemoryError, TryAgainError, ClusterDownError, MasterDownError
+    return not isinstance(error, ResponseError) or isinstance(error, passing) or bool(_HEALS.search(str(error)))
 
 
 def check(at: RedisAt, client: redis.Redis) -> None:

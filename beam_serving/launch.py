@@ -18,6 +18,7 @@ from beam_serving.io.group import Group
 from beam_serving.io.ownership import Ownership
 from beam_serving.io.readers import Readers
 from beam_serving.io.stop import STOP
+from beam_serving.keys import DEAD_LETTERS, result_key
 from beam_serving.models.base import STRING, LoadedModel
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.encrypted import look_at
@@ -26,6 +27,7 @@ from beam_serving.models.labels import check_labels, read_labels
 from beam_serving.models.opening import decided_model
 from beam_serving.models.options import model_options
 from beam_serving.models.store import PrivateCopy
+from beam_serving.records import Generation
 
 _log = logging.getLogger(__name__)
 _FULL = 0.9
@@ -91,8 +93,16 @@ def decided_copy(settings: Settings) -> PrivateCopy | None:
 
 
 def _ensure_group(at: RedisAt, client: redis.Redis, stream: str, group: str) -> None:
+    """Make the group, and touch what the first result and the first dead letter will want to write.
+
+    Raises:
+        ConnectError: the server refuses it.
+    """
+    name = stream.encode()
     try:
-        Group(client, stream.encode(), group, b"").ensure()
+        Group(client, name, group, b"").ensure()
+        client.delete(result_key(Generation.NATIVE, name, b""))
+        client.xdel(name + DEAD_LETTERS, "0-0")
     except RedisError as err:
         if reason := fatal(err):
             raise ConnectError(f"Redis at {at}, stream {stream!r}: {reason}") from err

@@ -14,7 +14,7 @@ from beam_serving.connection import RedisAt
 from beam_serving.encryption.records import RecordEncryption
 from beam_serving.io.consumer import Reading
 from beam_serving.io.readers import Readers
-from beam_serving.io.sink import WriteToRedis
+from beam_serving.io.sink import DeadLetters, WriteToRedis
 from beam_serving.io.source import ReadFromRedisStream
 from beam_serving.models.labels import read_labels
 from beam_serving.models.options import model_options
@@ -97,5 +97,11 @@ def steps(settings: Settings, readers: Readers) -> Serving:
         batch=Batch(batch_size),
         infer=Infer(shared_model, params.inference_timeout_s),
         top_n=TopN(_served(params), read_labels(model.labels), shared_model),
-        write=WriteToRedis(at, data.group, data.result_ttl_s, keep_rows=readers.drain and data.output is not None),
+        write=WriteToRedis(
+            at,
+            data.group,
+            data.result_ttl_s,
+            keep_rows=readers.drain and data.output is not None,
+            dead_letters=DeadLetters.of(data.max_dead_letters, data.max_dead_letters_mb),
+        ),
     )

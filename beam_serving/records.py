@@ -109,7 +109,11 @@ class Answer(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """Why a request got no answer. `dead_letter` holds its original fields when it was given up for good."""
+    """Why a request got no answer.
+
+    `dead_letter` holds its original fields when it was given up for good; it is empty where these are to be taken from
+    the entry in Redis.
+    """
 
     reason: str
     dead_letter: Mapping[bytes, bytes] | None = None

@@ -200,6 +200,16 @@ def announce(client: redis.Redis, name: str, about: dict[str, Any]) -> None:
     evaluate(client, PUT, 1, ready_key(name), json.dumps(about), 1000 * LIFETIME_S)
 
 
+def streams_of(ready: bytes | None) -> list[str]:
+    """Read the streams of a service from what it announced; none where it did not."""
+    if ready is None:
+        return []
+    try:
+        return [str(stream) for stream in json.loads(ready)["streams"]]
+    except (ValueError, KeyError, TypeError):
+        return []  # of a later version, or somebody else's
+
+
 def retract(client: redis.Redis, name: str) -> None:
     """Says at once that the service is not ready."""
     client.delete(ready_key(name))

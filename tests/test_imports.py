@@ -17,6 +17,7 @@ ORDER = (
     "cores",
     "logs",
     "records",
+    "keys",
     "servers",
     "encryption",
     "yaml_file",

@@ -36,7 +36,9 @@ def refusal(wanted: Settings) -> str:
 def limited(at: RedisAt, client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
     """A server with a user "limited", whose password is set and whose permissions a test sets."""
     monkeypatch.setenv(PASSWORD_VARIABLE, "right")
-    client.execute_command("ACL", "SETUSER", "limited", "on", ">right", "~stream", "~stream:owner:*", "+@all")
+    client.execute_command(
+        "ACL", "SETUSER", "limited", "on", ">right", "~stream", "~stream:*", "~cluster-serving_stream:*", "+@all"
+    )
     yield client
     client.execute_command("ACL", "DELUSER", "limited")
 
@@ -129,6 +131,16 @@ def test_a_command_inside_a_script_that_we_may_not_use_is_fatal(at: RedisAt, lim
     said = refusal(settings(at, username="limited", wait_s=30.0))
     assert said.startswith(f"Redis at {at}, stream 'stream': the user lacks a permission: ")
     assert "xgroup" in said
+
+
+@pytest.mark.parametrize("missing", ["stream:dead", "cluster-serving_stream:*"])
+def test_a_key_without_which_no_request_can_end_is_missed_at_the_start(
+    at: RedisAt, limited: redis.Redis, missing: str
+) -> None:
+    keys = [f"~{key}" for key in ("stream", "stream:dead", "cluster-serving_stream:*") if key != missing]
+    limited.execute_command("ACL", "SETUSER", "limited", "resetkeys", *keys)
+    said = refusal(settings(at, username="limited", wait_s=30.0))
+    assert said.startswith(f"Redis at {at}, stream 'stream': the user lacks a permission: ")
 
 
 def test_a_server_that_evicts_requests_is_warned_of(

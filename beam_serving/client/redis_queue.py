@@ -12,14 +12,14 @@ from beam_serving.client.output_queue import take_all
 from beam_serving.client.requests import Request, Uri, checked, encode_uri, new_request_id
 from beam_serving.errors import ConfigError, ResultError
 from beam_serving.records import Generation
+from beam_serving.wire import IMAGE_STREAM, result_key
 from beam_serving.wire import image as image_wire
-from beam_serving.wire import result_key
 from beam_serving.wire.limits import DEFAULT_LIMITS
 from beam_serving.wire.replies import Reply
 
 _DEFAULT_FILE = Path("config.yaml")
 _DEFAULT_SRC = "localhost:6379"
-_STREAM = "image_stream"
+_STREAM = IMAGE_STREAM.decode()
 
 
 class RedisQueue:
@@ -64,7 +64,7 @@ class RedisQueue:
             ConnectError: Redis cannot be reached, or refuses us.
         """
         with redis_errors(self._server):
-            return take_all(self._redis, result_key(Generation.IMAGE, b"", b""), by_label=False)
+            return take_all(self._redis, result_key(Generation.IMAGE, IMAGE_STREAM, b""), by_label=False)
 
     def get_result(self) -> dict[str, Reply | ResultError]:
         """Is `get_results` under its other name."""

@@ -95,17 +95,17 @@ class Script:
         self._source = source
         self._sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
-    def run(self, keys: Sequence[bytes], arguments: Sequence[Argument]) -> int:
-        """Runs the script, loading it where the server does not know it, and gives the number that it returns.
+    def run(self, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
+        """Runs the script, loading it where the server does not know it, and gives what it returns: mostly a number.
 
         Raises:
             RedisError: the server cannot be reached or the script failed; see `scripts.evaluate`.
         """
         try:
             try:
-                return int(self._channel.call("EVALSHA", self._sha, len(keys), *keys, *arguments))
+                return self._channel.call("EVALSHA", self._sha, len(keys), *keys, *arguments)
             except NoScriptError:
-                return int(self._channel.call("EVAL", self._source, len(keys), *keys, *arguments))
+                return self._channel.call("EVAL", self._source, len(keys), *keys, *arguments)
         except redis.ResponseError as err:
             raise named_refusal(self._source, err) from err
 

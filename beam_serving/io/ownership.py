@@ -10,25 +10,23 @@ processes of one name share it: more hosts, drains, a service that is started ag
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import redis
 from redis.exceptions import NoPermissionError
 
 from beam_serving.config import Settings
+from beam_serving.connection import RedisAt
 from beam_serving.errors import ConfigError
 from beam_serving.io.scripts import OWN, RELEASE_LOCK
+from beam_serving.keys import owner_key, parents
 from beam_serving.lua import evaluate
-from beam_serving.report import LIFETIME_S
+from beam_serving.report import LIFETIME_S, ready_key, services_key, streams_of
 
 _log = logging.getLogger(__name__)
 STARTING_S = 60
 """How long a start may take until the first worker renews what was taken for it."""
-
-
-def owner_key(stream: str, group: str) -> str:
-    """Names the key that says who serves a stream and group."""
-    return f"{stream}:owner:{group}"
 
 
 class Owner(NamedTuple):
@@ -61,6 +59,7 @@ class Ownership:
         self._streams = settings.data.streams
         self._group = settings.data.group
         self._share = settings.data.share
+        self._registered = services_key(RedisAt.of(settings), settings.name)
         self._told: set[tuple[str, str]] = set()
 
     def take(self, client: redis.Redis) -> None:
@@ -71,6 +70,7 @@ class Ownership:
             RedisError: the server does not answer.
         """
         for stream in self._streams:
+            self._check_keys(client, stream)
             try:
                 other = self._own(client, stream, "", STARTING_S)
             except NoPermissionError as err:
@@ -87,6 +87,45 @@ class Ownership:
                     f"share: true; a service that died is forgotten within {STARTING_S} s"
                 )
             self._tell(stream, other)
+
+    def _check_keys(self, client: redis.Redis, stream: str) -> None:
+        """Refuse a stream whose results would be among those of a stream of another service, or the other way round.
+
+        Raises:
+            ConfigError: there is such a service, as far as this user may see.
+            RedisError: the server does not answer.
+        """
+        clashes = [*self._owned_parents(client, stream), *self._owned_children(client, stream)]
+        if clashes and not self._share:
+            name, other = clashes[0]
+            raise ConfigError(
+                f"streams {stream!r} and {other!r}, which {name!r} serves, would share keys: the result of a request "
+                f"of one could be at that of the other; give {self._name!r} streams of other names in data: streams"
+            )
+
+    def _owned_parents(self, client: redis.Redis, stream: str) -> Iterator[tuple[str, str]]:
+        """Yield the services, with the stream, whose results could be at keys of this stream."""
+        for parent in parents(stream):
+            try:
+                text: Any = client.get(owner_key(parent, self._group))
+            except NoPermissionError:
+                continue  # who may not look at its keys may not write them either
+            if text is not None and (name := Owner.decode(text).name) != self._name:
+                yield name, parent
+
+    def _owned_children(self, client: redis.Redis, stream: str) -> Iterator[tuple[str, str]]:
+        try:
+            members: Any = client.smembers(self._registered)
+        except NoPermissionError:
+            return
+        for name in sorted({member.decode(errors="replace") for member in members} - {self._name}):
+            try:
+                ready: Any = client.get(ready_key(name))
+            except NoPermissionError:
+                continue
+            for other in streams_of(ready):
+                if stream in parents(other):
+                    yield name, other
 
     def renew(self, client: redis.Redis, run: str) -> None:
         """Renews all streams for the workers of a run; says once where another service has one.

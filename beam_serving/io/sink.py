@@ -16,27 +16,59 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.display import DisplayDataItem
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
-from beam_serving.connection import RedisAt, backoff, fatal
+from beam_serving.connection import RedisAt, backoff, fatal, heals
 from beam_serving.errors import ConnectError, ModelError
 from beam_serving.io.channel import Argument, Channel, Script
 from beam_serving.io.memory import BALANCE
 from beam_serving.io.outbox import ROWS
 from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP
 from beam_serving.io.stop import STOP
-from beam_serving.records import Failure, Result
+from beam_serving.keys import DEAD_LETTERS, result_key
+from beam_serving.records import Failure, Generation, Result
 from beam_serving.stats import stats_of_process
-from beam_serving.wire import encode_result, result_key
+from beam_serving.wire import encode_result
 
 _log = logging.getLogger(__name__)
-DEAD_LETTERS = b":dead"
-"""Appended to a stream's name, it names the stream that keeps what was given up."""
+
+
+class DeadLetters(NamedTuple):
+    """How much `<stream>:dead` keeps: the newest, this many at most, of so many bytes together and each."""
+
+    letters: int = 10_000
+    total_bytes: int = 256 << 20
+    each_bytes: int = 1 << 20
+
+    @classmethod
+    def of(cls, letters: int, total_mb: int) -> "DeadLetters":
+        """Take the bounds that the configuration gives; one letter has a MiB at most."""
+        return cls(letters, total_mb << 20)
+
+
+_DEAD_LETTERS = DeadLetters()
+
+
+class _Written(NamedTuple):
+    """What one run of the script did: entries taken off, and what was out of the ordinary."""
+
+    records: int
+    without_memory: bool = False
+    dropped: int = 0
+    lost: str = ""
+
+    @classmethod
+    def of(cls, reply: int | list[Any]) -> "_Written":
+        """Read the reply of COMMIT."""
+        if isinstance(reply, int):
+            return cls(abs(reply), reply < 0)
+        records, dropped, lost = reply
+        return cls(abs(records), records < 0, dropped, lost.decode("utf-8", "backslashreplace"))
 
 
 class WriteToRedis(beam.PTransform[Any, Any]):
@@ -45,11 +77,18 @@ class WriteToRedis(beam.PTransform[Any, Any]):
     Results live for `result_ttl_s` (0: until they are read). Writing the same result twice is harmless; see the module.
     """
 
-    def __init__(self, at: RedisAt, group: str, result_ttl_s: float, keep_rows: bool = False) -> None:
+    def __init__(
+        self,
+        at: RedisAt,
+        group: str,
+        result_ttl_s: float,
+        keep_rows: bool = False,
+        dead_letters: DeadLetters = _DEAD_LETTERS,
+    ) -> None:
         super().__init__()
         self._at = at
         self._result_ttl_s = result_ttl_s
-        self._step = _CommitFn(at, group, result_ttl_s, keep_rows)
+        self._step = _CommitFn(at, group, result_ttl_s, keep_rows, dead_letters)
 
     def expand(self, results: beam.PCollection[list[Result]]) -> beam.PCollection[None]:
         return results | "Commit" >> beam.ParDo(self._step)
@@ -62,11 +101,14 @@ class WriteToRedis(beam.PTransform[Any, Any]):
 
 
 class _CommitFn(beam.DoFn):
-    def __init__(self, at: RedisAt, group: str, result_ttl_s: float, keep_rows: bool) -> None:
+    def __init__(
+        self, at: RedisAt, group: str, result_ttl_s: float, keep_rows: bool, dead_letters: DeadLetters
+    ) -> None:
         self._at = at
         self._group = group
         self._ttl_ms = int(result_ttl_s * 1000)
         self._keep_rows = keep_rows
+        self._dead_letters = dead_letters
         self._written = Metrics.counter("beam_serving", "results_written")
 
     def setup(self) -> None:
@@ -76,45 +118,98 @@ class _CommitFn(beam.DoFn):
     def process(self, results: list[Result]) -> Iterable[None]:
         started = time.perf_counter()
         for same_lease in _by_lease(results):
-            keys, arguments = commit_arguments(same_lease, self._group, self._ttl_ms)
-            if self._keep_rows:
-                keys.append(same_lease[0].origin.stream + ROWS)
-            written = self._write(keys, arguments)
-            BALANCE.written(written < 0, arguments, len(same_lease))
-            self._count(same_lease, abs(written))
+            self._commit_apart(same_lease)
         self._stats.stages["write"].record(time.perf_counter() - started, len(results))
         return ()
 
     def teardown(self) -> None:
         self._commit.close()
 
-    def _write(self, keys: Sequence[bytes], arguments: Sequence[Any]) -> int:
-        """Runs the script until Redis takes it; a second run after a lost reply finds nothing owned and is harmless."""
+    def _commit_apart(self, results: Sequence[Result]) -> None:
+        """Commit results of one lease; when Redis refuses them their halves, down to the one that it refuses.
+
+        That one's entry ends as a dead letter: tried unchanged, it would fail indefinitely.
+
+        Raises:
+            ConnectError: Redis refuses what the service itself needs.
+        """
+        try:
+            self._write(results)
+        except ResponseError as err:
+            if len(results) == 1:
+                self._give_up(results[0], err)
+                return
+            middle = len(results) // 2
+            self._commit_apart(results[:middle])
+            self._commit_apart(results[middle:])
+
+    def _give_up(self, result: Result, err: ResponseError) -> None:
+        """Make a dead letter of a request, with an error result where its key is not what is refused."""
+        origin = result.origin
+        _log.warning("Redis at %s refuses the result of request %r: %s", self._at, origin.uri[:100], err)
+        reason = f"the result cannot be written to Redis: {err}"
+        if isinstance(err, NoPermissionError):
+            # The key that is checked in its place is one that no request can have.
+            origin = origin._replace(uri=b"", generation=Generation.NATIVE)
+        try:
+            self._write([Result(origin, Failure(reason, {}))])
+        except ResponseError as again:
+            raise ConnectError(f"Redis at {self._at}: {fatal(again) or again}") from again
+
+    def _write(self, results: Sequence[Result]) -> None:
+        """Run the script until Redis takes it; a second run after a lost reply finds nothing owned and is harmless.
+
+        Raises:
+            ConnectError: Redis refuses us for good.
+            ResponseError: the script fails on these records, and would again.
+        """
+        keys, arguments = commit_arguments(results, self._group, self._ttl_ms, self._dead_letters)
+        if self._keep_rows:
+            keys.append(results[0].origin.stream + ROWS)
         for attempt, wait_s in enumerate(backoff()):
             try:
-                return self._commit.run(keys, arguments)
+                written = _Written.of(self._commit.run(keys, arguments))
             except RedisError as err:
-                if reason := fatal(err):
+                if (reason := fatal(err)) and not _is_of_a_key(err):
                     raise ConnectError(f"Redis at {self._at}: {reason}") from err
-                if STOP.is_set() and attempt > 0:
+                if not heals(err) or (STOP.is_set() and attempt > 0):
                     raise
                 if attempt == 0:
                     _log.warning("Redis at %s takes no results (%s); trying again until it does", self._at, err)
                 STOP.wait(wait_s)
+            else:
+                BALANCE.written(written.without_memory, arguments, len(results))
+                self._count(results, written)
+                return
         raise AssertionError("backoff never ends")
 
-    def _count(self, results: Sequence[Result], written: int) -> None:
+    def _count(self, results: Sequence[Result], written: _Written) -> None:
         counts = self._stats.counts
-        if written < len(results):
-            counts["fenced"] += len(results) - written
+        if written.records < len(results):
+            counts["fenced"] += len(results) - written.records
             _log.warning(
-                "%d of %d entries belong to another consumer now: not written", len(results) - written, len(results)
+                "%d of %d entries belong to another consumer now: not written",
+                len(results) - written.records,
+                len(results),
+            )
+        if written.dropped:
+            counts["dropped"] += written.dropped
+            _log.warning(
+                "%d dead letters of %r were dropped, %s: data: max_dead_letters and max_dead_letters_mb bound them",
+                written.dropped,
+                results[0].origin.stream.decode(errors="replace"),
+                written.lost or "the oldest for newer ones",
             )
         failures = [result.outcome for result in results if isinstance(result.outcome, Failure)]
         counts["errors"] += len(failures)
         counts["dead"] += sum(failure.dead_letter is not None for failure in failures)
-        counts["served"] += written
-        self._written.inc(written)
+        counts["served"] += written.records
+        self._written.inc(written.records)
+
+
+def _is_of_a_key(err: RedisError) -> bool:
+    """Whether the user may not touch a key of the script, of which those of results depend on requests."""
+    return isinstance(err, NoPermissionError) and "key" in str(err) and "script" not in str(err)
 
 
 def _by_lease(results: Sequence[Result]) -> Iterable[list[Result]]:
@@ -128,13 +223,15 @@ def _by_lease(results: Sequence[Result]) -> Iterable[list[Result]]:
     return leases.values()
 
 
-def commit_arguments(results: Sequence[Result], group: str, ttl_ms: int) -> tuple[list[bytes], list[Argument]]:
+def commit_arguments(
+    results: Sequence[Result], group: str, ttl_ms: int, dead_letters: DeadLetters = _DEAD_LETTERS
+) -> tuple[list[bytes], list[Argument]]:
     """Gives the keys and arguments of the script COMMIT for results of one stream and one consumer."""
     first = results[0].origin
     keys = [first.stream, first.stream + DEAD_LETTERS]
     # The entries of a poll come in the order of their ids.
     last = results[-1].origin
-    arguments: list[Argument] = [group, first.consumer, first.entry_id, last.entry_id, ttl_ms]
+    arguments: list[Argument] = [group, first.consumer, first.entry_id, last.entry_id, ttl_ms, *dead_letters]
     for result in results:
         origin, outcome = result
         keys.append(result_key(origin.generation, origin.stream, origin.uri))
@@ -142,8 +239,10 @@ def commit_arguments(results: Sequence[Result], group: str, ttl_ms: int) -> tupl
         letter: list[bytes] = []
         if isinstance(outcome, Failure) and outcome.dead_letter is not None:
             letter = [part for pair in outcome.dead_letter.items() for part in pair]
-            letter += [b"error", outcome.reason.encode()]
-        arguments += [origin.entry_id, len(fields), len(letter), *fields, *letter]
+            letter += [b"error", outcome.reason.encode()] if letter else [outcome.reason.encode()]
+        # Of a letter without fields the script takes those of the entry.
+        parts = -1 if len(letter) == 1 else len(letter)
+        arguments += [origin.entry_id, len(fields), parts, *fields, *letter]
     return keys, arguments
 
 

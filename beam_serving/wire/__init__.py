@@ -17,14 +17,15 @@ import numpy as np
 
 from beam_serving.encryption.records import Opening
 from beam_serving.errors import RequestError
+from beam_serving.keys import IMAGE_STREAM, result_key
 from beam_serving.records import Answer, Failure, Generation, Image, Payload, Result
-from beam_serving.servers.address import hash_tag
 from beam_serving.wire import arrow, image, instances, native
 from beam_serving.wire.encrypted import CIPHER, decode_encrypted
 from beam_serving.wire.limits import DEFAULT_LIMITS, Limits, check_entry, quote
 
 __all__ = [
     "DEFAULT_LIMITS",
+    "IMAGE_STREAM",
     "Identity",
     "Limits",
     "decode_request",
@@ -99,18 +100,6 @@ def identify(fields: Mapping[bytes, bytes], limits: Limits = DEFAULT_LIMITS) -> 
         generation,
         request_id if len(request_id) <= limits.max_name_bytes else b"",
     )
-
-
-def result_key(generation: Generation, stream: bytes, uri: bytes) -> bytes:
-    """Gives the key of the hash in which a client of this generation looks for its result.
-
-    The key is also the name of the channel on which the result is announced. On a stream with a hash tag, which no
-    client of the generation IMAGE can name, all keys have that tag: else a cluster could not write a result and
-    acknowledge its request at once.
-    """
-    if generation is Generation.IMAGE and not hash_tag(stream):
-        return b"result:" + uri
-    return b"cluster-serving_" + stream + b":" + uri
 
 
 def encode_result(result: Result) -> dict[bytes, bytes]:

@@ -15,7 +15,8 @@ from beam_serving.io.group import Group
 from beam_serving.io.memory import BALANCE, Balance, Room
 from beam_serving.io.outbox import sole_writer
 from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP
-from beam_serving.io.sink import DEAD_LETTERS, commit_arguments
+from beam_serving.io.sink import commit_arguments
+from beam_serving.keys import DEAD_LETTERS
 from beam_serving.records import Entry, Failure, Generation, Origin, Result
 from beam_serving.report import announce, ask_to_stop, asked_to_stop, read_reports, ready_key
 from beam_serving.reporter import Reporter

@@ -11,7 +11,9 @@ import redis
 from beam_serving.config import Data, Model, Settings
 from beam_serving.connection import PASSWORD_VARIABLE, RedisAt
 from beam_serving.errors import ConfigError
-from beam_serving.io.ownership import Owner, Ownership, owner_key
+from beam_serving.io.ownership import Owner, Ownership
+from beam_serving.keys import owner_key
+from beam_serving.report import announce
 from beam_serving.reporter import Reporter
 from beam_serving.stats import WorkerStats
 from tests.service import await_true
@@ -180,3 +182,24 @@ def test_it_is_taken_and_renewed_on_a_server_without_memory(client: redis.Redis)
         assert owner(client) == "svc-a"
     finally:
         client.config_set("maxmemory", limit)
+
+
+def test_streams_of_two_services_that_would_share_keys_are_refused_whichever_is_first(
+    at: RedisAt, client: redis.Redis
+) -> None:
+    of("svc-a", "one").take(client)
+    with pytest.raises(ConfigError) as caught:
+        of("svc-b", "one:two:three").take(client)
+    assert str(caught.value) == (
+        "streams 'one:two:three' and 'one', which 'svc-a' serves, would share keys: the result of a request of one "
+        "could be at that of the other; give 'svc-b' streams of other names in data: streams"
+    )
+    of("svc-a", "one:two").take(client)
+    of("svc-c", "one:two", share=True).take(client)
+    worker = Worker(at, "svc-d", "w")
+    announce(client, "svc-d", settings("svc-d", "four:five").about(1))
+    await_true(lambda: client.smembers("beam-serving:services"), "the name of the service")
+    with pytest.raises(ConfigError, match="streams 'four' and 'four:five', which 'svc-d' serves, would share keys"):
+        of("svc-e", "four").take(client)
+    of("svc-e", "fou").take(client)
+    worker.end()

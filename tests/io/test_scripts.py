@@ -15,7 +15,7 @@ from beam_serving.lua import evaluate
 pytestmark = pytest.mark.every_server
 Run = Callable[[RedisAt, str, list[str], list[str]], None]
 GROUP, ME = "serving", "me"
-RECORD = ["serving", "me", "-", "+", "60000", "1-1", "2", "2", "value", "[]", "error", "no"]
+RECORD = ["serving", "me", "-", "+", "60000", "10", "4096", "1024", "1-1", "2", "2", "value", "[]", "error", "no"]
 RUNS: dict[str, tuple[list[str], list[str]]] = {
     "ENSURE_GROUP": (["stream"], [GROUP]),
     "KEEP_LEASE": (["stream"], [GROUP, ME]),

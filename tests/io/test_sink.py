@@ -1,14 +1,25 @@
 """The commit script against a real server: a result and its acknowledgement are one step, for the owner alone."""
 
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
 
-from beam_serving.connection import RedisAt
+from beam_serving.connection import PASSWORD_VARIABLE, RedisAt
+from beam_serving.errors import ConnectError
 from beam_serving.io.channel import Channel, Script
 from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP
-from beam_serving.io.sink import commit_arguments
+from beam_serving.io.sink import DeadLetters, _CommitFn, commit_arguments
 from beam_serving.records import Answer, Failure, Generation, Origin, Result, TopClasses
+from beam_serving.stats import stats_of_process
+from beam_serving.wire import IMAGE_STREAM
 
 pytestmark = pytest.mark.every_server
 
@@ -165,3 +176,204 @@ def test_of_a_request_without_a_uri_the_reason_is_kept(at: RedisAt, client: redi
     rows = commit_and_keep(client, at, [Result(origin._replace(uri=b""), letter)])
     assert rows == [{b"entry": origin.entry_id, b"error": b"no uri"}]
     assert client.xlen(b"serving_stream:dead") == 1
+
+
+@pytest.fixture
+def limited(at: RedisAt, client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisAt]:
+    """A worker's user, which may write results of its stream and no others."""
+    monkeypatch.setenv(PASSWORD_VARIABLE, "right")
+    keys = [f"~{name}" for name in ("image_stream", "image_stream:*", "cluster-serving_image_stream:*")]
+    client.execute_command("ACL", "SETUSER", "worker", "reset", "on", ">right", *keys, "&cluster*", "+@all")
+    yield RedisAt(at.host, at.port, username="worker")
+    client.execute_command("ACL", "DELUSER", "worker")
+
+
+def of_image_stream(client: redis.Redis, uris: list[bytes]) -> list[Origin]:
+    """Queues and reads requests, of which those with an odd number are of the generation IMAGE."""
+    client.eval("redis.pcall('XGROUP', 'CREATE', KEYS[1], 'serving', '0', 'MKSTREAM')", 1, IMAGE_STREAM)
+    for uri in uris:
+        client.xadd(IMAGE_STREAM, {"uri": uri, "image": b"of " + uri})
+    reply = client.xreadgroup("serving", "me", {IMAGE_STREAM: ">"}, count=len(uris))
+    generations = Generation.NATIVE, Generation.IMAGE
+    return [
+        Origin(IMAGE_STREAM, entry_id, fields[b"uri"], generations[number % 2], b"", b"me")
+        for number, (entry_id, fields) in enumerate(reply[0][1])
+    ]
+
+
+def step_of(at: RedisAt, dead_letters: DeadLetters = DeadLetters(), keep_rows: bool = False) -> _CommitFn:  # noqa: B008
+    step = _CommitFn(at, "serving", 60, keep_rows, dead_letters)
+    step.setup()
+    return step
+
+
+def test_a_result_whose_key_may_not_be_written_ends_its_record_and_no_other(
+    limited: RedisAt, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    origins = of_image_stream(client, [b"a", b"b", b"c"])
+    step = step_of(limited)
+    before = Counter(stats_of_process().counts)
+    step.process([Result(origin, SEVEN) for origin in origins])
+    assert client.exists("cluster-serving_image_stream:a", "cluster-serving_image_stream:c") == 2
+    assert client.exists("result:b") == 0
+    ((_, letter),) = client.xrange("image_stream:dead")
+    assert letter[b"uri"] == b"b"
+    assert letter[b"image"] == b"of b"
+    assert re.match(rb"the result cannot be written to Redis: .*access", letter[b"error"])
+    assert client.xlen(IMAGE_STREAM) == 0
+    assert client.xpending(IMAGE_STREAM, "serving")["pending"] == 0
+    counts = stats_of_process().counts
+    assert (counts["dead"] - before["dead"], counts["errors"] - before["errors"]) == (1, 1)
+    assert "refuses the result of request b'b': " in caplog.text
+
+
+def test_a_service_that_may_write_no_result_at_all_ends(limited: RedisAt, client: redis.Redis) -> None:
+    origins = of_image_stream(client, [b"a"])
+    client.execute_command("ACL", "SETUSER", "worker", "resetkeys", "~image_stream", "~image_stream:dead")
+    with pytest.raises(ConnectError, match="the user lacks a permission"):
+        step_of(limited).process([Result(origins[0], SEVEN)])
+    assert client.xlen(IMAGE_STREAM) == 1, "nothing is given up for a mistake of the operator"
+    assert client.xlen("image_stream:dead") == 0
+
+
+def test_a_message_that_may_not_be_published_for_a_foreign_key_ends_nothing(
+    limited: RedisAt, client: redis.Redis
+) -> None:
+    client.execute_command("ACL", "SETUSER", "worker", "~result:*")
+    waiting = client.pubsub(ignore_subscribe_messages=True)
+    waiting.subscribe("result:b")
+    assert waiting.get_message(timeout=5) is None
+    origins = of_image_stream(client, [b"a", b"b"])
+    step_of(limited).process([Result(origin, SEVEN) for origin in origins])
+    assert client.exists("result:b", "cluster-serving_image_stream:a") == 2
+    assert client.xlen("image_stream:dead") == 0
+    waiting.close()
+
+
+@pytest.mark.parametrize("fields", [1, 255, 256, 4100, 30_000])
+def test_a_dead_letter_of_any_number_of_fields_is_taken(client: redis.Redis, script: Script, fields: int) -> None:
+    (origin,) = queue_and_read(client, [b"a"])
+    request = {b"field %d" % number: b"value" for number in range(fields)}
+    commit(script, [Result(origin._replace(uri=b""), Failure("no uri", request))])
+    ((_, letter),) = client.xrange(b"serving_stream:dead")
+    assert letter.pop(b"error") == b"no uri"
+    cut = letter.pop(b"cut", b"0 bytes of the request are left out")
+    kept = dict(list(request.items())[:256])
+    assert letter == kept
+    left_out = sum(len(name) + len(value) for name, value in request.items() if name not in kept)
+    assert cut == b"%d bytes of the request are left out" % left_out
+    assert client.xlen(STREAM) == 0
+
+
+@pytest.mark.parametrize("outputs", [1000, 5000, 20_000])
+def test_a_result_of_any_number_of_fields_is_written(client: redis.Redis, script: Script, outputs: int) -> None:
+    (origin,) = queue_and_read(client, [b"a"])
+    answer = Answer({f"out {number}": np.zeros(1, np.float32) for number in range(outputs)})
+    assert commit(script, [Result(origin, answer)]) == 1
+    assert client.hlen(key("a")) == 3 * outputs + 1
+
+
+def test_any_number_of_results_is_one_commit_on_a_stream_with_a_hash_tag_too(
+    client: redis.Redis, script: Script
+) -> None:
+    for stream in (STREAM, b"{tag}"):
+        client.xgroup_create(stream, "serving", "0", mkstream=True)
+        pipeline = client.pipeline()
+        for number in range(9000):
+            pipeline.xadd(stream, {"uri": str(number)})
+        pipeline.execute()
+        reply = client.xreadgroup("serving", "me", {stream: ">"}, count=9000)
+        origins = [
+            Origin(stream, entry_id, fields[b"uri"], Generation.NATIVE, b"", b"me") for entry_id, fields in reply[0][1]
+        ]
+        assert commit(script, [Result(origin, SEVEN) for origin in origins]) == 9000
+        assert client.xlen(stream) == 0
+
+
+def test_a_script_that_fails_on_one_record_is_not_tried_on_it_again(
+    at: RedisAt, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A row of the outbox is one entry, which Lua cannot write with so many fields."""
+    origins = queue_and_read(client, [b"a", b"b", b"c", b"d"])
+    huge = Answer({f"out {number}": np.zeros(1, np.float32) for number in range(5000)})
+    step = step_of(at, keep_rows=True)
+    step.process([Result(origin, huge if origin.uri == b"c" else SEVEN) for origin in origins])
+    assert client.hget(key("c"), "error").startswith(b"the result cannot be written to Redis: ")  # type: ignore[union-attr]
+    assert {client.hget(key(uri), "value") for uri in "abd"} == {b"[[7,0.5]]"}
+    ((_, letter),) = client.xrange(b"serving_stream:dead")
+    assert letter.keys() == {b"uri", b"error"}
+    assert client.xlen(STREAM) == 0
+    assert "too many results to unpack" in caplog.text
+
+
+def test_what_redis_refuses_for_good_ends_the_service_instead_of_being_tried_on(
+    at: RedisAt, client: redis.Redis
+) -> None:
+    (origin,) = queue_and_read(client, [b"a"])
+    client.delete(STREAM)
+    client.set(STREAM, "no stream")
+    with pytest.raises(ConnectError, match="holds something else"):
+        step_of(at).process([Result(origin, SEVEN)])
+
+
+def buried(client: redis.Redis, step: _CommitFn, letters: list[dict[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Gives up requests one by one; gives number and text of those that are kept."""
+    for number, fields in enumerate(letters):
+        (origin,) = queue_and_read(client, [b"a"])
+        step.process([Result(origin._replace(uri=b""), Failure("no", {b"n": b"%d" % number, **fields}))])
+    kept: Any = client.xrange(b"serving_stream:dead")
+    return [(letter[b"n"], letter.get(b"text", b"")) for _, letter in kept]
+
+
+def test_only_the_newest_dead_letters_are_kept(
+    at: RedisAt, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = buried(client, step_of(at, DeadLetters(letters=3)), [{}] * 5)
+    assert [number for number, _ in kept] == [b"2", b"3", b"4"]
+    assert caplog.messages[-1] == (
+        "1 dead letters of 'serving_stream' were dropped, the oldest for newer ones: data: max_dead_letters and "
+        "max_dead_letters_mb bound them"
+    )
+
+
+@given(some.lists(some.integers(0, 3000), min_size=1, max_size=12))
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_dead_letters_stay_within_their_bytes(at: RedisAt, client: redis.Redis, sizes: list[int]) -> None:
+    client.flushdb()
+    bounds = DeadLetters(letters=100, total_bytes=4000, each_bytes=1000)
+    kept = buried(client, step_of(at, bounds), [{b"text": b"x" * size} for size in sizes])
+    assert kept[-1][0] == b"%d" % (len(sizes) - 1), "the newest is kept"
+    assert all(len(text) <= 1000 for _, text in kept)
+    size_of = [min(size + 5 + len(str(number)), 1000) + 2 for number, size in enumerate(sizes)]
+    assert sum(size_of[int(number)] for number, _ in kept) <= 4000 + 100
+    if len(kept) < len(sizes):
+        assert sum(size_of[-len(kept) - 1 :]) > 4000 - 1000, "no more than needed is dropped"
+
+
+def test_letters_without_a_count_of_bytes_from_earlier_versions_make_room_first(
+    at: RedisAt, client: redis.Redis
+) -> None:
+    for number in range(3):
+        client.xadd("serving_stream:dead", {"n": f"old{number}", "text": "x" * 500})
+    bounds = DeadLetters(letters=100, total_bytes=3000, each_bytes=1000)
+    kept = buried(client, step_of(at, bounds), [{b"text": b"x" * 900}] * 5)
+    assert [number for number, _ in kept][-2:] == [b"3", b"4"]
+    assert len(kept) <= 3
+
+
+def test_a_dead_letter_stream_that_takes_no_more_costs_the_letter_and_not_the_service(
+    at: RedisAt, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    last = 2**64 - 1
+    for spoil in (
+        lambda: client.xadd("serving_stream:dead", {"a": "b"}, f"{last}-{last}"),
+        lambda: client.set("serving_stream:dead", "text"),
+    ):
+        client.delete("serving_stream:dead")
+        spoil()
+        (origin,) = queue_and_read(client, [b"a"])
+        step_of(at).process([Result(origin, Failure("given up", {b"uri": b"a"}))])
+        assert client.hget(key("a"), "error") == b"given up"
+        assert client.xlen(STREAM) == 0
+        assert "1 dead letters of 'serving_stream' were dropped, " in caplog.messages[-1]

@@ -16,6 +16,7 @@ VALUE = some.sampled_from([b"float32", b"2", b"[[1]]", b'{"a":1}', b'{"1":"x"}',
 
 def test_every_generation_finds_its_result() -> None:
     assert result_key(Generation.IMAGE, b"image_stream", b"a:b") == b"result:a:b"
+    assert result_key(Generation.IMAGE, b"other", b"a:b") == b"cluster-serving_other:a:b"
     for generation in (Generation.ARROW, Generation.NATIVE):
         assert result_key(generation, b"s", b"a:b") == b"cluster-serving_s:a:b"
 
