@@ -12,6 +12,7 @@ from types import FrameType
 from beam_serving import __version__
 from beam_serving.arguments import Parser
 from beam_serving.errors import BeamServingError, ConfigError
+from beam_serving.terminal import say
 
 COMMANDS = {
     "serve": "serve a model; the same as no command at all",
@@ -53,10 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return int(command.main(arguments[1:]))
         return _serve(arguments)
     except ConfigError as err:
-        print(f"error: {err}", file=sys.stderr)
+        say(f"error: {err}", to=sys.stderr)
         return 2
     except BeamServingError as err:
-        print(f"error: {err}", file=sys.stderr)
+        say(f"error: {err}", to=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

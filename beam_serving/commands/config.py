@@ -17,6 +17,7 @@ from beam_serving.errors import ConfigError
 from beam_serving.old_config.rewrite import rewrite
 from beam_serving.old_config.translate import NEW, Entry, Translation
 from beam_serving.output import is_url
+from beam_serving.terminal import say
 from beam_serving.yaml_file import parse_yaml, read_yaml
 
 
@@ -32,11 +33,11 @@ def main(arguments: Sequence[str]) -> int:
         return _migrate(translation, given)
     errors = _errors(translation)
     if given.json:
-        print(json.dumps(report(translation, errors), default=str))
+        say(json.dumps(report(translation, errors), default=str))
     else:
-        print(table(translation))
+        say(table(translation))
     for line in errors:
-        print(f"error: {line}", file=sys.stderr)
+        say(f"error: {line}", to=sys.stderr)
     return 2 if errors else 0
 
 
@@ -101,7 +102,7 @@ def _migrate(translation: Translation, given: argparse.Namespace) -> int:
     paths = _paths_from(translation, target or source)
     if translation.form == NEW and not paths:
         text = translation.file.text
-        print(f"{source} is of the new form already", file=sys.stderr)
+        say(f"{source} is of the new form already", to=sys.stderr)
     else:
         text = rewrite(translation, all_keys(), paths)
     new = checked(translated(parse_yaml(target or source, text)))
@@ -110,7 +111,7 @@ def _migrate(translation: Translation, given: argparse.Namespace) -> int:
             f"{source}: its new form would not mean the same, which is a mistake here; nothing is written"
         )
     if target is None:
-        print(text, end="")
+        say(text.removesuffix("\n"))
         return 0
     try:
         target.write_text(text, encoding="utf-8")

@@ -21,6 +21,7 @@ from beam_serving.config import Settings
 from beam_serving.connection import RedisAt
 from beam_serving.encryption.secrets import RECORDS, reason_not_to_use
 from beam_serving.errors import BeamServingError, ClientError, ConfigError, ConnectError, ResultTimeoutError
+from beam_serving.terminal import say
 from beam_serving.wire.limits import DEFAULT_LIMITS
 
 
@@ -42,13 +43,13 @@ def main(arguments: Sequence[str]) -> int:
     if given.wait:
         answers = asyncio.run(_collected(requests, queue, given))
         if not given.json:
-            print(table(answers))
+            say(table(answers))
         return 1 if failed(answers) else 0
     if given.json:
         for uri, request_id in requests.items():
-            print(json.dumps({"uri": uri, "request_id": request_id}))
+            say(json.dumps({"uri": uri, "request_id": request_id}))
     else:
-        print(f"{len(requests)} requests queued on {stream!r} of Redis at {at}")
+        say(f"{len(requests)} requests queued on {stream!r} of Redis at {at}")
     return 0
 
 
@@ -109,7 +110,7 @@ async def _collected(
                 bar.update()
                 if given.json:
                     with tqdm.external_write_mode():
-                        print(json_line(uri, answer), flush=True)
+                        say(json_line(uri, answer), flush=True)
     return {uri: answers[uri] for uri in requests}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from beam_serving.arguments import Parser
 from beam_serving.errors import ConfigError
+from beam_serving.terminal import say
 
 TEMPLATE = Path(__file__).with_name("template.yaml")
 
@@ -38,5 +39,5 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(f"{path} exists already; --force overwrites it") from err
     except OSError as err:
         raise ConfigError(f"{path}: cannot be written ({err.strerror})") from err
-    print(f"wrote {path}; set model: path in it, then run python -m beam_serving --config {path}")
+    say(f"wrote {path}; set model: path in it, then run python -m beam_serving --config {path}")
     return 0

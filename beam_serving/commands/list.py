@@ -15,6 +15,7 @@ from beam_serving.commands.place import add_place, settings_at
 from beam_serving.commands.tables import listed
 from beam_serving.connection import RedisAt
 from beam_serving.report import Report, read_reports, ready_key, service_names, services_key
+from beam_serving.terminal import say
 
 _SAMPLE_S = 1.0
 
@@ -41,9 +42,9 @@ def main(arguments: Sequence[str]) -> int:
     with at.reachable() as client:
         services = running(client, services_key(at, settings.name))
     if given.json:
-        print(json.dumps(services))
+        say(json.dumps(services))
     else:
-        print(table(services) if services else f"no service reports in Redis at {at}")
+        say(table(services) if services else f"no service reports in Redis at {at}")
     return 0
 
 

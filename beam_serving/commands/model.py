@@ -27,6 +27,7 @@ from beam_serving.models.formats import ENGINES, format_of
 from beam_serving.models.opening import decided_model, open_model
 from beam_serving.models.probing import Verdict
 from beam_serving.models.verdicts import KEPT, keep_verdict
+from beam_serving.terminal import say
 
 _BATCH_SIZES = (1, 8)
 _TRIAL_S = 0.5
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
         about = about or inspect_model(given.directory, options)
     except (ConfigError, ModelError) as err:
         raise ConfigError("; ".join(line.strip() for line in str(err).splitlines())) from err
-    print(json.dumps(about) if given.json else table(about))
+    say(json.dumps(about) if given.json else table(about))
     return 0
 
 
@@ -70,7 +71,7 @@ def _encrypt(given: argparse.Namespace) -> int:
     names = encrypt_model(
         given.directory, given.out, ModelOptions(encryption=given.encryption, secret_file=old_file), given.secret_file
     )
-    print(f"{given.out}: {len(names)} file{'s' * (len(names) > 1)} encrypted; serve it with model: encryption: gcm")
+    say(f"{given.out}: {len(names)} file{'s' * (len(names) > 1)} encrypted; serve it with model: encryption: gcm")
     return 0
 
 

@@ -18,6 +18,7 @@ from beam_serving.commands.service import running_service
 from beam_serving.config import load_settings
 from beam_serving.connection import RedisAt
 from beam_serving.embedded import embedded_redis, listens
+from beam_serving.terminal import say
 
 _DEMO = Path(__file__).parents[1] / "demo"
 _ANSWER_S = 60.0
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         at = RedisAt.of(load_settings(folder / "config.yaml"))
         if at.route is None and at.host in ("localhost", "127.0.0.1") and not listens(at.host, at.port):
-            print(f"no Redis listens at {at}: starting an embedded one", flush=True)
+            say(f"no Redis listens at {at}: starting an embedded one", flush=True)
             stack.enter_context(embedded_redis(at.port))
         stack.callback(lambda: at.client().delete(name))
         stack.enter_context(running_service(config, folder, at))
@@ -69,7 +70,7 @@ def _classify(src: str, stream: str, images: Sequence[Path]) -> int:
         answer = answers.get(image.name)
         if isinstance(answer, dict):
             classes = "".join(f" class: {index}'s prob: {prob}" for index, prob in answer.items())
-            print(f"image: {image.name}, classification-result:{classes}", flush=True)
+            say(f"image: {image.name}, classification-result:{classes}", flush=True)
         else:
-            print(f"image: {image.name}, no result: {answer or 'none came in time'}", flush=True)
+            say(f"image: {image.name}, no result: {answer or 'none came in time'}", flush=True)
     return 0 if all(isinstance(answers.get(image.name), dict) for image in images) else 1

@@ -10,6 +10,7 @@ from beam_serving.commands.serve import add_flags, checked_start, require_engine
 from beam_serving.commands.stop import stop
 from beam_serving.connection import RedisAt
 from beam_serving.launch import preflight
+from beam_serving.terminal import say
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     require_engine(start)
     with RedisAt.of(start.settings).reachable() as client:
         stopped = stop(start.settings, client, start.cluster)
-    print(f"{start.settings.name}: {'stopped' if stopped else 'nothing runs'}, starting", flush=True)
+    say(f"{start.settings.name}: {'stopped' if stopped else 'nothing runs'}, starting", flush=True)
     return run(start)
 
 

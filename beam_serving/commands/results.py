@@ -16,6 +16,7 @@ from beam_serving.commands.answers import Answer, failed, json_line, queue_argum
 from beam_serving.commands.place import add_place, add_stream, settings_at, stream_at
 from beam_serving.connection import RedisAt
 from beam_serving.errors import ResultTimeoutError
+from beam_serving.terminal import say
 
 _SCAN_COUNT = 512
 
@@ -39,9 +40,9 @@ def main(arguments: Sequence[str]) -> int:
             answers = {uri: found.get(uri, _missing()) for uri in uris if given.uris or uri in found}
     if given.json:
         for uri, answer in answers.items():
-            print(json_line(uri, answer))
+            say(json_line(uri, answer))
     else:
-        print(table(answers) if answers else f"no results of {stream!r} in Redis at {at}")
+        say(table(answers) if answers else f"no results of {stream!r} in Redis at {at}")
     return 1 if failed(answers) else 0
 
 

@@ -21,6 +21,7 @@ from beam_serving.portable.jar import FLINK, SPARK, find_or_build, require_java
 from beam_serving.portable.options import launcher_of
 from beam_serving.spark.options import jar_of as spark_jar_of
 from beam_serving.spark.options import master_of, require_master
+from beam_serving.terminal import say
 
 _DRIVERS = {FLINK_RUNNER: "beam_serving.flink.driver", SPARK_RUNNER: "beam_serving.spark.driver"}
 
@@ -166,7 +167,7 @@ def _detached(start: Start) -> int:
     arguments += ["--workers", str(given.workers)] if given.workers else []
     arguments += ["--every", str(given.every)] if given.every else []
     pid = start_detached([*arguments, *start.for_beam], start.log_file, start.settings.params.grace_s)
-    print(f"{name}: ready, pid {pid}, log {start.log_file}")
+    say(f"{name}: ready, pid {pid}, log {start.log_file}")
     return 0
 
 

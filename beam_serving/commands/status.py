@@ -22,6 +22,7 @@ from beam_serving.flink.rest import ClusterError, FlinkRest, job_name
 from beam_serving.io.outbox import rows_kept
 from beam_serving.report import Report, ready_key, working_reports
 from beam_serving.stats import STAGES
+from beam_serving.terminal import say
 
 _SAMPLE_S = 1.0
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     settings = load_settings(given.config)
     about = status(settings, given.flink_master or settings.flink.rest)
-    print(json.dumps(about) if given.json else table(about))
+    say(json.dumps(about) if given.json else table(about))
     return 0 if about["ready"] else 1
 
 

@@ -17,6 +17,7 @@ from beam_serving.errors import BeamServingError
 from beam_serving.flink.options import EMBEDDED
 from beam_serving.flink.rest import ClusterError, FlinkRest, job_name
 from beam_serving.report import ask_to_stop, retract, working_reports
+from beam_serving.terminal import say
 
 _TICK_S = 0.2
 
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     settings = load_settings(given.config)
     with RedisAt.of(settings).reachable() as client:
         stopped = stop(settings, client, given.flink_master or settings.flink.rest)
-    print(f"{settings.name}: {'stopped' if stopped else 'nothing runs'}")
+    say(f"{settings.name}: {'stopped' if stopped else 'nothing runs'}")
     return 0 if stopped else 1
 
 

@@ -33,6 +33,7 @@ from beam_serving.io.stop import STOP
 from beam_serving.keys import DEAD_LETTERS, result_key
 from beam_serving.records import Failure, Generation, Result
 from beam_serving.stats import stats_of_process
+from beam_serving.terminal import printable
 from beam_serving.wire import encode_result
 
 _log = logging.getLogger(__name__)
@@ -147,10 +148,11 @@ class _CommitFn(beam.DoFn):
         """Make a dead letter of a request, with an error result where its key is not what is refused."""
         origin = result.origin
         _log.warning("Redis at %s refuses the result of request %r: %s", self._at, origin.uri[:100], err)
-        reason = f"the result cannot be written to Redis: {err}"
+        reason = "the result cannot be written to Redis"
         if isinstance(err, NoPermissionError):
             # The key that is checked in its place is one that no request can have.
             origin = origin._replace(uri=b"", generation=Generation.NATIVE)
+            reason = f"{reason}: {err}"
         try:
             self._write([Result(origin, Failure(reason, {}))])
         except ResponseError as again:
@@ -239,7 +241,8 @@ def commit_arguments(
         letter: list[bytes] = []
         if isinstance(outcome, Failure) and outcome.dead_letter is not None:
             letter = [part for pair in outcome.dead_letter.items() for part in pair]
-            letter += [b"error", outcome.reason.encode()] if letter else [outcome.reason.encode()]
+            reason = printable(outcome.reason).encode()
+            letter += [b"error", reason] if letter else [reason]
         # Of a letter without fields the script takes those of the entry.
         parts = -1 if len(letter) == 1 else len(letter)
         arguments += [origin.entry_id, len(fields), parts, *fields, *letter]

@@ -1,6 +1,7 @@
 """Infer: runs the model on each batch; an example that makes it fail takes no neighbour along."""
 
 import logging
+import re
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias
@@ -31,7 +32,8 @@ def predict_apart(model: LoadedModel, examples: Sequence[Example]) -> Iterable[P
         outputs = predict_batch(model, [example.tensors for example in examples])
     except ModelError as err:
         if len(examples) == 1:
-            return [Result(examples[0].origin, Failure(str(err)))]
+            _log.warning("the model failed on request %r: %s", examples[0].origin.uri[:100], err)
+            return [Result(examples[0].origin, Failure(for_client(str(err), model)))]
         middle = len(examples) // 2
         return [*predict_apart(model, examples[:middle]), *predict_apart(model, examples[middle:])]
     return [Predictions(tuple(example.origin for example in examples), outputs)]
@@ -41,6 +43,30 @@ def predict_all(model: LoadedModel, examples: Sequence[Example]) -> list[Predict
     """Predict examples of whatever shapes, those that can be stacked together; see `predict_apart`."""
     places = alike([example.tensors for example in examples], model.one_by_one)
     return [outcome for some in places for outcome in predict_apart(model, [examples[place] for place in some])]
+
+
+_INTERNALS = re.compile(
+    r"""\[?\[?\{\{node\ [^}]*\}\}\]?\]?           # how TensorFlow names a node of its graph
+    | (?<![\w.])'[^']*'(?!\w) | "[^"]*"      # what is quoted
+    | [^\s'"(),;\[\]]*[/\\][^\s'"(),;\[\]]*  # paths, sources, scopes of names
+    | \b[\w-]+\.(?:c|cc|cpp|cu|cxx|h|hpp|py|so|bin|keras|h5|onnx|pb|pt2?|pth|tflite|xml)\b(?::\d+)?
+    | \b0x[0-9a-fA-F]+\b""",
+    re.VERBOSE,
+)
+
+
+def for_client(reason: str, model: LoadedModel) -> str:
+    """Leave out of an engine's reason what is no client's business: paths, sources, addresses, names in the graph.
+
+    The names of the model's inputs and outputs stay, and so do keys of the configuration. The log has all of it.
+    """
+    declared = {spec.name for spec in (*model.inputs, *model.outputs)}
+
+    def keep(found: re.Match[str]) -> str:
+        name = found[0].strip("'\"").removesuffix(":")
+        return found[0] if name in declared else "…"
+
+    return _INTERNALS.sub(keep, reason)
 
 
 class Infer(beam.PTransform[Any, Any]):
@@ -89,5 +115,4 @@ class _InferFn(beam.DoFn):
 
     def _failure(self, result: Result) -> Result:
         self._stats.counts["failed"] += 1
-        _log.warning("the model failed on request %r: %s", result.origin.uri[:100], result.outcome)
         return result

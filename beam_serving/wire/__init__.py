@@ -19,6 +19,7 @@ from beam_serving.encryption.records import Opening
 from beam_serving.errors import RequestError
 from beam_serving.keys import IMAGE_STREAM, result_key
 from beam_serving.records import Answer, Failure, Generation, Image, Payload, Result
+from beam_serving.terminal import printable
 from beam_serving.wire import arrow, image, instances, native
 from beam_serving.wire.encrypted import CIPHER, decode_encrypted
 from beam_serving.wire.limits import DEFAULT_LIMITS, Limits, check_entry, quote
@@ -127,8 +128,8 @@ def _encode_answer(answer: Answer, generation: Generation) -> dict[bytes, bytes]
 
 
 def _encode_failure(failure: Failure, generation: Generation) -> dict[bytes, bytes]:
-    reason = failure.reason[:_MAX_ERROR_CHARS] or "no reason given"
-    fields = {b"error": reason.encode("utf-8", "backslashreplace")}
+    reason = printable(failure.reason[:_MAX_ERROR_CHARS]) or "no reason given"
+    fields = {b"error": reason.encode()}
     if generation is Generation.ARROW:
         fields[b"value"] = b"NaN"
     elif generation is Generation.IMAGE:

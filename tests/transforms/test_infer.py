@@ -17,7 +17,7 @@ from beam_serving.models.shared import WorkerModel
 from beam_serving.records import Example, Failure, Flush, Generation, Origin, Predictions, Result
 from beam_serving.stats import stats_of_process
 from beam_serving.transforms import Infer
-from beam_serving.transforms.infer import predict_all, predict_apart
+from beam_serving.transforms.infer import for_client, predict_all, predict_apart
 
 UNLUCKY, FORBIDDEN = 13.0, 14.0
 
@@ -140,3 +140,21 @@ def test_a_flush_ends_here() -> None:
 def test_a_fault_of_ours_ends_the_bundle_so_that_its_entries_are_delivered_again() -> None:
     with pytest.raises(Exception, match="ZeroDivisionError"):
         infer([[example(1, FORBIDDEN)]], [], [])
+
+
+@pytest.mark.parametrize(
+    ("said", "sent"),
+    [
+        ("indices[0] = 99 is not in [0, 10)", "indices[0] = 99 is not in [0, 10)"),
+        ("the model failed on float32[1,2]: bad input 'x'", "the model failed on float32[1,2]: bad input 'x'"),
+        ("at src/inference/infer_request.cpp:116: Shapes differ", "at …: Shapes differ"),
+        ("Load of /home/me/.cache/beam_serving/models/ab12/model.onnx failed", "Load of … failed"),
+        ("Name:'/encoder/MatMul_3' dimension mismatch", "Name:… dimension mismatch"),
+        ("[[{{node secret_layer/Gather}}]] out of range", "… out of range"),
+        ("Gather node. Name:'node_7' Status", "Gather node. Name:… Status"),
+        ("object at 0x7f8a33 in model.pt2", "object at … in …"),
+        ("C:\\models\\a.onnx is gone", "… is gone"),
+    ],
+)
+def test_what_an_engine_says_of_its_insides_stays_in_the_log(said: str, sent: str) -> None:
+    assert for_client(said, Doubling()) == sent
