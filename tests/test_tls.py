@@ -10,23 +10,13 @@ import pytest
 
 from beam_serving.client import AsyncInputQueue, AsyncOutputQueue, ConnectError, InputQueue, OutputQueue
 from beam_serving.connection import PASSWORD_VARIABLE, RedisAt, check
+from tests.rights import rules
 from tests.servers import Certificate, certificate, tls_redis
 from tests.service import Service, service
 from tests.test_operating import command
 
-WORKER = (
-    "on >worker-secret ~serving_stream ~serving_stream:dead ~cluster-serving_serving_stream:* "
-    "~serving_stream:owner:* ~beam-serving:tested:* ~beam-serving:services "
-    "resetchannels &cluster-serving_serving_stream:* -@all +ping +time +info +client|setname "
-    "+eval +evalsha +xadd +xack +xdel +xlen +xrange +xreadgroup +xclaim +xautoclaim +xpending +xinfo +xgroup "
-    "+hset +del +pexpire +publish +pubsub|numsub +get +set +mget +exists +pttl +sadd +srem +smembers"
-)
-CLIENT = (
-    "on >client-secret ~serving_stream ~cluster-serving_serving_stream:* "
-    "resetchannels &cluster-serving_serving_stream:* -@all +client|setname "
-    "+xadd +multi +exec +subscribe +unsubscribe +hgetall +del +scan"
-)
-"""The rules in docs/redis.md."""
+WORKER = rules("worker", "worker-secret", name="tested")
+CLIENT = rules("client", "client-secret")
 
 
 class Secured(NamedTuple):
@@ -51,8 +41,8 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     with tls_redis(shown, "--requirepass", "admin-secret") as (plain, tls):
         secured = Secured(plain, tls, shown, folder / "admin")
         admin = secured.admin.client()
-        admin.execute_command("ACL", "SETUSER", "worker", *WORKER.split())
-        admin.execute_command("ACL", "SETUSER", "client", *CLIENT.split())
+        admin.execute_command("ACL", "SETUSER", "worker", *WORKER)
+        admin.execute_command("ACL", "SETUSER", "client", *CLIENT)
         yield secured
 
 
