@@ -12,6 +12,7 @@ from beam_serving.models.base import LoadedModel, ModelOptions, TensorSpec
 from beam_serving.models.batches import UNNAMED, alike, predict_batch
 from beam_serving.models.inputs import as_array, fitted
 from beam_serving.models.opening import open_model
+from beam_serving.models.options import checked_options
 
 Tensor = np.ndarray | Sequence[Any] | float | str
 """A tensor without batch axis: an array, nested lists, a number or a text."""
@@ -45,9 +46,14 @@ class DirectoryModelHandler(ModelHandler[ModelInput, Prediction, LoadedModel]):
         min_batch_size: int = 1,
         max_batch_size: int = 32,
     ) -> None:
+        """Checks the options; the directory is not looked at yet.
+
+        Raises:
+            ConfigError: an option has a value that it cannot have.
+        """
         super().__init__(min_batch_size=min_batch_size, max_batch_size=max_batch_size)
         self._directory = str(directory)
-        self._options = options or ModelOptions()
+        self._options = checked_options(options or ModelOptions())
 
     def load_model(self) -> LoadedModel:
         """Load the model.
@@ -101,6 +107,9 @@ def handler_for(
     """Gives a Beam `ModelHandler` for a model directory; `options` are the fields of `ModelOptions`.
 
     `handler_for("noop")` is the model that computes nothing.
+
+    Raises:
+        ConfigError: an option has a value that it cannot have.
     """
     return DirectoryModelHandler(
         model_directory, ModelOptions(**options), min_batch_size=min_batch_size, max_batch_size=max_batch_size

@@ -11,7 +11,7 @@ import pytest
 from apache_beam.ml.inference.base import RunInference
 from apache_beam.testing.util import assert_that
 
-from beam_serving.errors import RequestError
+from beam_serving.errors import ConfigError, RequestError
 from beam_serving.models import handler_for
 from beam_serving.models.base import ModelOptions
 from beam_serving.models.handler import Prediction
@@ -152,3 +152,31 @@ def test_a_worker_imports_only_the_engine_that_serves(digits: Path, name: str) -
 
 def test_loading_the_model_that_computes_nothing_imports_no_engine() -> None:
     assert modules_after("find_model, load, predict_batch", "load(find_model('noop'))") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"batch_axis": "foo"}, "batch_axis: wants auto, none or the number of an axis, from 0 (got 'foo')"),
+        ({"batch_axis": -1}, "batch_axis: wants auto, none or the number of an axis, from 0 (got -1)"),
+        ({"threads": -5}, "threads: Input should be greater than or equal to 0 (got -5)"),
+        ({"precision": "f16"}, "precision: Input should be 'f32', 'bf16' or 'int8' (got 'f16')"),
+        ({"full_batch": 0}, "full_batch: wants a number of rows from 1, or None (got 0)"),
+        ({"constants": [1]}, "constants: wants values by input name, such as {keep_prob: 1.0, sr: 16000} (got [1])"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_at_once(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        handler_for("noop", **options)
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize("shape", [(3, -1), (0,), "a,b", [[]], {"": (1,)}])
+def test_a_shape_that_cannot_be_is_refused_at_once(shape: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^input_shape: wants "):
+        handler_for("noop", input_shape=shape)
+
+
+def test_options_are_read_as_the_configuration_reads_them() -> None:
+    handler = handler_for("noop", input_shape=[3, 4], batch_axis="0", constants={"a": 1.0})
+    assert handler._options == ModelOptions(input_shape=(3, 4), batch_axis=0, constants={"a": 1.0})
