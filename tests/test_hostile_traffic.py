@@ -1,0 +1,33 @@
+"""Hostile requests of all kinds among good ones: these are answered rightly, and the service is never down."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import redis
+
+from beam_serving.connection import RedisAt
+from beam_serving.terminal import printable
+from tests.hostile.traffic import Traffic, drained, mixed, without_a_decoder
+from tests.service import await_true, service
+from tests.test_service import CONFIG, GOLDEN
+
+CLASSES = [int(row.argmax()) for row in GOLDEN["prob"]]
+
+
+def test_good_requests_are_answered_rightly_among_hostile_ones(
+    at: RedisAt, client: redis.Redis, tmp_path: Path
+) -> None:
+    traffic = Traffic(at, np.asarray(GOLDEN["input_nchw"]), CLASSES)
+    with service(at, tmp_path, CONFIG) as running:
+        (worker,) = running.worker_pids()
+        seen = traffic.run("good", 2000, mixed(without_a_decoder(), 200))
+        await_true(lambda: drained(client), "an empty stream")
+        assert running.worker_pids() == [worker], "no worker was restarted"
+        lines = running.log.splitlines()
+    assert not seen.wrong
+    assert len(seen.latencies_s) == 2000
+    assert all(printable(line) == line for line in lines)
+    assert all(re.match(r"\d{4}-\d\d-\d\d |  ", line) for line in lines)
+    assert not [line for line in lines if line.startswith("ERROR forged")]
+    assert client.xlen("serving_stream:dead") > 0
