@@ -16,6 +16,7 @@ def model_options(settings: Settings) -> ModelOptions:
         output_names=model.outputs,
         encryption=model.encryption,
         secret_file=model.secret_file,
+        allow_weak_secret=model.allow_weak_secret,
         batch_axis=model.batch_axis,
         constants=model.constants,
         sample=model.sample,

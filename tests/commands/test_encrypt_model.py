@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from beam_serving.encryption.secrets import MODEL
+from beam_serving.encryption.strength import MAKE_ONE
 from beam_serving.models.base import ModelOptions
 from beam_serving.models.encrypted import look_at
 from tests.commands.test_model import run
@@ -50,6 +51,9 @@ def test_a_directory_of_cluster_serving_is_renewed(tmp_path: Path, secret_file: 
     code, said, _ = run(
         capsys, "encrypt", str(tmp_path / "old"), *arguments, "--from-secret-file", str(tmp_path / "old.txt")
     )
+    assert (code, said) == (2, "")
+    weak = ("--from-secret-file", str(tmp_path / "old.txt"), "--allow-weak-secret")
+    code, said, _ = run(capsys, "encrypt", str(tmp_path / "old"), *arguments, *weak)
     assert (code, said) == (0, f"{tmp_path}/new: 2 files encrypted; serve it with model: encryption: gcm\n")
     options = ModelOptions(encryption="gcm", secret_file=str(secret_file))
     assert look_at(tmp_path / "new", options).format == "openvino"
@@ -66,7 +70,11 @@ def test_mistakes_are_told_in_one_line_and_leave_nothing(tmp_path: Path, secret_
         ((openvino, "--out", out), f"secret for decryption is missing; {where}"),
         (
             (openvino, "--out", out, "--secret-file", str(tmp_path / "weak.txt")),
-            f"secret has 5 characters, wanted are at least 16; {where}",
+            f"secret has 5 characters, wanted are at least 16; {MAKE_ONE}; {where}",
+        ),
+        (
+            (openvino, "--out", out, "--secret-file", str(tmp_path / "weak.txt"), "--allow-weak-secret"),
+            f"secret has 5 characters, wanted are at least 16; {MAKE_ONE}; {where}",
         ),
         (
             (openvino, "--out", str(tmp_path / "there"), *with_secret),

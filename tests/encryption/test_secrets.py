@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from beam_serving.encryption.secrets import MODEL, RECORDS, Place, Secret
+from beam_serving.config import PATHS, Settings
+from beam_serving.encryption.secrets import MODEL, RECORDS, Place, Secret, warn_of_readers
+from beam_serving.encryption.strength import MAKE_ONE
 from beam_serving.errors import ConfigError
+from beam_serving.launch import secret_files
 
 WHERE = "set BEAM_SERVING_MODEL_SECRET and BEAM_SERVING_MODEL_SALT, or model: secret_file to a file of two lines"
 
@@ -17,8 +20,75 @@ def test_a_secret_comes_from_the_environment_or_a_file(
     monkeypatch.setenv(place.secret_variable, "from the environment")
     monkeypatch.setenv(place.salt_variable, "its salt")
     assert place.read(None) == Secret("from the environment", "its salt")
-    (tmp_path / "secret").write_text("aus der Datei: ä\nSalz\n", encoding="utf-8")
-    assert place.read(str(tmp_path / "secret")) == Secret("aus der Datei: ä", "Salz")
+    (tmp_path / "secret").write_text("aus der Datei: ä\nund das Salz\n", encoding="utf-8")
+    assert place.read(str(tmp_path / "secret")) == Secret("aus der Datei: ä", "und das Salz")
+    assert place.read_to_encrypt(str(tmp_path / "secret")) == Secret("aus der Datei: ä", "und das Salz")
+
+
+@pytest.mark.parametrize("place", [MODEL, RECORDS])
+@pytest.mark.parametrize("in_file", [True, False])
+def test_a_weak_secret_is_refused_wherever_it_is_and_read_where_that_is_allowed(
+    place: Place, in_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = str(tmp_path / "secret") if in_file else None
+    monkeypatch.setenv(place.secret_variable, "" if in_file else "hidden")
+    monkeypatch.setenv(place.salt_variable, "" if in_file else "hidden too")
+    (tmp_path / "secret").write_text("hidden\nhidden too\n", encoding="utf-8")
+    reason = f"secret has 6 characters, wanted are at least 16; {MAKE_ONE}; {place}"
+    with pytest.raises(ConfigError) as caught:
+        place.read(file)
+    assert str(caught.value) == f"{reason}; what is encrypted with it already is read with {place.allow_key}"
+    assert place.read(file, allow_weak=True) == Secret("hidden", "hidden too")
+    with pytest.raises(ConfigError) as caught:
+        place.read_to_encrypt(file)
+    assert str(caught.value) == reason
+
+
+def test_the_secret_that_every_old_server_had_is_never_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RECORDS.secret_variable, "secret")
+    monkeypatch.setenv(RECORDS.salt_variable, "salt")
+    with pytest.raises(ConfigError, match="are those built into Cluster Serving, which all know"):
+        RECORDS.read(None, allow_weak=True)
+
+
+@pytest.mark.parametrize("mode", [0o602, 0o622, 0o666, 0o777])
+def test_a_file_that_every_user_may_write_is_refused(mode: int, tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text("a secret of the tests\nand its salt\n", encoding="utf-8")
+    path.chmod(mode)
+    with pytest.raises(ConfigError) as caught:
+        MODEL.read(str(path))
+    said = f"model: secret_file {path}: every user may write it (mode {mode:04o}); chmod 600 it"
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(
+    ("mode", "warns"), [(0o600, False), (0o400, False), (0o640, False), (0o440, False), (0o644, True), (0o606, True)]
+)
+def test_a_file_that_every_user_may_read_is_warned_of(
+    mode: int, warns: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "secret"
+    path.write_text("a secret of the tests\nand its salt\n", encoding="utf-8")
+    path.chmod(mode)
+    warn_of_readers([("data: secret_file", str(path)), ("other", None), ("gone", str(tmp_path / "gone"))])
+    said = f"data: secret_file {path}: every user may read or write it (mode {mode:04o}); chmod 600 it"
+    assert caplog.messages == ([said] if warns else [])
+
+
+def test_every_file_with_a_secret_that_a_configuration_names_is_looked_at(tmp_path: Path) -> None:
+    files = {key: str(tmp_path / key.replace(": ", "-")) for key in ("model: secret_file", "data: secret_file")}
+    files["redis: password_file"] = str(tmp_path / "password")
+    settings = Settings.model_validate(
+        {
+            "model": {"path": "noop", "secret_file": files["model: secret_file"]},
+            "data": {"secret_file": files["data: secret_file"]},
+            "redis": {"password_file": files["redis: password_file"]},
+        }
+    )
+    assert dict(secret_files(settings)) == files
+    named = [path for path in PATHS if path.endswith(("secret_file", "password_file"))]
+    assert sorted(path.replace(".", ": ") for path in named) == sorted(files)
 
 
 @pytest.mark.parametrize(
