@@ -59,6 +59,23 @@ def test_a_directory_of_cluster_serving_is_renewed(tmp_path: Path, secret_file: 
     assert look_at(tmp_path / "new", options).format == "openvino"
 
 
+def test_a_model_under_a_weak_secret_is_looked_at_where_that_is_allowed(
+    tmp_path: Path, secret_file: Path, capsys: Captured, caplog: pytest.LogCaptureFixture
+) -> None:
+    java("cbc", "short", "old", DIGITS / "openvino", tmp_path / "old")
+    (tmp_path / "old.txt").write_text("short\nold", encoding="utf-8")
+    (tmp_path / "old.txt").chmod(0o604)
+    flags = (str(tmp_path / "old"), "--encryption", "cbc", "--secret-file", str(tmp_path / "old.txt"))
+    code, _, err = run(capsys, "inspect", *flags)
+    assert code == 2
+    assert err.startswith(
+        f"error: secret has 5 characters, wanted are at least 16; {MAKE_ONE}; set BEAM_SERVING_MODEL_"
+    )
+    assert run(capsys, "inspect", *flags, "--allow-weak-secret")[0] == 0
+    said = f"--secret-file {tmp_path}/old.txt: every user may read or write it (mode 0604); chmod 600 it"
+    assert said in caplog.messages
+
+
 def test_mistakes_are_told_in_one_line_and_leave_nothing(tmp_path: Path, secret_file: Path, capsys: Captured) -> None:
     (tmp_path / "weak.txt").write_text("short\nand its salt", encoding="utf-8")
     (tmp_path / "there").mkdir()
