@@ -189,7 +189,8 @@ def keys_to_send_with(secret: str | None, salt: str | None) -> Keys | None:
     """Makes the keys of a client, or none where it was given neither a secret nor a salt.
 
     Raises:
-        ValueError: one of them is missing or weak.
+        ValueError: one of them is missing, weak or no text.
+        TypeError: one of them is no `str`.
     """
     if secret is None and salt is None:
         return None

@@ -22,10 +22,22 @@ _LONGEST_FILE_BYTES = 4096
 
 @dataclass(frozen=True)
 class Secret:
-    """What a key is made of; neither part is ever shown."""
+    """What a key is made of; neither part is ever shown.
+
+    Raises:
+        TypeError: a part is no `str`.
+        ValueError: a part cannot be UTF-8, as an environment variable of other bytes.
+    """
 
     secret: str = field(repr=False)
     salt: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        for what, part in (("secret", self.secret), ("salt", self.salt)):
+            if not isinstance(part, str):
+                raise TypeError(f"{what} is {type(part).__name__}, wanted is str")
+            if any("\ud800" <= sign <= "\udfff" for sign in part):
+                raise ValueError(f"{what} is not UTF-8 text")
 
 
 @dataclass(frozen=True)
@@ -56,9 +68,13 @@ class Place:
             raise ConfigError(f"{'secret' if not secret else 'salt'} for decryption is missing; {self}")
         if (secret, salt) == OF_EVERY_OLD_SERVER:
             raise ConfigError(f"secret and salt are those built into Cluster Serving, which all know; {self}")
-        if not allow_weak and (reason := reason_not_to_use(Secret(secret, salt))):
+        try:
+            given = Secret(secret, salt)
+        except ValueError as err:
+            raise ConfigError(f"{err}; {self}") from err
+        if not allow_weak and (reason := reason_not_to_use(given)):
             raise ConfigError(f"{reason}; {self}; what is encrypted with it already is read with {self.allow_key}")
-        return Secret(secret, salt)
+        return given
 
     def read_to_encrypt(self, file: str | None) -> Secret:
         """Reads secret and salt to encrypt something new with.

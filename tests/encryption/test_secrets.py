@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from beam_serving.config import PATHS, Settings
+from beam_serving.encryption.gcm import keys_to_send_with
 from beam_serving.encryption.secrets import MODEL, RECORDS, Place, Secret, warn_of_readers
 from beam_serving.encryption.strength import MAKE_ONE
 from beam_serving.errors import ConfigError
@@ -123,6 +124,25 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "bytes").write_bytes(b"\xff\n\xfe\n")
     with pytest.raises(ConfigError, match=r"data: secret_file .*bytes: not UTF-8 text"):
         RECORDS.read(str(tmp_path / "bytes"))
+
+
+@pytest.mark.parametrize("allow_weak", [False, True])
+@pytest.mark.parametrize(
+    ("secret", "salt", "what"), [("hidden\udcff" * 3, "salt", "secret"), ("hidden", "s\udcfc", "salt")]
+)
+def test_a_variable_of_other_bytes_than_utf_8_is_told(
+    secret: str, salt: str, what: str, allow_weak: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MODEL.secret_variable, secret)
+    monkeypatch.setenv(MODEL.salt_variable, salt)
+    with pytest.raises(ConfigError) as caught:
+        MODEL.read(None, allow_weak=allow_weak)
+    assert str(caught.value) == f"{what} is not UTF-8 text; {WHERE}"
+
+
+def test_a_secret_of_another_type_is_told() -> None:
+    with pytest.raises(TypeError, match=r"^secret is bytes, wanted is str$"):
+        keys_to_send_with(b"a secret of the tests", "and its salt")  # type: ignore[arg-type]
 
 
 def test_a_secret_is_not_shown() -> None:
