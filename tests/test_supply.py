@@ -177,3 +177,14 @@ def test_the_lock_files_are_those_that_make_lock_writes(tmp_path: Path, monkeypa
     for file in (*OURS, "build"):
         written = (tmp_path / f"{file}.txt").read_text(encoding="utf-8")
         assert written == (locked.LOCKS / f"{file}.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_every_locked_package_has_a_wheel_with_one_of_its_hashes(machine: str, tmp_path: Path) -> None:
+    uv = Path(sys.executable).with_name("uv")
+    where = [f"--python-platform={machine}-manylinux_2_36", "--python-version=3.11", f"--target={tmp_path}"]
+    files = [f"--requirement={locked.LOCKS / name}.txt" for name in (*OURS, "build")]
+    flags = ["--dry-run", "--require-hashes", "--only-binary=:all:", *where, *files]
+    ended = subprocess.run([uv, "pip", "install", *flags], check=False, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr

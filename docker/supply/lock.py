@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 _SBOM_TOOL = "cyclonedx-bom>=7,<8"
 # No address of an index is written: an image is built with whatever index its builder has.
 _COMPILE = ("pip", "compile", "--quiet", "--universal", "--python-version=3.11", "--generate-hashes", "--no-header")
-_OUTPUT = ("--no-annotate", "--no-strip-markers", "--no-emit-index-url", "--no-emit-find-links", "--only-binary=:all:")
+_OUTPUT = ("--no-annotate", "--no-strip-markers", "--no-emit-index-url", "--no-emit-find-links")
 
 
 def main() -> int:
