@@ -8,7 +8,7 @@ SPARK_READY := $(VENV)/.spark-ready
 DOCKER_READY := $(VENV)/.docker-ready
 TEST_READY := $(VENV)/.test-ready
 
-.PHONY: run test test-long docker-test lint types format bench flink-cluster spark-cluster clean
+.PHONY: run test test-long docker-test lock sbom lint types format bench flink-cluster spark-cluster clean
 
 run: $(RUN_READY)
 	$(BIN)/python -m beam_serving quickstart
@@ -21,6 +21,12 @@ test-long: $(TEST_READY)
 
 docker-test: $(DOCKER_READY)
 	$(BIN)/python docker/test/run.py
+
+lock: $(RUN_READY)
+	$(BIN)/python docker/supply/lock.py
+
+sbom: $(RUN_READY)
+	$(BIN)/python docker/supply/sbom.py
 
 lint: $(TEST_READY)
 	$(BIN)/ruff check .

@@ -71,6 +71,7 @@ class Model(_Section):
     sample: Sample = None
     encryption: Literal["none", "gcm", "cbc"] = "none"
     secret_file: str | None = None
+    allow_weak_secret: bool = False
 
 
 class Data(_Section):
@@ -98,6 +99,7 @@ class Data(_Section):
     output_format: Literal["parquet", "jsonl"] = "parquet"
     encryption: Literal["none", "images", "all"] = "none"
     secret_file: str | None = None
+    allow_weak_secret: bool = False
 
     @field_validator("streams")
     @classmethod

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from beam_serving.config import Settings
 from beam_serving.connection import RedisAt, backoff, check, fatal
 from beam_serving.encryption.records import RecordEncryption
+from beam_serving.encryption.secrets import MODEL, RECORDS, warn_of_readers
 from beam_serving.errors import ConfigError, ConnectError, UnreachableError
 from beam_serving.io.group import Group
 from beam_serving.io.ownership import Ownership
@@ -48,10 +49,11 @@ def preflight(settings: Settings) -> ModelFiles:
         ConnectError: Redis does not answer, or refuses us.
     """
     model, data = settings.model, settings.data
+    warn_of_readers(secret_files(settings))
     files = look_at(model.path, model_options(settings))
     if model.encryption == "cbc":
         _log.warning("%s: AES-CBC shows no tampering; `model encrypt --from cbc` makes files for gcm", model.path)
-    RecordEncryption(data.encryption, data.secret_file).opening()
+    RecordEncryption(data.encryption, data.secret_file, data.allow_weak_secret).opening()
     read_labels(settings.model.labels)
     at = RedisAt.of(settings)
     client = at.client()
@@ -75,6 +77,15 @@ def preflight(settings: Settings) -> ModelFiles:
     _warn_of_memory(at, client)
     client.close()
     return files
+
+
+def secret_files(settings: Settings) -> list[tuple[str, str | None]]:
+    """Returns the files with secrets that a configuration names, each with its key."""
+    return [
+        (MODEL.file_key, settings.model.secret_file),
+        (RECORDS.file_key, settings.data.secret_file),
+        ("redis: password_file", settings.redis.password_file),
+    ]
 
 
 def decided_copy(settings: Settings) -> PrivateCopy | None:

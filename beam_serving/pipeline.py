@@ -92,7 +92,7 @@ def steps(settings: Settings, readers: Readers) -> Serving:
             Limits(max_payload_bytes=data.max_payload_bytes),
             params.max_deliveries,
             batch_size,
-            RecordEncryption(data.encryption, data.secret_file),
+            RecordEncryption(data.encryption, data.secret_file, data.allow_weak_secret),
         ),
         batch=Batch(batch_size),
         infer=Infer(shared_model, params.inference_timeout_s),

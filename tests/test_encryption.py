@@ -16,8 +16,9 @@ from beam_serving.client import AsyncInputQueue, InputQueue, OutputQueue, Result
 from beam_serving.commands.encrypt_model import encrypt_model
 from beam_serving.connection import RedisAt
 from beam_serving.embedded import embedded_redis
-from beam_serving.encryption.gcm import key_of
+from beam_serving.encryption.gcm import ROUNDS, key_of
 from beam_serving.encryption.secrets import Secret
+from beam_serving.encryption.strength import MAKE_ONE
 from beam_serving.models.base import ModelOptions
 from beam_serving.models.detect import find_model
 from beam_serving.models.loading import load
@@ -221,6 +222,18 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
             "secret for decryption is missing; set BEAM_SERVING_RECORD_SECRET and BEAM_SERVING_RECORD_SALT, or "
             "data: secret_file to a file of two lines",
         ),
+        (
+            {"model": {"path": "noop"}, "data": {"encryption": "all", "secret_file": "weak.txt"}},
+            f"secret has 5 characters, wanted are at least 16; {MAKE_ONE}; set BEAM_SERVING_RECORD_SECRET and "
+            "BEAM_SERVING_RECORD_SALT, or data: secret_file to a file of two lines; what is encrypted with it already "
+            "is read with data: allow_weak_secret: true",
+        ),
+        (
+            {"model": {"path": "model", "encryption": "gcm", "secret_file": "weak.txt"}},
+            f"secret has 5 characters, wanted are at least 16; {MAKE_ONE}; set BEAM_SERVING_MODEL_SECRET and "
+            "BEAM_SERVING_MODEL_SALT, or model: secret_file to a file of two lines; what is encrypted with it already "
+            "is read with model: allow_weak_secret: true (--allow-weak-secret of the command model)",
+        ),
     ],
 )
 def test_a_service_does_not_start_with_a_wrong_or_missing_secret(
@@ -229,9 +242,38 @@ def test_a_service_does_not_start_with_a_wrong_or_missing_secret(
     for name in ("MODEL_SECRET", "MODEL_SALT", "RECORD_SECRET", "RECORD_SALT"):
         monkeypatch.delenv(f"BEAM_SERVING_{name}", raising=False)
     secret_file(tmp_path, RECORDS)
+    (tmp_path / "weak.txt").write_text("short\nand its salt\n", encoding="utf-8")
     encrypt_model(DIGITS / "onnx", tmp_path / "model", ModelOptions(), secret_file(tmp_path, MODEL))
     config = {**config, "data": {"src": str(at), **config.get("data", {})}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     ended = run(tmp_path)
     assert ended.returncode == 2
     assert ended.stderr.splitlines()[-1] == f"error: {said.format(folder=tmp_path)}"
+
+
+def test_requests_under_a_weak_secret_are_served_where_that_is_allowed_and_readers_of_the_file_are_told(
+    at: RedisAt, tmp_path: Path
+) -> None:
+    weak = Secret("short", "old")
+    files = {"data": secret_file(tmp_path, weak), "redis": str(tmp_path / "password")}
+    (tmp_path / "password").touch()
+    for file in files.values():
+        Path(file).chmod(0o644)
+    config = {
+        "model": {"path": str(DIGITS / "openvino")},
+        "data": {"src": str(at), "encryption": "all", "secret_file": files["data"], "allow_weak_secret": True},
+        "redis": {"password_file": files["redis"]},
+        "params": {"workers": 1},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    for version in ROUNDS:
+        fields = native.encode_request(b"v%d" % version, b"", {"": np.zeros((3, 32, 32), np.float32)})
+        at.client().xadd("serving_stream", seal_fields(fields, key_of(weak, version)))  # type: ignore[arg-type]
+
+    ended = run(tmp_path, "--drain")
+
+    assert ended.returncode == 0, ended.stderr
+    with OutputQueue(at.host, at.port) as results:
+        assert len(results.query_many(["v1", "v2"], timeout_s=5)) == 2
+    for key, file in (("data: secret_file", files["data"]), ("redis: password_file", files["redis"])):
+        assert f"{key} {file}: every user may read or write it (mode 0644); chmod 600 it" in ended.stderr

@@ -15,7 +15,7 @@ from beam_serving.client.input_queue import chunk_refused
 from beam_serving.client.output_queue import READ_COUNT, SCAN_COUNT, checked_reply
 from beam_serving.client.requests import Inputs, Request, Uri, chunked, make_request, telling_what_is_queued
 from beam_serving.client.waiting import Wanted, key_of, pattern_of, seconds_to_wait, taken_replies
-from beam_serving.encryption.gcm import key_to_send_with
+from beam_serving.encryption.gcm import keys_to_send_with
 from beam_serving.errors import ResultError
 from beam_serving.wire.limits import DEFAULT_LIMITS
 from beam_serving.wire.replies import Reply
@@ -41,7 +41,7 @@ class AsyncInputQueue:
         salt: str | None = None,
         max_request_bytes: int = DEFAULT_LIMITS.max_payload_bytes,
     ) -> None:
-        self._key = key_to_send_with(secret, salt)
+        self._keys = keys_to_send_with(secret, salt)
         self._max_request_bytes = max_request_bytes
         self._server = Server.at(
             url_or_host,
@@ -94,7 +94,7 @@ class AsyncInputQueue:
         await self.close()
 
     def _request(self, uri: Uri, inputs: Inputs) -> Request:
-        return make_request(uri, inputs, self._key, self._max_request_bytes)
+        return make_request(uri, inputs, self._keys, self._max_request_bytes)
 
     async def _queue(self, request: Request) -> str:
         with redis_errors(self._server):

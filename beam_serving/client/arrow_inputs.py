@@ -9,7 +9,7 @@ import numpy as np
 
 from beam_serving.client.images import image_file, image_of_bytes, image_of_path, refuse_masked
 from beam_serving.client.requests import Request, Uri, encode_name, encode_uri, new_request_id
-from beam_serving.encryption.gcm import Key
+from beam_serving.encryption.gcm import Key, Keys
 from beam_serving.errors import ClientError, InputError
 from beam_serving.records import Image
 from beam_serving.wire import numbers, text
@@ -20,27 +20,27 @@ ONLY_INPUT = "t"
 """The name of an input without one, as Cluster Serving has it."""
 
 
-def make_arrow_request(uri: Uri, inputs: Mapping[str, Any], key: Key | None = None) -> Request:
+def make_arrow_request(uri: Uri, inputs: Mapping[str, Any], keys: Keys | None = None) -> Request:
     """Gives a request in the format of Cluster Serving 0.9 and later, with a request id beside it.
 
-    With a `key` its images are encrypted, as the servers there took them with `recordEncrypted`.
+    With `keys` its images are encrypted, as the servers there took them with `recordEncrypted`.
 
     Raises:
         InputError: the uri or an input is none that this format has, or none that it can have encrypted.
         ImageFileError: an image file cannot be read.
     """
     request_id = new_request_id()
-    fields = {b"uri": encode_uri(uri), b"id": request_id.encode(), b"data": data_to_b64(inputs, key)}
+    fields = {b"uri": encode_uri(uri), b"id": request_id.encode(), b"data": data_to_b64(inputs, keys)}
     return Request(request_id, fields)
 
 
-def data_to_b64(inputs: Mapping[str, Any], key: Key | None = None) -> bytes:
+def data_to_b64(inputs: Mapping[str, Any], keys: Keys | None = None) -> bytes:
     """Gives the field `data` of a request; see `make_arrow_request`."""
     if not inputs:
         raise InputError("a request needs at least one input")
     columns = {encode_name(name): _as_column(name, value) for name, value in inputs.items()}
     try:
-        sealed = columns if key is None else {name: _sealed(name, one, key) for name, one in columns.items()}
+        sealed = columns if keys is None else {name: _sealed(name, one, keys.old) for name, one in columns.items()}
         return encode_inputs(sealed)
     except InputError:
         raise

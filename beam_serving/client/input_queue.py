@@ -23,7 +23,7 @@ from beam_serving.client.requests import (
     new_request_id,
     telling_what_is_queued,
 )
-from beam_serving.encryption.gcm import key_to_send_with
+from beam_serving.encryption.gcm import keys_to_send_with
 from beam_serving.errors import InputError, QueueFullError, ResultError, ResultTimeoutError
 from beam_serving.wire.limits import DEFAULT_LIMITS
 from beam_serving.wire.replies import Reply
@@ -66,7 +66,7 @@ class InputQueue:
         max_request_bytes: int = DEFAULT_LIMITS.max_payload_bytes,
         **old: Unpack[OldArguments],
     ) -> None:
-        self._key = key_to_send_with(secret, salt)
+        self._keys = keys_to_send_with(secret, salt)
         self._max_request_bytes = max_request_bytes
         limits = Limits(password=password, max_connections=max_connections, timeout_s=timeout_s, ca_file=ca_file)
         self._place = Place.at(url_or_host, port, stream, limits, **old)
@@ -99,7 +99,7 @@ class InputQueue:
         if not self._place.like_cluster_serving:
             return self._queue(self._request(uri, inputs if only_input is None else {"": only_input, **inputs}))
         named = inputs if only_input is None else {ONLY_INPUT: only_input, **inputs}
-        return self._queue(checked(make_arrow_request(uri, named, self._key), self._max_request_bytes))
+        return self._queue(checked(make_arrow_request(uri, named, self._keys), self._max_request_bytes))
 
     def enqueue_image(self, uri: Uri, image: Any, *, name: str = "", encoding: str = "jpeg") -> str:
         """Queues one image and gives its request id.
@@ -146,7 +146,7 @@ class InputQueue:
         """
         inputs = inputs_of(request_data)
         if self._place.frontend_url is not None:
-            if self._key is not None:
+            if self._keys is not None:
                 raise InputError("a request to a front end is not encrypted; leave secret and salt out")
             return predict_over_http(self._place.frontend_url, inputs, timeout)
         if self._results is None:
@@ -163,7 +163,7 @@ class InputQueue:
 
     def data_to_b64(self, **inputs: Any) -> str:
         """Gives inputs as Cluster Serving 0.9 and later have them on the stream, in the field `data`."""
-        return data_to_b64(inputs, self._key).decode()
+        return data_to_b64(inputs, self._keys).decode()
 
     def close(self) -> None:
         """Closes the connections."""
@@ -180,7 +180,7 @@ class InputQueue:
         self.close()
 
     def _request(self, uri: Uri, inputs: Inputs) -> Request:
-        return make_request(uri, inputs, self._key, self._max_request_bytes)
+        return make_request(uri, inputs, self._keys, self._max_request_bytes)
 
     def _queue(self, request: Request) -> str:
         with redis_errors(self._server):

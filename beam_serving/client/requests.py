@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from beam_serving.client.images import image_file, refuse_masked
-from beam_serving.encryption.gcm import Key
+from beam_serving.encryption.gcm import Keys
 from beam_serving.errors import ClientError, ImageFileError, InputError, RequestError
 from beam_serving.records import Image
 from beam_serving.wire import native, numbers, text
@@ -46,9 +46,9 @@ class Request(NamedTuple):
 
 
 def make_request(
-    uri: Uri, inputs: Inputs, key: Key | None = None, max_request_bytes: int = DEFAULT_LIMITS.max_payload_bytes
+    uri: Uri, inputs: Inputs, keys: Keys | None = None, max_request_bytes: int = DEFAULT_LIMITS.max_payload_bytes
 ) -> Request:
-    """Gives a request in this project's own format, with a new request id; with a `key` its inputs are encrypted.
+    """Gives a request in this project's own format, with a new request id; with `keys` its inputs are encrypted.
 
     Raises:
         InputError: the uri or an input cannot be sent, there is no input, or a limit of the protocol is passed.
@@ -63,7 +63,7 @@ def make_request(
         fields = native.encode_request(encoded, request_id.encode(), values)
     except (TypeError, ValueError) as err:
         raise InputError(str(err)) from err
-    return checked(Request(request_id, fields if key is None else seal_fields(fields, key)), max_request_bytes)
+    return checked(Request(request_id, fields if keys is None else seal_fields(fields, keys.new)), max_request_bytes)
 
 
 def checked(request: Request, max_request_bytes: int) -> Request:

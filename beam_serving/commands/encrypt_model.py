@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from beam_serving.encryption.gcm import Key, key_of
-from beam_serving.encryption.secrets import MODEL, reason_not_to_use
+from beam_serving.encryption.secrets import MODEL
 from beam_serving.errors import ConfigError, ModelLoadError
 from beam_serving.models.base import ModelOptions
 from beam_serving.models.detect import ModelFiles
@@ -25,9 +25,7 @@ def encrypt_model(source: Path, target: Path, options: ModelOptions, secret_file
         ConfigError: the secret is missing or weak, the source holds no model that can be served so, or the target is
             there already or cannot be written.
     """
-    secret = MODEL.read(secret_file)
-    if reason := reason_not_to_use(secret):
-        raise ConfigError(f"{reason}; {MODEL}")
+    secret = MODEL.read_to_encrypt(secret_file)
     if target.exists():
         raise ConfigError(f"{target} exists already; name a new directory")
     files = look_at(source, options)

@@ -19,7 +19,7 @@ from beam_serving.commands.answers import Answer, failed, json_line, queue_argum
 from beam_serving.commands.place import add_place, add_stream, settings_at, stream_at
 from beam_serving.config import Settings
 from beam_serving.connection import RedisAt
-from beam_serving.encryption.secrets import RECORDS, reason_not_to_use
+from beam_serving.encryption.secrets import RECORDS
 from beam_serving.errors import BeamServingError, ClientError, ConfigError, ConnectError, ResultTimeoutError
 from beam_serving.terminal import say
 from beam_serving.wire.limits import DEFAULT_LIMITS
@@ -92,10 +92,7 @@ def _secret(settings: Settings) -> dict[str, str]:
     """Gives what the requests of a service that takes encrypted ones are encrypted with."""
     if settings.data.encryption == "none":
         return {}
-    secret = RECORDS.read(settings.data.secret_file)
-    if reason := reason_not_to_use(secret):
-        raise ConfigError(f"{reason}; {RECORDS}")
-    return asdict(secret)
+    return asdict(RECORDS.read_to_encrypt(settings.data.secret_file))
 
 
 async def _collected(

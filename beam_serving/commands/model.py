@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from beam_serving.arguments import Parser
 from beam_serving.commands.encrypt_model import encrypt_model
 from beam_serving.config_values import BatchAxis, Constants, Sample, Shapes
-from beam_serving.encryption.secrets import MODEL
+from beam_serving.encryption.secrets import MODEL, warn_of_readers
 from beam_serving.errors import ConfigError, ModelError
 from beam_serving.models.base import LoadedModel, ModelOptions, TensorSpec, describe, type_name
 from beam_serving.models.batches import trial_batch, warm_up
@@ -32,6 +32,7 @@ from beam_serving.terminal import say
 _BATCH_SIZES = (1, 8)
 _TRIAL_S = 0.5
 _MOST_RUNS = 200
+_WEAK = "the secret that the files are encrypted with now may be a weak one"
 _SECRET = f"file of two lines, secret and salt; else {MODEL.secret_variable} and {MODEL.salt_variable}"
 
 
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if given.action == "encrypt":
             return _encrypt(given)
+        warn_of_readers([("--secret-file", given.secret_file)])
         options = ModelOptions(
             given.engine,
             given.threads,
@@ -54,6 +56,7 @@ def main(arguments: Sequence[str]) -> int:
             output_names=given.outputs,
             encryption=given.encryption,
             secret_file=given.secret_file,
+            allow_weak_secret=given.allow_weak_secret,
             batch_axis=given.batch_axis,
             constants=given.constants,
             sample=given.sample,
@@ -68,9 +71,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _encrypt(given: argparse.Namespace) -> int:
     old_file = given.from_secret_file or given.secret_file
-    names = encrypt_model(
-        given.directory, given.out, ModelOptions(encryption=given.encryption, secret_file=old_file), given.secret_file
-    )
+    warn_of_readers([("--secret-file", given.secret_file), ("--from-secret-file", given.from_secret_file)])
+    now = ModelOptions(encryption=given.encryption, secret_file=old_file, allow_weak_secret=given.allow_weak_secret)
+    names = encrypt_model(given.directory, given.out, now, given.secret_file)
     say(f"{given.out}: {len(names)} file{'s' * (len(names) > 1)} encrypted; serve it with model: encryption: gcm")
     return 0
 
@@ -135,6 +138,7 @@ def _add_loading(parser: Any) -> None:
     parser.add_argument("--threads", type=int, default=1, help="engine threads (%(default)s)")
     parser.add_argument("--encryption", choices=("none", "gcm", "cbc"), default="none", help="(%(default)s)")
     parser.add_argument("--secret-file", metavar="FILE", help=_SECRET)
+    parser.add_argument("--allow-weak-secret", action="store_true", help=_WEAK)
 
 
 def _add_encrypt(actions: Any) -> None:
@@ -158,6 +162,7 @@ def _add_encrypt(actions: Any) -> None:
         help="how the files are encrypted now; cbc is that of Cluster Serving (%(default)s)",
     )
     encrypt.add_argument("--from-secret-file", metavar="FILE", help="the secret that they are encrypted with now")
+    encrypt.add_argument("--allow-weak-secret", action="store_true", help=f"{_WEAK}; the new one never")
 
 
 def verify_model(directory: Path, options: ModelOptions, keep: bool) -> dict[str, Any]:

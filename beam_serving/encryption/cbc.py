@@ -12,7 +12,7 @@ import codecs
 from collections.abc import Iterator
 from typing import IO
 
-from beam_serving.encryption.gcm import raw_key
+from beam_serving.encryption.gcm import OLDEST, raw_key
 from beam_serving.encryption.secrets import Secret
 
 _BLOCK_BYTES = 16
@@ -32,7 +32,7 @@ def open_old_file(secret: Secret, sealed: IO[bytes], plain: IO[bytes]) -> None:
     first = next(pieces, b"")
     if len(first) < 2 * _BLOCK_BYTES:
         raise ValueError(f"is cut off: {len(first)} bytes after base64, wanted are at least {2 * _BLOCK_BYTES}")
-    decryptor = Cipher(algorithms.AES(raw_key(secret)), modes.CBC(first[:_BLOCK_BYTES])).decryptor()
+    decryptor = Cipher(algorithms.AES(raw_key(secret, OLDEST)), modes.CBC(first[:_BLOCK_BYTES])).decryptor()
     unpadder, text = PKCS7(_BLOCK_BYTES * 8).unpadder(), codecs.getincrementaldecoder("utf-8")()
     try:
         plain.write(text.decode(unpadder.update(decryptor.update(first[_BLOCK_BYTES:]))).encode("latin-1"))

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import IO, Any
+from functools import lru_cache
+from typing import IO, Any, NamedTuple
 
 from beam_serving.encryption.secrets import Secret, reason_not_to_use
 
-ROUNDS = 65_536
+OLDEST, NEWEST = 1, 2
+ROUNDS = {OLDEST: 65_536, NEWEST: 600_000}
+"""Rounds of PBKDF2 by the version of a format: Cluster Serving's, which have no mark, are of the oldest one.
+
+A file names its version and no number of rounds: nobody's file makes a service compute for hours. 600,000 is what
+OWASP's Password Storage Cheat Sheet wants of PBKDF2 with HMAC-SHA256.
+"""
 KEY_BYTES = 16
 IV_BYTES = 12
 TAG_BYTES = 16
 OVERHEAD_BYTES = IV_BYTES + TAG_BYTES
-FILE_HEADER = b"beam-serving encrypted file 1\n"
+FILE_MARK = b"beam-serving encrypted file "
+"""What our encrypted files begin with; the number of their version and the end of the line follow."""
 MOST_FILE_BYTES = (1 << 36) - 32
 """What one IV may encrypt, by NIST SP 800-38D, section 5.2.1.1: 64 GiB."""
 
@@ -23,14 +31,16 @@ _PIECE_BYTES = 1 << 20
 class Key:
     """An AES key. One instance may be shared by threads; it is never shown, pickled or written.
 
-    IVs are random, so one key is good for 2**32 messages (NIST SP 800-38D, section 8.3).
+    IVs are random, so one key is good for 2**32 messages (NIST SP 800-38D, section 8.3). What it seals is of `version`.
     """
 
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, raw: bytes, version: int = NEWEST) -> None:
         # Imported here: a service without encryption need not load it.
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers import Cipher, aead, algorithms, modes
 
+        self.version = version
+        self._header = file_header(version)
         self._aead = aead.AESGCM(raw)
         self._invalid = InvalidTag
         self._stream: Any = lambda iv, tag=None: Cipher(algorithms.AES(raw), modes.GCM(iv, tag))
@@ -70,10 +80,10 @@ class Key:
         size_bytes = os.fstat(plain.fileno()).st_size
         if size_bytes > MOST_FILE_BYTES:
             raise ValueError(f"is {size_bytes} bytes, at most {MOST_FILE_BYTES} are encrypted")
-        context, iv = FILE_HEADER + name.encode(), os.urandom(IV_BYTES)
+        context, iv = self._header + name.encode(), os.urandom(IV_BYTES)
         encryptor = self._stream(iv).encryptor()
         encryptor.authenticate_additional_data(context)
-        sealed.write(FILE_HEADER + self.seal(b"", context) + iv)
+        sealed.write(self._header + self.seal(b"", context) + iv)
         while piece := plain.read(_PIECE_BYTES):
             sealed.write(encryptor.update(piece))
         sealed.write(encryptor.finalize() + encryptor.tag)
@@ -85,14 +95,14 @@ class Key:
             ValueError: it is no such file, too large, cut off or changed, or of another key or name.
         """
         size_bytes = os.fstat(sealed.fileno()).st_size
-        data_bytes = size_bytes - len(FILE_HEADER) - OVERHEAD_BYTES * 2
-        if sealed.read(len(FILE_HEADER)) != FILE_HEADER:
-            raise ValueError("is not encrypted with AES-GCM by beam-serving model encrypt")
+        data_bytes = size_bytes - len(self._header) - OVERHEAD_BYTES * 2
+        if version_of(sealed) != self.version:
+            raise ValueError(f"is of another version than its key, which is of {self.version}")
         if data_bytes < 0:
             raise ValueError(f"is cut off: {size_bytes} bytes")
         if data_bytes > MOST_FILE_BYTES:
             raise ValueError(f"is {size_bytes} bytes, more than one IV may encrypt")
-        context = FILE_HEADER + name.encode()
+        context = self._header + name.encode()
         try:
             self._aead.decrypt(sealed.read(IV_BYTES), sealed.read(TAG_BYTES), context)
         except self._invalid as err:
@@ -114,21 +124,73 @@ class Key:
             raise ValueError("was changed or cut off after it was encrypted") from err
 
 
-def raw_key(secret: Secret) -> bytes:
-    """Makes the bytes of a key, in some tens of milliseconds."""
-    return hashlib.pbkdf2_hmac("sha256", secret.secret.encode(), secret.salt.encode(), ROUNDS, KEY_BYTES)
+class Keys(NamedTuple):
+    """The keys of one secret: `old` opens what has the fewer rounds, `new` is for what is made from now on."""
+
+    old: Key
+    new: Key
+
+    def of(self, version: int) -> Key:
+        """Returns the key of a version, which is one of `ROUNDS`."""
+        return self.old if version == OLDEST else self.new
+
+    def open_file(self, sealed: IO[bytes], plain: IO[bytes], name: str) -> None:
+        """Writes what `Key.seal_file` was given in this version or an older one; see `Key.open_file`.
+
+        Raises:
+            ValueError: it is no such file, of a version that is not known, or see `Key.open_file`.
+        """
+        version = version_of(sealed)
+        sealed.seek(0)
+        self.of(version).open_file(sealed, plain, name)
 
 
-def key_of(secret: Secret) -> Key:
-    """Makes the key of a secret."""
-    return Key(raw_key(secret))
+def file_header(version: int) -> bytes:
+    """Returns what an encrypted file of a version begins with; it is authenticated with all else."""
+    return b"%s%d\n" % (FILE_MARK, version)
 
 
-def key_to_send_with(secret: str | None, salt: str | None) -> Key | None:
-    """Makes the key of a client, or none where it was given neither a secret nor a salt.
+def version_of(sealed: IO[bytes]) -> int:
+    """Reads the header of an encrypted file.
 
     Raises:
-        ValueError: one of them is missing or too short.
+        ValueError: it has none, or that of a version which is not known here.
+    """
+    header = sealed.read(len(file_header(NEWEST)))
+    for version in ROUNDS:
+        if header == file_header(version):
+            return version
+    if header.startswith(FILE_MARK):
+        raise ValueError(f"is encrypted in a version that is not known here, which is {OLDEST} or {NEWEST}; update")
+    raise ValueError("is not encrypted with AES-GCM by beam-serving model encrypt")
+
+
+def raw_key(secret: Secret, version: int) -> bytes:
+    """Makes the bytes of a key: 20 ms for the oldest version, 170 ms for the newest (one core, AMD EPYC)."""
+    return hashlib.pbkdf2_hmac("sha256", secret.secret.encode(), secret.salt.encode(), ROUNDS[version], KEY_BYTES)
+
+
+def key_of(secret: Secret, version: int = NEWEST) -> Key:
+    """Returns the key of a secret, which is made once in a process."""
+    return _made_key(secret, version)
+
+
+@lru_cache(maxsize=16)
+def _made_key(secret: Secret, version: int) -> Key:
+    return Key(raw_key(secret, version), version)
+
+
+def keys_of(secret: Secret) -> Keys:
+    """Returns the keys of a secret, which are made once in a process."""
+    return Keys(key_of(secret, OLDEST), key_of(secret, NEWEST))
+
+
+def keys_to_send_with(secret: str | None, salt: str | None) -> Keys | None:
+    """Makes the keys of a client, or none where it was given neither a secret nor a salt.
+
+    Raises:
+        ValueError: one of them is missing, weak or no text.
+        TypeError: one of them is no `str`.
     """
     if secret is None and salt is None:
         return None
@@ -137,4 +199,4 @@ def key_to_send_with(secret: str | None, salt: str | None) -> Key | None:
     given = Secret(secret, salt)
     if reason := reason_not_to_use(given):
         raise ValueError(reason)
-    return key_of(given)
+    return keys_of(given)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from beam_serving.encryption.gcm import Key, key_of
+from beam_serving.encryption.gcm import Keys, keys_of
 from beam_serving.encryption.secrets import RECORDS
 
 
 class Opening(NamedTuple):
     """What opens encrypted requests. With `everything`, a request with anything in clear is refused."""
 
-    key: Key
+    keys: Keys
     everything: bool
 
 
@@ -20,16 +20,18 @@ class RecordEncryption(NamedTuple):
 
     wanted: str = "none"
     secret_file: str | None = None
+    allow_weak_secret: bool = False
 
     def opening(self) -> Opening | None:
         """Reads the secret, where there is something to open.
 
         Raises:
-            ConfigError: the secret is missing.
+            ConfigError: the secret is missing, or weak where that is not allowed.
         """
         if self.wanted == "none":
             return None
-        return Opening(key_of(RECORDS.read(self.secret_file)), self.wanted == "all")
+        secret = RECORDS.read(self.secret_file, allow_weak=self.allow_weak_secret)
+        return Opening(keys_of(secret), self.wanted == "all")
 
 
 NOT_ENCRYPTED = RecordEncryption()

@@ -126,7 +126,7 @@ class ModelOptions:
     can run the model). `input_names` are given to the inputs in the model's order; `output_names` are the outputs to
     serve, all of them when it is empty. Batches of `full_batch` rows will come most: an engine may have a faster form
     for them. `encryption` is none, gcm or cbc (see `beam_serving.models.encrypted`), and `secret_file` holds the
-    secret where the environment does not.
+    secret where the environment does not; with `allow_weak_secret` it may be one that nothing new is encrypted with.
 
     `batch_axis` is "auto" (axis 0 where rows are shown to be independent), "none" (tensors are served as they are),
     or the number of the axis that records are stacked along. `constants` feed inputs that requests do not send.
@@ -143,6 +143,7 @@ class ModelOptions:
     full_batch: int | None = None
     encryption: str = "none"
     secret_file: str | None = None
+    allow_weak_secret: bool = False
     batch_axis: str | int = "auto"
     constants: Mapping[str, Any] = field(default_factory=dict)
     sample: str | Shapes | None = None

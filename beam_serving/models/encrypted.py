@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from beam_serving.encryption.cbc import open_old_file
-from beam_serving.encryption.gcm import FILE_HEADER, key_of
+from beam_serving.encryption.gcm import FILE_MARK, keys_of
 from beam_serving.encryption.secrets import MODEL, Secret
 from beam_serving.errors import ModelLoadError
 from beam_serving.models.base import ModelOptions
@@ -39,7 +39,7 @@ def opened_model(directory: Path | str, options: ModelOptions) -> Iterator[Model
 
     Raises:
         ModelLoadError: see `find_model`; or it is encrypted otherwise than the options say.
-        ConfigError: the secret is missing.
+        ConfigError: the secret is missing, or weak where that is not allowed.
     """
     with _opened(Path(directory), options) as opened:
         yield opened.files
@@ -64,13 +64,13 @@ def decrypted_files(directory: Path, options: ModelOptions) -> Iterator[Path]:
 
     Raises:
         ModelLoadError: a file cannot be decrypted, or is encrypted where the options say that none is.
-        ConfigError: the secret is missing.
+        ConfigError: the secret is missing, or weak where that is not allowed.
     """
     if options.encryption == "none":
         _refuse_sealed(directory)
         yield directory
         return
-    opener = _opener(options.encryption, MODEL.read(options.secret_file))
+    opener = _opener(options.encryption, MODEL.read(options.secret_file, allow_weak=options.allow_weak_secret))
     with memory_folder() as folder:
         for name in files_in(directory):
             _open(opener, directory, name, folder)
@@ -118,7 +118,7 @@ def is_sealed(path: Path) -> bool:
     """
     try:
         with path.open("rb") as file:
-            return file.read(len(FILE_HEADER)) == FILE_HEADER
+            return file.read(len(FILE_MARK)) == FILE_MARK
     except OSError as err:
         raise ModelLoadError(f"{path}: cannot be read ({err.strerror})") from err
 
@@ -136,7 +136,7 @@ def check_stays_in_memory(files: ModelFiles, directory: Path) -> None:
 
 def _opener(encryption: str, secret: Secret) -> Opener:
     if encryption == "gcm":
-        return key_of(secret).open_file
+        return keys_of(secret).open_file
     return lambda sealed, plain, _: open_old_file(secret, sealed, plain)
 
 

@@ -9,7 +9,10 @@ from beam_serving.errors import ConfigError
 from beam_serving.models.base import ModelOptions
 
 _OF_MODEL = {
-    **{name: name for name in ("engine", "threads", "precision", "device", "encryption", "secret_file")},
+    **{
+        name: name
+        for name in ("engine", "threads", "precision", "device", "encryption", "secret_file", "allow_weak_secret")
+    },
     **{name: name for name in ("batch_axis", "constants", "sample")},
     "outputs": "output_names",
 }

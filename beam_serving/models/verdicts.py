@@ -35,7 +35,7 @@ _RULES = 4
 _CRASHES = 2
 _TRIAL_S = 1800
 _DISTRIBUTIONS = ("openvino", "onnxruntime", "tensorflow", "torch", "opencv-python-headless")
-_IRRELEVANT = ("full_batch", "threads", "secret_file", "encryption", "precision", "input_names")
+_IRRELEVANT = ("full_batch", "threads", "secret_file", "allow_weak_secret", "encryption", "precision", "input_names")
 """Options that change neither which engine is right nor whose rows are whose."""
 
 

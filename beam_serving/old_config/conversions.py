@@ -57,7 +57,8 @@ def encrypted_model(value: Any, _: Old) -> Outcome:
     remark = (
         "the hash model_secured in Redis is not read: put its secret and salt into BEAM_SERVING_MODEL_SECRET and "
         "BEAM_SERVING_MODEL_SALT, or a file for model: secret_file; AES-CBC shows no tampering: "
-        "beam-serving model encrypt --from cbc makes files for model: encryption: gcm"
+        "beam-serving model encrypt --from cbc makes files for model: encryption: gcm; a secret of fewer than 16 "
+        "characters wants model: allow_weak_secret: true in a file of the new form (beam-serving config migrate)"
     )
     return Outcome({"model.encryption": "cbc"}, remark, warns=True)
 

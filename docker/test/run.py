@@ -18,7 +18,7 @@ from pathlib import Path
 import machine
 from engine import FOLDER_VARIABLE, Engine
 from lint import lint
-from stand_in import make_stand_ins, trusted, trusted_by_maven
+from stand_in import PYTHON, make_stand_ins, trusted, trusted_by_maven
 
 from beam_serving.models.store import cache_folder
 
@@ -55,9 +55,10 @@ def _build_and_try(arguments: Sequence[str]) -> int:
 
 def _build(engine: Engine) -> None:
     """Builds both images by the script that people use, one of them again, and says what they cost."""
-    base = engine.image_bytes("python:3.11-slim-bookworm")
-    serving = engine.build_flags(trusted())
-    flink = ["flink", *engine.build_flags(trusted() | trusted_by_maven(engine))]
+    base = engine.image_bytes(PYTHON)
+    on_stand_in = f"--build-arg=PYTHON_IMAGE={PYTHON}"
+    serving = [on_stand_in, *engine.build_flags(trusted())]
+    flink = ["flink", on_stand_in, *engine.build_flags(trusted() | trusted_by_maven(engine))]
     for tag, flags in (("latest", ["--no-cache", *serving]), ("latest", serving), ("flink", flink)):
         started = time.monotonic()
         engine.script("docker-build.sh", *flags)

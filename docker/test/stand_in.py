@@ -1,7 +1,8 @@
 """Images in place of those that the Dockerfile and the compose file name: made from Debian's packages, not pulled.
 
 They show that our steps work on a Debian 12 with Python 3.11 and beside a Redis. They do not have the public images'
-bytes, nor the entry point of Redis' one.
+bytes, nor the entry point of Redis' one, and so not
+the digests by which these files name the public ones: builds here are told the names.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ _JAVA_CERTIFICATES = "/etc/ssl/certs/java/cacerts"
 _TRUST = "/etc/beam-serving-test/cacerts"
 
 _DEBIAN = "docker.io/library/debian:bookworm-slim"
-_PYTHON = "docker.io/library/python:3.11-slim-bookworm"
-_REDIS = "docker.io/library/redis:7.2-bookworm"
+PYTHON = "docker.io/library/python:3.11-slim-bookworm"
+REDIS = "docker.io/library/redis:7.2-bookworm"
 _APT = "RUN apt-get update -q=2 && apt-get install -q=2 --yes --no-install-recommends"
 # As in the public image, so that sizes compare: apt keeps neither the packages nor an index of them.
 _APT_CONF = """\
@@ -29,11 +30,11 @@ Dir::Cache::srcpkgcache "";
 """
 _CLEAN = "rm -rf /var/lib/apt/lists/*"
 _STEPS = {
-    _PYTHON: [
+    PYTHON: [
         f"{_APT} python3.11 python3.11-venv python3-pip && {_CLEAN} /usr/lib/python3.11/EXTERNALLY-MANAGED",
         "RUN ln -s /usr/bin/python3.11 /usr/local/bin/python && ln -s /usr/bin/python3.11 /usr/local/bin/python3",
     ],
-    _REDIS: [f"{_APT} redis-server && {_CLEAN}", "WORKDIR /data"],
+    REDIS: [f"{_APT} redis-server && {_CLEAN}", "WORKDIR /data"],
 }
 
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from engine import DOCKER, Engine
 from serving import DEMO, RIGHT, await_true, backlog, digits
+from stand_in import REDIS
 
 from beam_serving.connection import RedisAt
 from beam_serving.embedded import listens
@@ -35,7 +36,7 @@ class Compose:
     def run(self, *arguments: str) -> str:
         """Runs a command of podman-compose and gives what it says."""
         program = str(Path(sys.executable).with_name("podman-compose"))
-        variables = {"MODEL": str(DEMO / "model"), "CONFIG": str(DOCKER / "config.yaml")}
+        variables = {"MODEL": str(DEMO / "model"), "CONFIG": str(DOCKER / "config.yaml"), "REDIS_IMAGE": REDIS}
         ended = subprocess.run(
             [program, "--in-pod=false", *arguments],
             check=False,

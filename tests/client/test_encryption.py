@@ -1,6 +1,7 @@
 """What a client with a secret puts on the stream."""
 
 import base64
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -8,15 +9,16 @@ import pytest
 import redis
 
 from beam_serving.client import AsyncInputQueue, InputQueue
-from beam_serving.encryption.gcm import key_of
+from beam_serving.encryption.gcm import keys_of
 from beam_serving.encryption.records import Opening
 from beam_serving.encryption.secrets import Secret
+from beam_serving.encryption.strength import MAKE_ONE
 from beam_serving.records import Image
 from beam_serving.wire import DEFAULT_LIMITS, decode_request
 from tests.client.conftest import STREAM
 
 SECRET = {"secret": "a secret of the tests", "salt": "and its salt"}
-OPENING = Opening(key_of(Secret(**SECRET)), everything=True)
+OPENING = Opening(keys_of(Secret(**SECRET)), everything=True)
 FILE = b"\xff\xd8jpeg"
 
 
@@ -32,6 +34,7 @@ def test_every_way_to_queue_encrypts(url: str, valkey: redis.Redis) -> None:
     payloads = {
         payload.uri: payload.inputs for payload in (decode_request(one, DEFAULT_LIMITS, OPENING) for one in entries)
     }
+    assert {fields[b"cipher"] for fields in entries} == {b"aes-gcm-2"}
     assert payloads[b"image"] == {"": Image(FILE)}
     assert payloads[b"named"]["b"] == Image(FILE)
     for uri, name in ((b"one", ""), (b"named", "a"), (b"many", "")):
@@ -56,7 +59,7 @@ def test_in_the_format_of_cluster_serving_images_are_encrypted_and_nothing_else_
         {"": Image(FILE)},
     ]
     (text,) = pa.ipc.open_stream(stream).read_all().column("t").to_pylist()
-    assert OPENING.key.open(base64.b64decode(text)) == FILE
+    assert OPENING.keys.old.open(base64.b64decode(text)) == FILE
 
 
 def test_a_request_to_a_front_end_is_not_sent_in_clear() -> None:
@@ -73,8 +76,16 @@ def test_a_request_to_a_front_end_is_not_sent_in_clear() -> None:
     [
         ({"secret": SECRET["secret"]}, "salt is missing; encryption needs both"),
         ({"secret": "secret", "salt": "salt"}, "secret has 6 characters, wanted are at least 16"),
+        (
+            {"secret": "a" * 40, "salt": "and its salt"},
+            "secret has 1 different characters, wanted are at least 5",
+        ),
+        (
+            {**SECRET, "salt": SECRET["secret"]},
+            "secret and salt are the same, wanted are two that are made apart",
+        ),
     ],
 )
-def test_half_a_secret_or_a_short_one_is_refused(kind: type, given: dict[str, str], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_half_a_secret_or_a_weak_one_is_refused(kind: type, given: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{said}($|; {re.escape(MAKE_ONE)}$)"):
         kind("localhost", **given)

@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from beam_serving.encryption.secrets import MODEL
+from beam_serving.encryption.strength import MAKE_ONE
 from beam_serving.models.base import ModelOptions
 from beam_serving.models.encrypted import look_at
 from tests.commands.test_model import run
@@ -50,9 +51,29 @@ def test_a_directory_of_cluster_serving_is_renewed(tmp_path: Path, secret_file: 
     code, said, _ = run(
         capsys, "encrypt", str(tmp_path / "old"), *arguments, "--from-secret-file", str(tmp_path / "old.txt")
     )
+    assert (code, said) == (2, "")
+    weak = ("--from-secret-file", str(tmp_path / "old.txt"), "--allow-weak-secret")
+    code, said, _ = run(capsys, "encrypt", str(tmp_path / "old"), *arguments, *weak)
     assert (code, said) == (0, f"{tmp_path}/new: 2 files encrypted; serve it with model: encryption: gcm\n")
     options = ModelOptions(encryption="gcm", secret_file=str(secret_file))
     assert look_at(tmp_path / "new", options).format == "openvino"
+
+
+def test_a_model_under_a_weak_secret_is_looked_at_where_that_is_allowed(
+    tmp_path: Path, secret_file: Path, capsys: Captured, caplog: pytest.LogCaptureFixture
+) -> None:
+    java("cbc", "short", "old", DIGITS / "openvino", tmp_path / "old")
+    (tmp_path / "old.txt").write_text("short\nold", encoding="utf-8")
+    (tmp_path / "old.txt").chmod(0o604)
+    flags = (str(tmp_path / "old"), "--encryption", "cbc", "--secret-file", str(tmp_path / "old.txt"))
+    code, _, err = run(capsys, "inspect", *flags)
+    assert code == 2
+    assert err.startswith(
+        f"error: secret has 5 characters, wanted are at least 16; {MAKE_ONE}; set BEAM_SERVING_MODEL_"
+    )
+    assert run(capsys, "inspect", *flags, "--allow-weak-secret")[0] == 0
+    said = f"--secret-file {tmp_path}/old.txt: every user may read or write it (mode 0604); chmod 600 it"
+    assert said in caplog.messages
 
 
 def test_mistakes_are_told_in_one_line_and_leave_nothing(tmp_path: Path, secret_file: Path, capsys: Captured) -> None:
@@ -66,7 +87,11 @@ def test_mistakes_are_told_in_one_line_and_leave_nothing(tmp_path: Path, secret_
         ((openvino, "--out", out), f"secret for decryption is missing; {where}"),
         (
             (openvino, "--out", out, "--secret-file", str(tmp_path / "weak.txt")),
-            f"secret has 5 characters, wanted are at least 16; {where}",
+            f"secret has 5 characters, wanted are at least 16; {MAKE_ONE}; {where}",
+        ),
+        (
+            (openvino, "--out", out, "--secret-file", str(tmp_path / "weak.txt"), "--allow-weak-secret"),
+            f"secret has 5 characters, wanted are at least 16; {MAKE_ONE}; {where}",
         ),
         (
             (openvino, "--out", str(tmp_path / "there"), *with_secret),

@@ -118,7 +118,7 @@ def test_a_failed_load_leaves_nothing(encrypted: Path, tmp_path: Path) -> None:
 def test_another_secret_or_salt_is_told_at_once(
     encrypted: Path, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(variable, "another one")
+    monkeypatch.setenv(variable, "another one of the tests")
     assert refusal(encrypted) == f"{encrypted}/model.bin: {OTHER_KEY}"
 
 

@@ -413,7 +413,8 @@ def test_an_encrypted_model_is_served_and_the_rest_is_told(text: str) -> None:
     assert entry.remark == (
         "the hash model_secured in Redis is not read: put its secret and salt into BEAM_SERVING_MODEL_SECRET and "
         "BEAM_SERVING_MODEL_SALT, or a file for model: secret_file; AES-CBC shows no tampering: "
-        "beam-serving model encrypt --from cbc makes files for model: encryption: gcm"
+        "beam-serving model encrypt --from cbc makes files for model: encryption: gcm; a secret of fewer than 16 "
+        "characters wants model: allow_weak_secret: true in a file of the new form (beam-serving config migrate)"
     )
 
 

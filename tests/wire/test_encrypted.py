@@ -13,16 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from beam_serving.encryption.gcm import Key
+from beam_serving.encryption.gcm import NEWEST, OLDEST, Key, Keys, keys_of
 from beam_serving.encryption.records import NOT_ENCRYPTED, Opening, RecordEncryption
+from beam_serving.encryption.secrets import Secret
 from beam_serving.errors import ConfigError, RequestError
 from beam_serving.records import Generation, Image
 from beam_serving.wire import DEFAULT_LIMITS, Limits, decode_request, native
 from beam_serving.wire.encrypted import seal_fields
+from tests.encryption.test_gcm import VERSION_1
 from tests.old_clients import arrow_data, tensor_column
 
-KEY = Key(b"k" * 16)
-ALL, IMAGES = Opening(KEY, everything=True), Opening(KEY, everything=False)
+KEY, OLD_KEY = Key(b"k" * 16), Key(b"o" * 16, OLDEST)
+KEYS = Keys(OLD_KEY, KEY)
+ALL, IMAGES = Opening(KEYS, everything=True), Opening(KEYS, everything=False)
 FILE = b"\xff\xd8 a file"
 NOT_OPENED = "payload cannot be decrypted: another secret or salt, or it was changed on the way"
 
@@ -65,17 +68,34 @@ def test_a_native_request_opens_to_what_was_sent(inputs: dict[str, np.ndarray], 
 
 def test_only_values_are_sealed_and_no_two_are_alike() -> None:
     first, second = seal_fields(plain(), KEY), seal_fields(plain(), KEY)
-    assert first[b"cipher"] == b"aes-gcm"
+    assert first[b"cipher"] == b"aes-gcm-2"
+    assert seal_fields(plain(), OLD_KEY)[b"cipher"] == b"aes-gcm"
     changed = {name for name in first if first[name] != second[name]}
     assert changed == {b"tensor:x", b"image:y"}
     assert FILE not in first[b"image:y"]
 
 
-def test_a_value_is_bound_to_what_the_protocol_says() -> None:
-    sealed = seal_fields(plain(x=np.zeros((1, 3), np.float32)), KEY)
-    facts = (b"beam-serving request 1", b"a", b"i", b"tensor:x", b"float32", b"1,3")
+@pytest.mark.parametrize("key", KEYS)
+def test_a_value_is_bound_to_what_the_protocol_says(key: Key) -> None:
+    sealed = seal_fields(plain(x=np.zeros((1, 3), np.float32)), key)
+    facts = (b"beam-serving request %d" % key.version, b"a", b"i", b"tensor:x", b"float32", b"1,3")
     context = b"".join(struct.pack(">I", len(fact)) + fact for fact in facts)
-    assert KEY.open(sealed[b"tensor:x"], context) == bytes(12)
+    assert key.open(sealed[b"tensor:x"], context) == bytes(12)
+
+
+def test_a_request_of_the_first_version_opens() -> None:
+    fields = {name.encode(): bytes.fromhex(value) for name, value in VERSION_1["request"].items()}
+    opening = Opening(keys_of(Secret(VERSION_1["secret"], VERSION_1["salt"])), everything=True)
+    np.testing.assert_array_equal(decode_request(fields, DEFAULT_LIMITS, opening).inputs["x"], [0, 1, 2])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("key", "other"), [(KEY, b"aes-gcm"), (OLD_KEY, b"aes-gcm-2")])
+def test_a_request_does_not_open_as_another_version(key: Key, other: bytes) -> None:
+    fields = {**seal_fields(plain(x=np.zeros(3, np.float32)), key), b"cipher": other}
+    assert refusal(fields, ALL) == f"request 'a': input 'x': {NOT_OPENED}"
+    same = Keys(Key(b"k" * 16, OLDEST), Key(b"k" * 16, NEWEST))  # so that only what is authenticated differs
+    fields = {**seal_fields(plain(x=np.zeros(3, np.float32)), same.of(key.version)), b"cipher": other}
+    assert refusal(fields, Opening(same, everything=True)) == f"request 'a': input 'x': {NOT_OPENED}"
 
 
 @pytest.mark.parametrize("field", [b"uri", b"id", b"dtype:x", b"shape:x"])
@@ -115,13 +135,14 @@ def test_an_encrypted_request_to_a_service_without_a_key_is_told_so() -> None:
 
 
 def test_another_cipher_is_refused() -> None:
-    said = "request 'a': cipher is 'rot13', wanted is 'aes-gcm'"
-    assert refusal({**seal_fields(plain(), KEY), b"cipher": b"rot13"}, ALL) == said
+    for cipher in ("rot13", "aes-gcm-3", "aes-gcm-600000", "AES-GCM", "aes-gcm-2 "):
+        said = f"request 'a': cipher is {cipher!r}, wanted is 'aes-gcm-2' or 'aes-gcm'"
+        assert refusal({**seal_fields(plain(), KEY), b"cipher": cipher.encode()}, ALL) == said
 
 
 @pytest.mark.parametrize("opening", [ALL, IMAGES])
 def test_images_of_older_clients_open(opening: Opening) -> None:
-    sealed = KEY.seal(FILE)
+    sealed = OLD_KEY.seal(FILE)
     body = json.dumps({"instances": [{"x": base64.b64encode(sealed).decode()}]}).encode()
     for fields in (
         image_request(sealed),
@@ -157,6 +178,10 @@ def test_the_secret_is_read_only_where_it_is_needed(monkeypatch: pytest.MonkeyPa
     assert NOT_ENCRYPTED.opening() is None
     with pytest.raises(ConfigError, match=r"^secret for decryption is missing; set BEAM_SERVING_RECORD_SECRET and "):
         RecordEncryption("all").opening()
-    monkeypatch.setenv("BEAM_SERVING_RECORD_SECRET", "a secret")
-    monkeypatch.setenv("BEAM_SERVING_RECORD_SALT", "a salt")
+    monkeypatch.setenv("BEAM_SERVING_RECORD_SECRET", "a short one")
+    monkeypatch.setenv("BEAM_SERVING_RECORD_SALT", "a salt of it")
+    with pytest.raises(ConfigError, match=r"is read with data: allow_weak_secret: true$"):
+        RecordEncryption("all").opening()
+    assert RecordEncryption("all", allow_weak_secret=True).opening() is not None
+    monkeypatch.setenv("BEAM_SERVING_RECORD_SECRET", "a secret of the tests")
     assert [RecordEncryption(wanted).opening().everything for wanted in ("images", "all")] == [False, True]  # type: ignore[union-attr]

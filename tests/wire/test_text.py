@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from beam_serving.encryption.gcm import Key
+from beam_serving.encryption.gcm import OLDEST, Key, Keys
 from beam_serving.encryption.records import Opening
 from beam_serving.errors import ModelError, RequestError
 from beam_serving.records import Answer, Generation, Image, Origin, Result, TopClasses
@@ -19,6 +19,7 @@ from beam_serving.wire.replies import decode_reply
 TEXTS = some.text(some.characters(exclude_categories=["Cs"]), max_size=8)
 SHAPES = some.lists(some.integers(1, 3), max_size=3).map(tuple)
 KEY = Key(b"k" * 16)
+KEYS = Keys(Key(b"o" * 16, OLDEST), KEY)
 
 
 @some.composite
@@ -50,7 +51,7 @@ def same(came: Any, sent: np.ndarray) -> bool:
 @given(some.dictionaries(TEXTS, text_arrays(), min_size=1, max_size=3))
 def test_texts_come_back_as_they_were_sent_also_encrypted(inputs: dict[str, np.ndarray]) -> None:
     fields = native.encode_request(b"a", b"i", inputs)
-    for payload in (decode_request(fields), decode_request(seal_fields(fields, KEY), Limits(), Opening(KEY, True))):
+    for payload in (decode_request(fields), decode_request(seal_fields(fields, KEY), Limits(), Opening(KEYS, True))):
         assert payload.generation is Generation.NATIVE
         assert list(payload.inputs) == list(inputs)
         assert all(same(payload.inputs[name], sent) for name, sent in inputs.items())
@@ -156,15 +157,15 @@ def test_an_input_is_one_thing_only() -> None:
 
 def test_a_text_in_clear_is_refused_where_all_is_encrypted() -> None:
     said = "request 'a': input 'x': text is in clear, this service takes encrypted ones only"
-    assert refusal(request(b'"a"'), opening=Opening(KEY, everything=True)) == said
-    assert decode_request(request(b'"a"'), Limits(), Opening(KEY, everything=False)).inputs["x"].item() == "a"  # type: ignore[union-attr]
+    assert refusal(request(b'"a"'), opening=Opening(KEYS, everything=True)) == said
+    assert decode_request(request(b'"a"'), Limits(), Opening(KEYS, everything=False)).inputs["x"].item() == "a"  # type: ignore[union-attr]
 
 
 def test_a_text_is_sealed_under_its_name() -> None:
     sealed = seal_fields(native.encode_request(b"a", b"i", {"x": texts("a"), "y": texts("b")}), KEY)
     assert b"a" not in sealed[b"text:x"][12:-16] or len(sealed[b"text:x"]) == 28 + len(b'["a"]')
     sealed[b"text:x"], sealed[b"text:y"] = sealed[b"text:y"], sealed[b"text:x"]
-    assert "input 'x': payload cannot be decrypted" in refusal(sealed, opening=Opening(KEY, everything=True))
+    assert "input 'x': payload cannot be decrypted" in refusal(sealed, opening=Opening(KEYS, everything=True))
 
 
 @given(some.binary(max_size=60) | some.text().map(str.encode))
