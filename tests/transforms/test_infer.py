@@ -147,7 +147,7 @@ def test_a_fault_of_ours_ends_the_bundle_so_that_its_entries_are_delivered_again
     [
         ("indices[0] = 99 is not in [0, 10)", "indices[0] = 99 is not in [0, 10)"),
         ("the model failed on float32[1,2]: bad input 'x'", "the model failed on float32[1,2]: bad input 'x'"),
-        ("at src/inference/infer_request.cpp:116: Shapes differ", "at …: Shapes differ"),
+        ("at src/inference/infer_request.cpp:116: Shapes differ", "at … Shapes differ"),
         ("Load of /home/me/.cache/beam_serving/models/ab12/model.onnx failed", "Load of … failed"),
         ("Name:'/encoder/MatMul_3' dimension mismatch", "Name:… dimension mismatch"),
         ("[[{{node secret_layer/Gather}}]] out of range", "… out of range"),
