@@ -10,11 +10,12 @@ import io
 import json
 import re
 import zipfile
-import zlib
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from beam_serving.models.checked_zip import ZIP_ERRORS, ArchiveError, check_members, rewritten
+from beam_serving.models.torch_pure import is_pure
 
 SAMPLE_INPUTS = "data/sample_inputs/model.pt"
 _GRAPH = "models/model.json"
@@ -38,15 +39,22 @@ _WORD = re.compile(
     r"|IntTrueDiv|FloatTrueDiv|PowByNatural|ToFloat|Identity"
 )
 _EXPRESSION = re.compile(r"[\w\s+\-*/(),<>=]{1,1000}", re.ASCII)
-_ZIP_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
 _NO_PLAIN_JSON = (KeyError, TypeError, AttributeError)
+_POWERS = 3
 _DAMAGED = "is no archive of torch.export: the file is damaged, incomplete or something else; export it again"
 _REMEDY = "export a plain model with torch.export.save, or use torch.jit.trace(model, example).save('model.pt')"
 
 
 def reason_to_refuse(path: Path) -> str | None:
     """Says why this file is not served, as the end of a sentence about it; None where it is safe to load."""
-    return _reason_of(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            check_members(archive, path.stat().st_size)
+            return _reason(archive)
+    except ArchiveError as err:
+        return f"{err}; {_REMEDY}"
+    except (*ZIP_ERRORS, *_NO_PLAIN_JSON):
+        return _DAMAGED
 
 
 def checked_copy(path: Path) -> io.BytesIO:
@@ -59,17 +67,18 @@ def checked_copy(path: Path) -> io.BytesIO:
     Raises:
         ValueError: it is not safe to load; the message is the end of a sentence about it.
     """
-    copy = io.BytesIO()
     try:
-        with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as plain:
-            for name in dict.fromkeys(archive.namelist()):
-                plain.writestr(name, archive.read(name))
-    except _ZIP_ERRORS as err:
+        return rewritten(path, _check)
+    except ArchiveError as err:
+        raise ValueError(f"{err}; {_REMEDY}") from err
+    except (*ZIP_ERRORS, *_NO_PLAIN_JSON) as err:
         raise ValueError(_DAMAGED) from err
-    if reason := _reason_of(copy):
-        raise ValueError(reason)
-    copy.seek(0)
-    return copy
+
+
+def _check(archive: zipfile.ZipFile) -> Callable[[str], bool]:
+    if reason := _reason(archive):
+        raise ArchiveError(reason.removesuffix(f"; {_REMEDY}"))
+    return lambda name: True
 
 
 def sample_inputs(archive_file: io.BytesIO) -> bytes:
@@ -79,21 +88,10 @@ def sample_inputs(archive_file: io.BytesIO) -> bytes:
         return archive.read(members[SAMPLE_INPUTS]) if SAMPLE_INPUTS in members else b""
 
 
-def _reason_of(file: Path | io.BytesIO) -> str | None:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return _reason(archive)
-    except (*_ZIP_ERRORS, *_NO_PLAIN_JSON):
-        return _DAMAGED
-
-
 def _reason(archive: zipfile.ZipFile) -> str | None:
-    names = Counter(archive.namelist())
     members = _members(archive)
     if _GRAPH not in members:
         return _DAMAGED
-    if max(names.values()) > 1 or len(members) != len(names):
-        return f"holds two parts of one name; {_REMEDY}"
     if odd := [name for name in members if not _MEMBER.fullmatch(name)]:
         return f"holds {odd[0]!r}, which may run code of its own when it is loaded; {_REMEDY}"
     for name in _CONFIGS:
@@ -134,7 +132,7 @@ def _suspicious(value: Any, key: str = "") -> Iterator[str]:
     elif isinstance(value, str):
         if key == "expr_str" and not _is_arithmetic(value):
             yield f"the size {value[:60]!r}"
-        if key == "target" and not _TARGET.fullmatch(value):
+        if key in ("target", "as_operator") and not _is_known(value):
             yield f"the operator {value[:60]!r}"
         if key in ("name", "as_name") and not _NAME.fullmatch(value):
             yield f"the name {value[:60]!r}"
@@ -142,8 +140,18 @@ def _suspicious(value: Any, key: str = "") -> Iterator[str]:
             yield from _suspicious(json.loads(value))
 
 
+def _is_known(target: str) -> bool:
+    space, _, name = target.removeprefix("torch.ops.").partition(".")
+    is_operator = target.startswith("torch.ops.") and space != "higher_order"
+    return bool(_TARGET.fullmatch(target)) and (not is_operator or is_pure(f"{space}::{name}"))
+
+
 def _is_arithmetic(text: str) -> bool:
-    """Tells whether an expression has only numbers, symbols such as `s77` and known functions."""
+    """Tells whether an expression has only numbers, symbols such as `s77` and known functions.
+
+    Powers of powers are no sizes, but may take all time and memory there is to be worked out.
+    """
     text = re.sub(r"Symbol\('(\w+)'", r"Symbol(\1", text)
     words = re.findall(r"[A-Za-z_]\w*", text)
-    return bool(_EXPRESSION.fullmatch(text)) and all(map(_WORD.fullmatch, words))
+    powers = len(re.findall(r"\*\*|\bPow", text))
+    return powers < _POWERS and bool(_EXPRESSION.fullmatch(text)) and all(map(_WORD.fullmatch, words))
