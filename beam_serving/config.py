@@ -68,6 +68,7 @@ class Model(_Section):
     batch_axis: BatchAxis = "auto"
     constants: Constants = Field(default_factory=dict)
     sample: Sample = None
+    sandbox: Literal["auto", "required", "off"] = "auto"
     encryption: Literal["none", "gcm", "cbc"] = "none"
     secret_file: str | None = None
 

@@ -19,4 +19,5 @@ def model_options(settings: Settings) -> ModelOptions:
         batch_axis=model.batch_axis,
         constants=model.constants,
         sample=model.sample,
+        sandbox=model.sandbox,
     )
