@@ -161,7 +161,7 @@ def test_a_verdict_that_came_with_a_model_does_not_let_it_around_the_sandbox(
 def test_a_machine_without_a_sandbox_is_told_where_it_is_required(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call that this machine does not have stands for a kernel without Landlock."""
+    """What Python says of the machine stands for one without Landlock."""
     directory, code = scaled(tmp_path / "model", 5.5), tmp_path / "code"
     code.mkdir()
     (code / "sitecustomize.py").write_text(
