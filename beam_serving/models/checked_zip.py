@@ -33,7 +33,12 @@ def check_members(archive: zipfile.ZipFile, file_bytes: int) -> None:
     names: set[str] = set()
     for info in archive.infolist():
         parts = PurePosixPath(info.filename).parts
-        if info.filename.startswith("/") or ".." in parts or "\\" in info.filename or info.orig_filename != info.filename:
+        if (
+            info.filename.startswith("/")
+            or ".." in parts
+            or "\\" in info.filename
+            or info.orig_filename != info.filename
+        ):
             raise ArchiveError(f"holds {info.orig_filename[:60]!r}, which is no name of a part of it")
         # Some readers take capital and small letters for the same.
         if info.filename.casefold() in names:

@@ -64,7 +64,7 @@ def _check(archive: zipfile.ZipFile) -> Callable[[str], bool]:
         for name in _texts(json.loads(archive.read(_LAYOUT)).get("weight_map", {})):
             if not re.fullmatch(r"[\w.]+", name):
                 raise ArchiveError(f"keeps weights in {name[:60]!r}; wanted is a part of the file itself")
-    return lambda name: True
+    return lambda _: True
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -96,9 +96,7 @@ def _export(path: Path, directory: Path, mode: str) -> None:
     module, environment = "beam_serving.models.keras_export", sandbox.without_secrets(os.environ)
     command = sandbox.command(mode, [directory.parent], module, str(path), str(directory))
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=_EXPORT_S, env=environment
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_EXPORT_S, env=environment)
     except subprocess.TimeoutExpired as err:
         raise ModelLoadError(f"{path}: Keras did not load it within {_EXPORT_S} s") from err
     if done.returncode == EXIT_REFUSED:

@@ -35,7 +35,16 @@ _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _RULE_BENEATH = 1
 _WRITE_FILE, _REMOVE_AND_MAKE, _REFER, _TRUNCATE = 1 << 1, 0x1FF0, 1 << 13, 1 << 14
 _CONNECT_AND_BIND_TCP, _ABSTRACT_SOCKETS_AND_SIGNALS = 3, 3
-_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/nvidia*", "/dev/dri", "/dev/kfd")
+_DEVICES = (
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/nvidia*",
+    "/dev/dri",
+    "/dev/kfd",
+)
 _CALLS: Mapping[str, tuple[int, tuple[int, ...]]] = {
     "x86_64": (0xC000003E, (41, 90, 91, 268, 92, 93, 94, 260, 188, 189, 190, 197, 198, 199)),
     "aarch64": (0xC00000B7, (198, 52, 53, 54, 55, 5, 6, 7, 14, 15, 16)),
@@ -106,7 +115,7 @@ def _give_up_writes(libc: ctypes.CDLL, writable: Sequence[Path]) -> bool:
             for device in Path("/").glob(pattern[1:]):
                 _allow(libc, rules, device, _WRITE_FILE)
         # Before version 2 nothing may be moved from one folder to another, before 3 files may be cut off.
-        return libc.syscall(_LANDLOCK_RESTRICT, rules, 0) == 0 and version >= 3
+        return bool(libc.syscall(_LANDLOCK_RESTRICT, rules, 0) == 0 and version >= 3)
     finally:
         os.close(rules)
 

@@ -78,7 +78,7 @@ def checked_copy(path: Path) -> io.BytesIO:
 def _check(archive: zipfile.ZipFile) -> Callable[[str], bool]:
     if reason := _reason(archive):
         raise ArchiveError(reason.removesuffix(f"; {_REMEDY}"))
-    return lambda name: True
+    return lambda _: True
 
 
 def sample_inputs(archive_file: io.BytesIO) -> bytes:

@@ -47,7 +47,9 @@ def reason_to_refuse(archive_file: io.BytesIO) -> str | None:
 
 
 def _not_run(operator: str) -> str:
-    return f"has the operator {operator}, which is not known to compute only; a served model must not do more; {_REMEDY}"
+    return (
+        f"has the operator {operator}, which is not known to compute only; a served model must not do more; {_REMEDY}"
+    )
 
 
 def _named_in(text: str) -> Iterator[str]:
@@ -113,4 +115,3 @@ def _impure(graph: Any) -> Iterator[str]:
     for found in _BOUND_CLASS.findall(str(graph)):
         if not TORCHBIND.fullmatch(found):
             yield f"torch.classes.{found}"
-

@@ -171,7 +171,11 @@ def _run(
         reported = done.stderr.decode(errors="replace")
         if done.returncode:
             _LOG.debug("the trial's process wrote: %s", reported[-4000:])
-        return _answer(answer, inside, memory), done.returncode, (reported.strip().splitlines() or ["no reason"])[-1][:300]
+        return (
+            _answer(answer, inside, memory),
+            done.returncode,
+            (reported.strip().splitlines() or ["no reason"])[-1][:300],
+        )
 
 
 def _folder_in_memory(model: Path) -> Path | None:

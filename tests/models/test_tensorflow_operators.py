@@ -171,7 +171,9 @@ def test_operators_that_run_what_is_no_graph_are_refused(name: str) -> None:
     node = tf.compat.v1.NodeDef(name="n", op=name)
 
     assert refused_by_name(name)
-    assert str(reason_to_refuse([Reached(node)])).startswith(f"operator {name} (n) runs code that is no part of the graph")
+    assert str(reason_to_refuse([Reached(node)])).startswith(
+        f"operator {name} (n) runs code that is no part of the graph"
+    )
 
 
 def test_what_is_not_served_of_a_frozen_graph_may_do_what_it_likes(tmp_path: Path) -> None:
