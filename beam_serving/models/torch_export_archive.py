@@ -26,6 +26,12 @@ _MEMBER = re.compile(
 )
 _MOST_JSON_BYTES = 1 << 28
 _NAME = re.compile(r"[\w.$]{0,1000}", re.ASCII)
+_PLAIN = re.compile(r"[\w.$*+:@/<> -]{0,1000}", re.ASCII)
+"""What stands in no quotes of Python, and in none ends them: names of weights and arguments become source of it."""
+_TEXTS = ("as_string", "as_strings", "guards_code")
+"""Keys of texts: those that operators are given, which torch writes as Python does, and code that is never run."""
+_TREES = ("in_spec", "out_spec", "context")
+"""Keys of JSON inside texts."""
 _TARGET = re.compile(
     r"torch\.ops\.(aten|prims|quantized|torchvision)\.\w+\.[A-Za-z]\w*"
     r"|torch\.ops\.higher_order\.(cond|while_loop|map_impl|scan|wrap_with_set_grad_enabled|wrap_with_autocast)"
@@ -98,8 +104,9 @@ def _reason(archive: zipfile.ZipFile) -> str | None:
         config = _json(archive, members[name])["config"] if name in members else {}
         if any(entry["use_pickle"] is not False for entry in config.values()):
             return f"holds pickled tensors, which run code of their own when they are loaded; {_REMEDY}"
-    for what in _suspicious(_json(archive, members[_GRAPH])):
-        return f"holds {what}, which may run code of its own when it is loaded; {_REMEDY}"
+    for name in (_GRAPH, *_CONFIGS):
+        for what in _suspicious(_json(archive, members[name])) if name in members else ():
+            return f"holds {what}, which may run code of its own when it is loaded; {_REMEDY}"
     return None
 
 
@@ -118,26 +125,39 @@ def _json(archive: zipfile.ZipFile, name: str) -> Any:
 
 
 def _suspicious(value: Any, key: str = "") -> Iterator[str]:
-    """Finds what torch would evaluate, and what is not of the plain form."""
+    """Finds what torch would evaluate or write into source of Python, and what is not of the plain form."""
     if isinstance(value, dict):
         for name, inner in value.items():
-            if key == "metadata":
-                continue
             if name in ("default_factory_module", "__enum__"):
                 yield f"the type {name}"
-            yield from _suspicious(inner, name)
+            if not _PLAIN.fullmatch(name):
+                yield f"the name {name[:60]!r}"
+            if name != "metadata" or not _is_of_node(value):
+                yield from _suspicious(inner, name)
     elif isinstance(value, list):
         for inner in value:
             yield from _suspicious(inner, key)
     elif isinstance(value, str):
-        if key == "expr_str" and not _is_arithmetic(value):
+        yield from _suspicious_text(value, key)
+
+
+def _is_of_node(value: dict[str, Any]) -> bool:
+    """Tells whether these are the parts of a node, whose `metadata` are notes."""
+    return isinstance(value.get("target"), str) and isinstance(value.get("metadata"), dict)
+
+
+def _suspicious_text(value: str, key: str) -> Iterator[str]:
+    if key == "expr_str":
+        if not _is_arithmetic(value):
             yield f"the size {value[:60]!r}"
-        if key in ("target", "as_operator") and not _is_known(value):
+    elif key in ("target", "as_operator"):
+        if not _is_known(value):
             yield f"the operator {value[:60]!r}"
-        if key in ("name", "as_name") and not _NAME.fullmatch(value):
-            yield f"the name {value[:60]!r}"
-        if key in ("in_spec", "out_spec") and value:
+    elif key in _TREES:
+        if value:
             yield from _suspicious(json.loads(value))
+    elif key not in _TEXTS and not (_NAME if key in ("name", "as_name") else _PLAIN).fullmatch(value):
+        yield f"the name {value[:60]!r}"
 
 
 def _is_known(target: str) -> bool:

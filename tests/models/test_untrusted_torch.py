@@ -320,6 +320,65 @@ def test_a_function_as_an_argument_is_looked_at_as_one_that_is_called(program: P
         find_model(tmp_path)
 
 
+def names_in(value: object, old: str, new: str) -> object:
+    """Gives JSON with another name wherever there is the old one, in texts of JSON too."""
+    if isinstance(value, dict):
+        return {new if name == old else name: names_in(inner, old, new) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [names_in(inner, old, new) for inner in value]
+    if isinstance(value, str) and value.startswith(("[", "{")):
+        return json.dumps(names_in(json.loads(value), old, new))
+    return new if value == old else value
+
+
+class Named(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("offset", torch.ones(4))
+
+    def forward(self, x: Tensor, *, more: Tensor) -> dict[str, Tensor]:
+        return {"result": x + more + self.offset}
+
+
+@pytest.mark.parametrize("old", ["offset", "more", "result", "x", "add"])
+@pytest.mark.parametrize("quote", ['"', "'", "\\", "\n", "=open(", ";"])
+def test_names_do_not_become_source_of_python(tmp_path: Path, old: str, quote: str) -> None:
+    given = torch.export.export(Named(), (torch.ones(2, 4),), {"more": torch.ones(2, 4)})
+    plain, path = tmp_path / ".plain.pt2", tmp_path / "model.pt2"
+    torch.export.save(given, plain)
+    with zipfile.ZipFile(plain) as before, zipfile.ZipFile(path, "w") as after:
+        for name in before.namelist():
+            content = before.read(name)
+            if name.endswith(".json"):
+                content = json.dumps(names_in(json.loads(content), old, f"training{quote}")).encode()
+            after.writestr(name, content)
+
+    with pytest.raises(ModelLoadError, match=r"which may run code of its own when it is loaded"):
+        find_model(tmp_path)
+
+
+def test_a_weight_whose_name_is_source_of_python_is_not_loaded(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    evil = f'training"), open("{str(canary).replace(".", "")}", "w"), getattr(self, "training'
+    given = torch.export.export(Named(), (torch.ones(2, 4),), {"more": torch.ones(2, 4)})
+    torch.export.save(given, tmp_path / ".plain.pt2")
+    path = tmp_path / "model.pt2"
+    with zipfile.ZipFile(tmp_path / ".plain.pt2") as before, zipfile.ZipFile(path, "w") as after:
+        for name in before.namelist():
+            content = before.read(name)
+            if name.endswith(".json"):
+                content = json.dumps(names_in(json.loads(content), "offset", evil)).encode()
+            after.writestr(name, content)
+    with pytest.raises(RuntimeError, match="Expected a value of type 'Tensor'"):
+        torch.export.load(path).module(check_guards=False)(torch.ones(2, 4), more=torch.ones(2, 4))
+    assert canary.exists(), "the attack works on torch itself"
+    canary.unlink()
+
+    with pytest.raises(ModelLoadError, match=r"holds the name 'training.\), open"):
+        find_model(tmp_path)
+    assert not canary.exists()
+
+
 def test_the_first_of_two_programs_in_one_file_is_not_loaded(program: Path, tmp_path: Path) -> None:
     evil = changed_graph(program, tmp_path / "evil", file_of(tmp_path / ".canary"))
     path = tmp_path / "model.pt2"
