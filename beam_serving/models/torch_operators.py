@@ -21,6 +21,8 @@ from beam_serving.models.torch_pure import SPACES, is_pure
 _OPS = re.compile(r"(?<!\.)\bops\b(?:\.(\w+)\.)?")
 _CLASS = re.compile(rb"c(__torch__[\w.]*)\n(\w+)\n")
 _BOUND_CLASS = re.compile(r"__torch__\.torch\.classes\.([\w.]*)")
+_NAMED = re.compile(r'[^"\']*(?:getattr\([^\'\\]*)?, "[^"\\]*"')
+"""The arguments of `getattr` as torch writes them: a name may be hidden in a text, "from\\x5ffile" or "from_" "file"."""
 _REMEDY = "export the part of the model that computes"
 
 
@@ -58,19 +60,20 @@ def _named_in(text: str) -> Iterator[str]:
     for found in _OPS.finditer(text):
         if found[1] not in SPACES:
             yield f"ops.{found[1] or ''}"
-    for line in re.findall(r"\bgetattr\b.*", text):
-        # A name may be hidden in a text: "from\x5ffile".
-        if "\\" in line or "'" in line or '""' in line or not _is_closed(line):
+    for found in re.finditer(r"\bgetattr\b(?=(.*))", text):
+        line = found[0] + found[1]
+        if not _NAMED.fullmatch(_arguments(line)):
             yield f"{line[:60]!r}"
 
 
-def _is_closed(line: str) -> bool:
-    depth = 0
-    for character in line:
+def _arguments(line: str) -> str:
+    """Give what stands in the first brackets of a line of code; "" where they are not closed in it."""
+    depth, start = 0, line.find("(") + 1
+    for place, character in enumerate(line):
         depth += {"(": 1, ")": -1}.get(character, 0)
         if character == ")" and depth == 0:
-            return True
-    return False
+            return line[start:place]
+    return ""
 
 
 @cache

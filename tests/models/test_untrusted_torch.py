@@ -6,6 +6,7 @@ import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -89,6 +90,27 @@ def refusal(path: Path, engine: str = "torch") -> str:
             "getattr",
             id="by a hidden name",
         ),
+        pytest.param(
+            "factor: int=3",
+            'factor: int=int(torch.sum(getattr("{canary}", "from_" "file")(True, 4, dtype=6)))',
+            "getattr",
+            id="by a name in parts",
+        ),
+        pytest.param(
+            "factor: int=3",
+            'factor: int=int(torch.sum((getattr\n("{canary}", "from_" "file"))(True, 4, dtype=6)))',
+            "getattr",
+            id="by a name in parts on another line",
+        ),
+        pytest.param(
+            "torch.mul(x, factor)",
+            'torch.add(getattr(self, "training"), int(getattr("{canary}", "from_" "file")(True, 4, dtype=6)))',
+            "getattr",
+            id="by a second name in parts",
+        ),
+        pytest.param(
+            "factor: int=3", 'factor: int=int((ops).image.read_file("{canary}"))', "ops.", id="of a library in brackets"
+        ),
         pytest.param("torch.mul(x, factor)", 'ops.image.read_file("{canary}")', "ops.image", id="of another library"),
     ],
 )
@@ -109,6 +131,30 @@ def test_code_that_touches_files_is_refused_by_name(
     assert operator in message
     assert "which is not known to compute only" in message
     assert not canary.exists()
+
+
+class Odd(torch.nn.Module):
+    """Has parts whose names are no names of Python."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.nn.Sequential(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU()), Times())
+        self.named = torch.nn.ModuleDict({"a-b": torch.nn.Linear(2, 2), "x y": torch.nn.Linear(2, 2)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.named["a-b"](self.inner(x)) + self.named["x y"](x)
+
+
+@pytest.mark.parametrize("how", ["script", "trace", "freeze", "quantize"])
+def test_what_torch_writes_of_itself_is_let_through(tmp_path: Path, how: str) -> None:
+    module: Any = torch.jit.script(Odd()) if how != "trace" else torch.jit.trace(Odd(), torch.ones(2, 2))
+    if how == "freeze":
+        module = torch.jit.freeze(module.eval())
+    if how == "quantize":
+        module = torch.jit.script(torch.ao.quantization.quantize_dynamic(Odd(), {torch.nn.Linear}))
+    torch.jit.save(module, tmp_path / "model.pt")
+
+    assert load(find_model(tmp_path), ModelOptions(engine="torch", input_shape=(2,))).outputs
 
 
 class Restored(torch.nn.Module):
