@@ -31,6 +31,8 @@ EXIT_NONE = 86
 _MODEL = "model"
 
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _FILTER_MODE = 38, 22, 2
+_CAPABILITIES, _SEE_OTHERS = 0x20080522, 1 << 19 | 1 << 21 | 1 << 38
+"""The version of the call, and CAP_SYS_PTRACE, CAP_SYS_ADMIN and CAP_PERFMON."""
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _RULE_BENEATH = 1
 _WRITE_FILE, _REMOVE_AND_MAKE, _REFER, _TRUNCATE = 1 << 1, 0x1FF0, 1 << 13, 1 << 14
@@ -87,6 +89,7 @@ def enter(writable: Sequence[Path]) -> str:
     libc = ctypes.CDLL(None, use_errno=True)
     if sys.platform != "linux" or libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         return f"none: {sys.platform} has no Landlock and no seccomp"
+    _give_up_sight_of_others(libc)
     given_up = [
         what
         for what, is_given_up in (
@@ -96,6 +99,16 @@ def enter(writable: Sequence[Path]) -> str:
         if is_given_up
     ]
     return ", ".join(given_up) or f"none: Linux {platform.release()} lets this process give up nothing"
+
+
+def _give_up_sight_of_others(libc: ctypes.CDLL) -> None:
+    """Give up what lets root see into other processes in spite of Landlock: the environment of the service."""
+    header, rights = struct.pack("=Ii", _CAPABILITIES, 0), ctypes.create_string_buffer(24)
+    if libc.capget(header, rights) == 0:
+        effective, permitted, inherited, *more = struct.unpack("=6I", rights.raw)
+        low, high = ~_SEE_OTHERS & 0xFFFFFFFF, ~(_SEE_OTHERS >> 32) & 0xFFFFFFFF
+        kept = [one & low for one in (effective, permitted, inherited)] + [one & high for one in more]
+        libc.capset(header, struct.pack("=6I", *kept))
 
 
 def _give_up_writes(libc: ctypes.CDLL, writable: Sequence[Path]) -> bool:

@@ -22,7 +22,7 @@ _OPS = re.compile(r"(?<!\.)\bops\b(?:\.(\w+)\.)?")
 _CLASS = re.compile(rb"c(__torch__[\w.]*)\n(\w+)\n")
 _BOUND_CLASS = re.compile(r"__torch__\.torch\.classes\.([\w.]*)")
 _NAMED = re.compile(r'[^"\']*(?:getattr\([^\'\\]*)?, "[^"\\]*"')
-"""The arguments of `getattr` as torch writes them: a name may be hidden in a text, "from\\x5ffile" or "from_" "file"."""
+"""The arguments of `getattr` as torch writes them: a text could hide a name, "from\\x5ffile" or "from_" "file"."""
 _REMEDY = "export the part of the model that computes"
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from beam_serving.errors import ModelLoadError
@@ -241,6 +243,35 @@ def test_what_was_checked_is_what_torch_loads(tmp_path: Path) -> None:
     assert b"from_file" not in copy.getvalue()
     assert b"from_file" in path.read_bytes()
     assert torch.jit.load(copy)(torch.ones(4)).tolist() == [4.0] * 4
+
+
+@given(
+    front=st.binary(max_size=40),
+    behind=st.binary(max_size=40),
+    flips=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=4),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_torch_finds_in_the_copy_what_python_found_in_the_file(
+    tmp_path: Path, front: bytes, behind: bytes, flips: list[tuple[float, int]]
+) -> None:
+    path = tmp_path / "model.pt"
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.script(Times()), buffer)
+    content = bytearray(front + buffer.getvalue() + behind)
+    for place, value in flips:
+        content[int(place * len(content))] = value
+    path.write_bytes(content)
+    try:
+        copy = checked_copy(path)
+    except ValueError:
+        return
+
+    with zipfile.ZipFile(path) as found, zipfile.ZipFile(copy) as written:
+        parts = {name.partition("/")[2]: written.read(name) for name in written.namelist()}
+        assert parts == {name.partition("/")[2]: found.read(name) for name in written.namelist()}
+    copy.seek(0)
+    reader = torch._C.PyTorchFileReader(copy)
+    assert {name: reader.get_record(name) for name in reader.get_all_records()} == parts
 
 
 @pytest.mark.parametrize(
