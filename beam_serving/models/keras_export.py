@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -65,7 +66,8 @@ def _checked(path: Path, directory: Path) -> Path:
     if path.suffix.lower() != ".keras":
         return path
     copy = directory / "checked.keras"
-    copy.write_bytes(checked_copy(path).getbuffer())
+    with checked_copy(path) as checked, copy.open("wb") as file:
+        shutil.copyfileobj(checked, file)
     return copy
 
 

@@ -10,7 +10,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from beam_serving.models.checked_zip import ArchiveError, rewritten
 
@@ -42,7 +42,7 @@ def description(path: Path) -> Any:
         return json.loads(file.attrs["model_config"])
 
 
-def checked_copy(path: Path) -> io.BytesIO:
+def checked_copy(path: Path) -> IO[bytes]:
     """Give a copy of a `.keras` file in memory, of what Python found in it and looked at.
 
     Raises:

@@ -1,11 +1,11 @@
 """What a file of PyTorch holds, told without unpickling it: unpickling runs whatever code the file names."""
 
-import io
 import pickletools
 import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from beam_serving.models.checked_zip import ZIP_ERRORS, ArchiveError, check_members, rewritten
 
@@ -53,7 +53,7 @@ def reason_to_refuse(path: Path) -> str | None:
         return _DAMAGED
 
 
-def checked_copy(path: Path) -> io.BytesIO:
+def checked_copy(path: Path) -> IO[bytes]:
     """Give a copy of a TorchScript archive in memory, of what Python found in it and looked at.
 
     Torch has a zip reader of its own, which may find other parts in a file that was made for it.

@@ -6,13 +6,12 @@ In torch 2.15, weights and constants may be pickles, a compiled model is a share
 before. The sample inputs are a pickle in every file; `torch_export` loads them with `weights_only` first.
 """
 
-import io
 import json
 import re
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from beam_serving.models.checked_zip import ZIP_ERRORS, ArchiveError, check_members, rewritten
 from beam_serving.models.torch_pure import is_pure
@@ -63,7 +62,7 @@ def reason_to_refuse(path: Path) -> str | None:
         return _DAMAGED
 
 
-def checked_copy(path: Path) -> io.BytesIO:
+def checked_copy(path: Path) -> IO[bytes]:
     """Give a copy of an archive in memory that is safe to load.
 
     Torch has a zip reader of its own, which may find other parts in a file that was made for it, and the file may
@@ -87,7 +86,7 @@ def _check(archive: zipfile.ZipFile) -> Callable[[str], bool]:
     return lambda _: True
 
 
-def sample_inputs(archive_file: io.BytesIO) -> bytes:
+def sample_inputs(archive_file: IO[bytes]) -> bytes:
     """Gives the pickled sample inputs; empty where there are none."""
     with zipfile.ZipFile(archive_file) as archive:
         members = _members(archive)

@@ -10,7 +10,7 @@ import re
 import zipfile
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -26,7 +26,7 @@ _NAMED = re.compile(r'[^"\']*(?:getattr\([^\'\\]*)?, "[^"\\]*"')
 _REMEDY = "export the part of the model that computes"
 
 
-def reason_to_refuse(archive_file: io.BytesIO) -> str | None:
+def reason_to_refuse(archive_file: IO[bytes]) -> str | None:
     """Say why the code of a TorchScript archive is not run, as the end of a sentence about its file.
 
     Args:

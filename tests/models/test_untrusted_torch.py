@@ -240,8 +240,9 @@ def test_what_was_checked_is_what_torch_loads(tmp_path: Path) -> None:
 
     copy = checked_copy(path)
 
-    assert b"from_file" not in copy.getvalue()
+    assert b"from_file" not in copy.read()
     assert b"from_file" in path.read_bytes()
+    copy.seek(0)
     assert torch.jit.load(copy)(torch.ones(4)).tolist() == [4.0] * 4
 
 
@@ -464,5 +465,4 @@ def test_the_first_of_two_programs_in_one_file_is_not_loaded(program: Path, tmp_
 
     copy = checked_program(path)
 
-    assert isinstance(copy, io.BytesIO)
-    assert b"from_file" not in copy.getvalue()
+    assert b"from_file" not in copy.read()
