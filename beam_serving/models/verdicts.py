@@ -31,7 +31,7 @@ from beam_serving.models.store import cache_folder, derived_folder, exclusive, r
 
 _LOG = logging.getLogger(__name__)
 KEPT = ".beam-serving-verdict.json"
-_RULES = 4
+_RULES = 5
 """Counts up with every change of how verdicts are made: older ones are made anew."""
 _CRASHES = 2
 _TRIAL_S = 1800
