@@ -11,7 +11,7 @@ import difflib
 import logging
 import os.path
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
@@ -51,7 +51,10 @@ class _Section(BaseModel):
     @classmethod
     def _no_boolean(cls, value: Any, info: ValidationInfo) -> Any:
         # YAML reads yes, no, on and off as booleans, and pydantic would take these for 1 and 0.
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if value is False and "off" in get_args(annotation):
+            return "off"
+        if isinstance(value, bool) and annotation is not bool:
             raise ValueError("cannot be true or false")
         return value
 
@@ -69,6 +72,7 @@ class Model(_Section):
     batch_axis: BatchAxis = "auto"
     constants: Constants = Field(default_factory=dict)
     sample: Sample = None
+    sandbox: Literal["auto", "required", "off"] = "auto"
     encryption: Literal["none", "gcm", "cbc"] = "none"
     secret_file: str | None = None
     allow_weak_secret: bool = False

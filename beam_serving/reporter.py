@@ -47,7 +47,7 @@ class Keeper(Protocol):
     def renew(self, client: redis.Redis, run: str) -> None:
         """Keeps it for the next seconds."""
 
-    def release(self, client: redis.Redis, run: str) -> None:
+    def release(self, client: redis.Redis) -> None:
         """Gives it up."""
 
 
@@ -140,7 +140,7 @@ class Reporter:
             return
         try:
             if not working_reports(self._client, self._name):
-                self._holding.release(self._client, self._run)
+                self._holding.release(self._client)
         except RedisError as err:
             _log.debug("cannot give up what this service holds, it expires by itself: %s", err)
 

@@ -239,6 +239,8 @@ def test_a_batch_size_is_a_number_or_auto(tmp_path: Path) -> None:
         ("batch_axis", "none", "none"),
         ("batch_axis", "1", 1),
         ("batch_axis", "'0'", 0),
+        ("sandbox", "off", "off"),
+        ("sandbox", "required", "required"),
         (
             "constants",
             "{keep_prob: 1.0, sizes: [[1, 2]], mode: fast, train: false}",
@@ -263,6 +265,7 @@ def test_how_a_model_is_tried_and_cut_into_records_is_read(key: str, text: str, 
     [
         ("  batch_axis: -1", "model.batch_axis: wants auto, none or the number of an axis, from 0 (got -1)"),
         ("  batch_axis: first", "model.batch_axis: wants auto, none or the number of an axis, from 0 (got 'first')"),
+        ("  sandbox: on", "model.sandbox: cannot be true or false (got True)"),
         ("  batch_axis: no", "model.batch_axis: cannot be true or false (got False)"),
         ("  constants: 5", "model.constants: wants values by input name, such as {keep_prob: 1.0, sr: 16000} (got 5)"),
         (

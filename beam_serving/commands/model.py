@@ -60,6 +60,7 @@ def main(arguments: Sequence[str]) -> int:
             batch_axis=given.batch_axis,
             constants=given.constants,
             sample=given.sample,
+            sandbox=given.sandbox,
         )
         about = verify_model(given.directory, options, given.keep) if given.action == "verify" else None
         about = about or inspect_model(given.directory, options)
@@ -136,6 +137,9 @@ def _add_loading(parser: Any) -> None:
     parser.add_argument("--precision", choices=("f32", "bf16", "int8"), default="f32", help="(%(default)s)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="engine threads (%(default)s)")
+    parser.add_argument(
+        "--sandbox", choices=("auto", "required", "off"), default="auto", help="where it is tried (%(default)s)"
+    )
     parser.add_argument("--encryption", choices=("none", "gcm", "cbc"), default="none", help="(%(default)s)")
     parser.add_argument("--secret-file", metavar="FILE", help=_SECRET)
     parser.add_argument("--allow-weak-secret", action="store_true", help=_WEAK)
@@ -228,6 +232,7 @@ def _reasons(verdict: Verdict) -> dict[str, Any]:
         "random": list(verdict.random),
         "state": list(verdict.state),
         "notes": list(verdict.notes),
+        "sandbox": verdict.sandbox,
     }
 
 
@@ -281,6 +286,7 @@ def _reason_rows(about: dict[str, Any]) -> list[tuple[str, str]]:
     rows += [("NaN, inf", "refused: this engine computes them otherwise")] if not about["takes_nan"] else []
     rows += [(title, ", ".join(about[title])) for title in ("random", "state") if about[title]]
     rows += [("note", note) for note in about["notes"]]
+    rows += [("tried with", about["sandbox"] or "no sandbox")]
     return rows + ([("kept in", about["kept"])] if "kept" in about else [])
 
 

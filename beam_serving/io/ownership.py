@@ -19,7 +19,7 @@ from redis.exceptions import NoPermissionError
 from beam_serving.config import Settings
 from beam_serving.connection import RedisAt
 from beam_serving.errors import ConfigError
-from beam_serving.io.scripts import OWN, RELEASE_LOCK
+from beam_serving.io.scripts import DISOWN, OWN
 from beam_serving.keys import owner_key, parents
 from beam_serving.lua import evaluate
 from beam_serving.report import LIFETIME_S, ready_key, services_key, streams_of
@@ -136,15 +136,14 @@ class Ownership:
         for stream in self._streams:
             self._tell(stream, self._own(client, stream, run, LIFETIME_S))
 
-    def release(self, client: redis.Redis, run: str) -> None:
-        """Gives up what the workers of this run renewed last, when nobody of the name works any more.
+    def release(self, client: redis.Redis) -> None:
+        """Gives up what workers of this name renewed last, when none of them works any more.
 
         Raises:
             RedisError: the server does not answer, or the user has no right to it.
         """
         for stream in self._streams:
-            key = owner_key(stream, self._group)
-            evaluate(client, RELEASE_LOCK, 1, key, Owner(self._name, run, self._model).encode())
+            evaluate(client, DISOWN, 1, owner_key(stream, self._group), self._name)
 
     def _own(self, client: redis.Redis, stream: str, run: str, lifetime_s: int) -> Owner | None:
         owner = Owner(self._name, run, self._model)

@@ -130,7 +130,8 @@ class ModelOptions:
 
     `batch_axis` is "auto" (axis 0 where rows are shown to be independent), "none" (tensors are served as they are),
     or the number of the axis that records are stacked along. `constants` feed inputs that requests do not send.
-    `sample` is what the model is tried with: a file (.npz or an image) or shapes.
+    `sample` is what the model is tried with: a file (.npz or an image) or shapes. `sandbox` is auto, required or off:
+    where it is loaded for the first time, see `beam_serving.models.sandbox`.
     """
 
     engine: str = "auto"
@@ -147,6 +148,7 @@ class ModelOptions:
     batch_axis: str | int = "auto"
     constants: Mapping[str, Any] = field(default_factory=dict)
     sample: str | Shapes | None = None
+    sandbox: str = "auto"
 
 
 def engine_threads(options: ModelOptions) -> int:

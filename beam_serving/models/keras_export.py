@@ -9,9 +9,9 @@ In DIRECTORY it leaves the SavedModel `model/`, and `trial.npz` with what Keras 
 
 from __future__ import annotations
 
-import json
 import os
 import re
+import shutil
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 
 from beam_serving.models.base import STRING, TensorSpec
+from beam_serving.models.checked_zip import ArchiveError
 from beam_serving.models.keras_config import reason_to_refuse
+from beam_serving.models.keras_file import WeightsOnlyError, checked_copy, description
 from beam_serving.models.samples import invented_shapes, records
 
 EXIT_REFUSED = 3
@@ -40,10 +42,13 @@ _ERRORS = (
 def main(path: Path, directory: Path) -> int:
     """Exports; gives the exit code."""
     try:
-        reason = reason_to_refuse(_config(path))
+        path = _checked(path, directory)
+        reason = reason_to_refuse(description(path))
+    except ArchiveError as err:
+        reason = str(err)
     except _ERRORS:
         reason = _DAMAGED
-    except _WeightsOnlyError:
+    except WeightsOnlyError:
         reason = _WEIGHTS_ONLY
     if reason is None:
         try:
@@ -56,20 +61,14 @@ def main(path: Path, directory: Path) -> int:
     return 0
 
 
-class _WeightsOnlyError(Exception):
-    pass
-
-
-def _config(path: Path) -> Any:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read("config.json"))
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        if "model_config" not in file.attrs:
-            raise _WeightsOnlyError
-        return json.loads(file.attrs["model_config"])
+def _checked(path: Path, directory: Path) -> Path:
+    """Give the file to load: of an archive, one with what was looked at."""
+    if path.suffix.lower() != ".keras":
+        return path
+    copy = directory / "checked.keras"
+    with checked_copy(path) as checked, copy.open("wb") as file:
+        shutil.copyfileobj(checked, file)
+    return copy
 
 
 def _export(path: Path, directory: Path) -> None:
@@ -77,6 +76,7 @@ def _export(path: Path, directory: Path) -> None:
     import keras
 
     model = keras.models.load_model(path, compile=False, safe_mode=True)
+    (directory / "checked.keras").unlink(missing_ok=True)
     model.export(directory / "model", verbose=False)
     trial, reason = _trial(model)
     if reason:

@@ -2,8 +2,8 @@
 
 import importlib.util
 import logging
+import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from beam_serving.errors import ModelError, ModelLoadError
+from beam_serving.models import sandbox
 from beam_serving.models.base import EngineModel, ModelOptions
 from beam_serving.models.compare import equal
 from beam_serving.models.detect import ModelFiles
@@ -53,7 +54,7 @@ def load_native(files: ModelFiles, options: ModelOptions) -> EngineModel:
 
 
 def _load(path: Path, options: ModelOptions, load: Callable[[Path, ModelOptions], EngineModel]) -> EngineModel:
-    with _exported(path) as folder:
+    with _exported(path, options.sandbox) as folder:
         saved_model, trial, no_trial = (Path(folder, name) for name in ("model", "trial.npz", "no_trial.txt"))
         plain = replace(options, precision="f32", output_names=(), input_shape=None)
         try:
@@ -69,7 +70,7 @@ def _load(path: Path, options: ModelOptions, load: Callable[[Path, ModelOptions]
 
 
 @contextmanager
-def _exported(path: Path) -> Iterator[Path]:
+def _exported(path: Path, mode: str) -> Iterator[Path]:
     """Give the folder of an export: of a private copy it is made once and kept with it, else gone afterwards."""
     derived = derived_folder(path)
     kept = derived / "keras" if derived else None
@@ -79,7 +80,7 @@ def _exported(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="beam-serving-keras-", dir=derived) as folder:
         export = Path(folder, "keras")
         export.mkdir()
-        _export(path, export)
+        _export(path, export, mode)
         if kept is None:
             yield export
             return
@@ -88,13 +89,14 @@ def _exported(path: Path) -> Iterator[Path]:
         yield kept
 
 
-def _export(path: Path, directory: Path) -> None:
+def _export(path: Path, directory: Path, mode: str) -> None:
     for framework in ("tensorflow", "keras"):
         if importlib.util.find_spec(framework) is None:
             raise ModuleNotFoundError(name="tensorflow")
-    command = [sys.executable, "-P", "-m", "beam_serving.models.keras_export", str(path), str(directory)]
+    module, environment = "beam_serving.models.keras_export", sandbox.without_secrets(os.environ)
+    command = sandbox.command(mode, [directory.parent], module, str(path), str(directory))
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_EXPORT_S)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_EXPORT_S, env=environment)
     except subprocess.TimeoutExpired as err:
         raise ModelLoadError(f"{path}: Keras did not load it within {_EXPORT_S} s") from err
     if done.returncode == EXIT_REFUSED:

@@ -141,9 +141,9 @@ def graphs(model: ModelProto) -> Iterator[GraphProto]:
 
 def graphs_of(attribute: AttributeProto) -> list[GraphProto]:
     """Give the graphs that an attribute of a node holds."""
-    if attribute.type == AttributeProto.GRAPH:
-        return [attribute.g]
-    return list(attribute.graphs)
+    # A file may leave out the type, or give another one: what is not said to be a graph is looked at all the same.
+    is_graph = attribute.type == AttributeProto.GRAPH or attribute.HasField("g")
+    return [*([attribute.g] if is_graph else ()), *attribute.graphs]
 
 
 def all_nodes(model: ModelProto) -> Iterator[NodeProto]:

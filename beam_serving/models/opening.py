@@ -9,7 +9,7 @@ from typing import NamedTuple
 from beam_serving.errors import ModelLoadError
 from beam_serving.models.base import LoadedModel, ModelOptions
 from beam_serving.models.detect import ModelFiles, find_model
-from beam_serving.models.encrypted import opened_model
+from beam_serving.models.encrypted import files_in, opened_model
 from beam_serving.models.formats import NOOP
 from beam_serving.models.loading import load
 from beam_serving.models.probing import Verdict
@@ -53,9 +53,9 @@ def decided_model(
     Raises:
         ModelLoadError, ConfigError: see `open_model`.
     """
-    with opened_model(directory, options):
-        # The directory holds one model: otherwise its files are not worth a copy.
-        pass
+    # The directory holds one model: otherwise its files are not worth a copy.
+    with opened_model(directory, options) as found:
+        _refuse_links_out(Path(directory), found.model.name)
     copy = private_copy(Path(directory))
     try:
         with opened_model(copy.path, options) as files:
@@ -63,3 +63,21 @@ def decided_model(
     except ModelLoadError as err:
         copy.close()
         raise ModelLoadError(str(err).replace(str(copy.path), str(directory))) from err
+
+
+def _refuse_links_out(directory: Path, model: str) -> None:
+    """Make sure that the copy of a directory gets no file from elsewhere: it would be weights, or a vocabulary.
+
+    The model itself may be a link, and in a snapshot of the Hugging Face Hub, where files are links into `blobs`, all.
+
+    Raises:
+        ModelLoadError: a file is a link out of the directory.
+    """
+    home = directory.resolve()
+    homes = (home, home.parent.parent / "blobs") if home.parent.name == "snapshots" else (home,)
+    for name in files_in(directory):
+        target = (directory / name).resolve()
+        if name != Path(model) and not any(target.is_relative_to(one) for one in homes):
+            raise ModelLoadError(
+                f"{directory / name}: is a link to {target}, out of the directory of the model; copy the file"
+            )

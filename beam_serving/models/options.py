@@ -13,7 +13,7 @@ _OF_MODEL = {
         name: name
         for name in ("engine", "threads", "precision", "device", "encryption", "secret_file", "allow_weak_secret")
     },
-    **{name: name for name in ("batch_axis", "constants", "sample")},
+    **{name: name for name in ("batch_axis", "constants", "sample", "sandbox")},
     "outputs": "output_names",
 }
 _OF_DATA = {"shape": "input_shape"}

@@ -56,7 +56,8 @@ class Verdict:
     `inputs` and `outputs` are the model's own names and order, where the engine has others. `nan` is False where the
     engine computes NaN otherwise than the own framework does. `shapes` are those of a record that the model surely
     takes. `compared_with` is an engine, "" where there was no comparison, and `difference` the largest one as a share
-    of the largest value. `notes` are for the log.
+    of the largest value. `notes` are for the log. `sandbox` is what the process gave up before it found that out, see
+    `beam_serving.models.sandbox`; "" where that is off.
     """
 
     engine: str
@@ -70,6 +71,7 @@ class Verdict:
     random: tuple[str, ...] = ()
     state: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    sandbox: str = ""
 
     def encode(self) -> dict[str, Any]:
         """Give the verdict as plain values of JSON."""

@@ -37,6 +37,8 @@ _TOUCHES_MORE = re.compile(
     r"|Rpc\w+|Remote(Call|FusedGraphExecute)|_?(Host)?(Send|Recv)|Collective\w+|_?Nccl\w+|\w*TPU\w*|Xla(Host|Send|Recv)\w*"
 )
 """Operators that read or write files, run Python, speak to other processes or load another graph."""
+_FOREIGN = re.compile(r"XlaCustomCall(V2)?|MlirPassthroughOp|_Xla\w+|Abort|Test\w*Op|Dummy\w+")
+"""Operators that run what they find by a name, or what is in a text, or end the process."""
 _TEXT_FILE_TABLES = ("InitializeTableFromTextFile", "InitializeTableFromTextFileV2")
 _RESTORES = re.compile(r"Restore(V2|Slice)?")
 
@@ -138,6 +140,8 @@ def reason_to_refuse(
             continue
         elif _TOUCHES_MORE.fullmatch(op):
             return _not_run(node, "reads or writes files, runs Python or speaks to other processes")
+        elif _FOREIGN.fullmatch(op):
+            return _not_run(node, "runs code that is no part of the graph, or ends the process")
         elif op == "PrintV2" and b"://" in node.attr["output_stream"].s:
             return _not_run(node, "writes a file")
         elif _reads_a_file(node):
@@ -154,7 +158,7 @@ def _reads_a_file(node: Any) -> bool:
 def refused_by_name(op: str) -> bool:
     """Tell whether an operator, of which only the name is known, may do more than compute."""
     careful = (*_TEXT_FILE_TABLES, "PrintV2", "DecodeProtoV2", "EncodeProto", "FixedUnigramCandidateSampler")
-    return bool(_TOUCHES_MORE.fullmatch(op)) or op in careful
+    return bool(_TOUCHES_MORE.fullmatch(op) or _FOREIGN.fullmatch(op)) or op in careful
 
 
 def _is_inside(descriptor_source: bytes) -> bool:

@@ -1,15 +1,33 @@
 """What a file of PyTorch holds, told without unpickling it: unpickling runs whatever code the file names."""
 
 import pickletools
+import re
 import zipfile
-import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
+
+from beam_serving.models.checked_zip import ZIP_ERRORS, ArchiveError, check_members, rewritten
 
 _PICKLE_START = b"\x80"
 _MOST_PICKLE_BYTES = 1 << 20
 # What a dictionary of tensors needs; anything else that the pickle names is a class to be built from code.
 _TENSOR_MODULES = ("collections", "torch", "torch._utils", "torch.storage", "torch.serialization")
 
+CODE = re.compile(r"^[^/]+/code/[\w./-]+\.py$", re.ASCII)
+"""Source of TorchScript in an archive."""
+WEIGHTS = re.compile(r"^[^/]+/(data|traced_inputs)/\d+$")
+"""Contents of tensors that no code refers to."""
+TORCHBIND = re.compile(r"(quantized|rnn|sparse|xnnpack|mkldnn)\.\w+")
+"""Classes of torch itself, which hold packed weights."""
+
+_MEMBER = re.compile(
+    r"(data|constants|traced_inputs)(\.pkl|/\d+)|code/[\w./-]+\.py|version|byteorder|\.format_version"
+    r"|\.storage_alignment|\.data/(serialization_id|version)",
+    re.ASCII,
+)
+"""What torch reads of an archive to run it. The rest, such as notes for debugging, is left out when it is loaded."""
+_OF_CLASS = re.compile(rb"__torch__(?:\.torch\.classes\.([\w.]*\n?\w*))?")
 _EXPORT = "export it with torch.jit.trace(model, example).save('model.pt') or torch.jit.script(model).save('model.pt')"
 _DAMAGED = "is no TorchScript archive: the file is damaged, incomplete or something else; export it again"
 _WEIGHTS = f"holds a state dict, weights without an architecture; load it into its model and {_EXPORT}"
@@ -27,16 +45,58 @@ def reason_to_refuse(path: Path) -> str | None:
             if file.read(1) == _PICKLE_START:
                 return _PICKLE
         with zipfile.ZipFile(path) as archive:
-            members = _members(archive)
-            if "constants.pkl" in members and "data.pkl" in members:
-                return None
-            if "data.pkl" not in members:
-                return _DAMAGED
-            with archive.open(members["data.pkl"]) as pickled:
-                return _MODULE if _names_classes(pickled.read(_MOST_PICKLE_BYTES)) else _WEIGHTS
-    # What zipfile raises over archives that are damaged, encrypted or compressed in ways it does not know: a refusal.
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError):
+            check_members(archive, path.stat().st_size)
+            return _reason(archive)
+    except ArchiveError as err:
+        return f"{err}; {_EXPORT}"
+    except ZIP_ERRORS:
         return _DAMAGED
+
+
+def checked_copy(path: Path) -> IO[bytes]:
+    """Give a copy of a TorchScript archive in memory, of what Python found in it and looked at.
+
+    Torch has a zip reader of its own, which may find other parts in a file that was made for it.
+
+    Raises:
+        ValueError: it is not safe to load; the message is the end of a sentence about it.
+    """
+    try:
+        return rewritten(path, _check)
+    except ArchiveError as err:
+        raise ValueError(f"{err}; {_EXPORT}") from err
+    except ZIP_ERRORS as err:
+        raise ValueError(_DAMAGED) from err
+
+
+def _check(archive: zipfile.ZipFile) -> Callable[[str], bool]:
+    if reason := _reason(archive):
+        raise ArchiveError(reason.removesuffix(f"; {_EXPORT}"))
+    return lambda name: bool(_MEMBER.fullmatch(name.partition("/")[2]))
+
+
+def _reason(archive: zipfile.ZipFile) -> str | None:
+    members = _members(archive)
+    if "constants.pkl" in members and "data.pkl" in members:
+        if len({name.partition("/")[0] for name in archive.namelist()}) > 1:
+            return f"holds parts in several directories; {_EXPORT}"
+        return _reason_of_objects(archive, members)
+    if "data.pkl" not in members:
+        return _DAMAGED
+    with archive.open(members["data.pkl"]) as pickled:
+        return _MODULE if _names_classes(pickled.read(_MOST_PICKLE_BYTES)) else _WEIGHTS
+
+
+def _reason_of_objects(archive: zipfile.ZipFile, members: dict[str, str]) -> str | None:
+    """Look at the classes of the objects in an archive: torch makes these while it reads it, in C++ or in its code."""
+    for part in ("constants.pkl", "data.pkl", "traced_inputs.pkl"):
+        for found in _OF_CLASS.findall(archive.read(members[part]) if part in members else b""):
+            bound = found.decode("ascii", "replace").replace("\n", ".")
+            if bound and not TORCHBIND.fullmatch(bound):
+                return f"holds an object of torch.classes.{bound}, which may do more than compute; {_EXPORT}"
+            if not bound and part == "constants.pkl":
+                return f"holds an object with code among its constants; {_EXPORT}"
+    return None
 
 
 def was_traced(path: Path) -> bool:

@@ -6,15 +6,15 @@ In torch 2.15, weights and constants may be pickles, a compiled model is a share
 before. The sample inputs are a pickle in every file; `torch_export` loads them with `weights_only` first.
 """
 
-import io
 import json
 import re
 import zipfile
-import zlib
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from beam_serving.models.checked_zip import ZIP_ERRORS, ArchiveError, check_members, rewritten
+from beam_serving.models.torch_pure import is_pure
 
 SAMPLE_INPUTS = "data/sample_inputs/model.pt"
 _GRAPH = "models/model.json"
@@ -25,6 +25,12 @@ _MEMBER = re.compile(
 )
 _MOST_JSON_BYTES = 1 << 28
 _NAME = re.compile(r"[\w.$]{0,1000}", re.ASCII)
+_PLAIN = re.compile(r"[\w.$*+:@/<> -]{0,1000}", re.ASCII)
+"""What stands in no quotes of Python, and in none ends them: names of weights and arguments become source of it."""
+_TEXTS = ("as_string", "as_strings", "guards_code")
+"""Keys of texts: those that operators are given, which torch writes as Python does, and code that is never run."""
+_TREES = ("in_spec", "out_spec", "context")
+"""Keys of JSON inside texts."""
 _TARGET = re.compile(
     r"torch\.ops\.(aten|prims|quantized|torchvision)\.\w+\.[A-Za-z]\w*"
     r"|torch\.ops\.higher_order\.(cond|while_loop|map_impl|scan|wrap_with_set_grad_enabled|wrap_with_autocast)"
@@ -38,18 +44,25 @@ _WORD = re.compile(
     r"|IntTrueDiv|FloatTrueDiv|PowByNatural|ToFloat|Identity"
 )
 _EXPRESSION = re.compile(r"[\w\s+\-*/(),<>=]{1,1000}", re.ASCII)
-_ZIP_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
 _NO_PLAIN_JSON = (KeyError, TypeError, AttributeError)
+_POWERS = 3
 _DAMAGED = "is no archive of torch.export: the file is damaged, incomplete or something else; export it again"
 _REMEDY = "export a plain model with torch.export.save, or use torch.jit.trace(model, example).save('model.pt')"
 
 
 def reason_to_refuse(path: Path) -> str | None:
     """Says why this file is not served, as the end of a sentence about it; None where it is safe to load."""
-    return _reason_of(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            check_members(archive, path.stat().st_size)
+            return _reason(archive)
+    except ArchiveError as err:
+        return f"{err}; {_REMEDY}"
+    except (*ZIP_ERRORS, *_NO_PLAIN_JSON):
+        return _DAMAGED
 
 
-def checked_copy(path: Path) -> io.BytesIO:
+def checked_copy(path: Path) -> IO[bytes]:
     """Give a copy of an archive in memory that is safe to load.
 
     Torch has a zip reader of its own, which may find other parts in a file that was made for it, and the file may
@@ -59,49 +72,40 @@ def checked_copy(path: Path) -> io.BytesIO:
     Raises:
         ValueError: it is not safe to load; the message is the end of a sentence about it.
     """
-    copy = io.BytesIO()
     try:
-        with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as plain:
-            for name in dict.fromkeys(archive.namelist()):
-                plain.writestr(name, archive.read(name))
-    except _ZIP_ERRORS as err:
+        return rewritten(path, _check)
+    except ArchiveError as err:
+        raise ValueError(f"{err}; {_REMEDY}") from err
+    except (*ZIP_ERRORS, *_NO_PLAIN_JSON) as err:
         raise ValueError(_DAMAGED) from err
-    if reason := _reason_of(copy):
-        raise ValueError(reason)
-    copy.seek(0)
-    return copy
 
 
-def sample_inputs(archive_file: io.BytesIO) -> bytes:
+def _check(archive: zipfile.ZipFile) -> Callable[[str], bool]:
+    if reason := _reason(archive):
+        raise ArchiveError(reason.removesuffix(f"; {_REMEDY}"))
+    return lambda _: True
+
+
+def sample_inputs(archive_file: IO[bytes]) -> bytes:
     """Gives the pickled sample inputs; empty where there are none."""
     with zipfile.ZipFile(archive_file) as archive:
         members = _members(archive)
         return archive.read(members[SAMPLE_INPUTS]) if SAMPLE_INPUTS in members else b""
 
 
-def _reason_of(file: Path | io.BytesIO) -> str | None:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return _reason(archive)
-    except (*_ZIP_ERRORS, *_NO_PLAIN_JSON):
-        return _DAMAGED
-
-
 def _reason(archive: zipfile.ZipFile) -> str | None:
-    names = Counter(archive.namelist())
     members = _members(archive)
     if _GRAPH not in members:
         return _DAMAGED
-    if max(names.values()) > 1 or len(members) != len(names):
-        return f"holds two parts of one name; {_REMEDY}"
     if odd := [name for name in members if not _MEMBER.fullmatch(name)]:
         return f"holds {odd[0]!r}, which may run code of its own when it is loaded; {_REMEDY}"
     for name in _CONFIGS:
         config = _json(archive, members[name])["config"] if name in members else {}
         if any(entry["use_pickle"] is not False for entry in config.values()):
             return f"holds pickled tensors, which run code of their own when they are loaded; {_REMEDY}"
-    for what in _suspicious(_json(archive, members[_GRAPH])):
-        return f"holds {what}, which may run code of its own when it is loaded; {_REMEDY}"
+    for name in (_GRAPH, *_CONFIGS):
+        for what in _suspicious(_json(archive, members[name])) if name in members else ():
+            return f"holds {what}, which may run code of its own when it is loaded; {_REMEDY}"
     return None
 
 
@@ -120,30 +124,53 @@ def _json(archive: zipfile.ZipFile, name: str) -> Any:
 
 
 def _suspicious(value: Any, key: str = "") -> Iterator[str]:
-    """Finds what torch would evaluate, and what is not of the plain form."""
+    """Finds what torch would evaluate or write into source of Python, and what is not of the plain form."""
     if isinstance(value, dict):
         for name, inner in value.items():
-            if key == "metadata":
-                continue
             if name in ("default_factory_module", "__enum__"):
                 yield f"the type {name}"
-            yield from _suspicious(inner, name)
+            if not _PLAIN.fullmatch(name):
+                yield f"the name {name[:60]!r}"
+            if name != "metadata" or not _is_of_node(value):
+                yield from _suspicious(inner, name)
     elif isinstance(value, list):
         for inner in value:
             yield from _suspicious(inner, key)
     elif isinstance(value, str):
-        if key == "expr_str" and not _is_arithmetic(value):
+        yield from _suspicious_text(value, key)
+
+
+def _is_of_node(value: dict[str, Any]) -> bool:
+    """Tells whether these are the parts of a node, whose `metadata` are notes."""
+    return isinstance(value.get("target"), str) and isinstance(value.get("metadata"), dict)
+
+
+def _suspicious_text(value: str, key: str) -> Iterator[str]:
+    if key == "expr_str":
+        if not _is_arithmetic(value):
             yield f"the size {value[:60]!r}"
-        if key == "target" and not _TARGET.fullmatch(value):
+    elif key in ("target", "as_operator"):
+        if not _is_known(value):
             yield f"the operator {value[:60]!r}"
-        if key in ("name", "as_name") and not _NAME.fullmatch(value):
-            yield f"the name {value[:60]!r}"
-        if key in ("in_spec", "out_spec") and value:
+    elif key in _TREES:
+        if value:
             yield from _suspicious(json.loads(value))
+    elif key not in _TEXTS and not (_NAME if key in ("name", "as_name") else _PLAIN).fullmatch(value):
+        yield f"the name {value[:60]!r}"
+
+
+def _is_known(target: str) -> bool:
+    space, _, name = target.removeprefix("torch.ops.").partition(".")
+    is_operator = target.startswith("torch.ops.") and space != "higher_order"
+    return bool(_TARGET.fullmatch(target)) and (not is_operator or is_pure(f"{space}::{name}"))
 
 
 def _is_arithmetic(text: str) -> bool:
-    """Tells whether an expression has only numbers, symbols such as `s77` and known functions."""
+    """Tells whether an expression has only numbers, symbols such as `s77` and known functions.
+
+    Powers of powers are no sizes, but may take all time and memory there is to be worked out.
+    """
     text = re.sub(r"Symbol\('(\w+)'", r"Symbol(\1", text)
     words = re.findall(r"[A-Za-z_]\w*", text)
-    return bool(_EXPRESSION.fullmatch(text)) and all(map(_WORD.fullmatch, words))
+    powers = len(re.findall(r"\*\*|\bPow", text))
+    return powers < _POWERS and bool(_EXPRESSION.fullmatch(text)) and all(map(_WORD.fullmatch, words))

@@ -14,7 +14,7 @@ _STATISTICS = ("aten::batch_norm", "aten::instance_norm", "aten::native_batch_no
 
 def random_operators(graph: Any) -> tuple[str, ...]:
     """Name the operators of a TorchScript graph that give something else each time."""
-    return _names(node.kind() for node in _nodes(graph) if _is_random(node))
+    return _names(node.kind() for node in nodes_of(graph) if _is_random(node))
 
 
 def state_operators(graph: Any) -> tuple[str, ...]:
@@ -24,7 +24,7 @@ def state_operators(graph: Any) -> tuple[str, ...]:
     """
     aliases = graph.alias_db()
     found = []
-    for node in _nodes(graph):
+    for node in nodes_of(graph):
         if node.kind() == "prim::SetAttr":
             found.append(f"{node.kind()} {node.s('name')}")
         elif node.kind() == "prim::GetAttr" and node.output().type().kind() != "ClassType":
@@ -37,7 +37,7 @@ def state_operators(graph: Any) -> tuple[str, ...]:
 
 def trains_statistics(graph: Any) -> bool:
     """Tell whether a TorchScript graph writes statistics, which freezing makes constants of the code."""
-    return any(node.kind() in _STATISTICS and _is_training(node) for node in _nodes(graph))
+    return any(node.kind() in _STATISTICS and _is_training(node) for node in nodes_of(graph))
 
 
 def program_random_operators(module: torch.nn.Module) -> tuple[str, ...]:
@@ -119,14 +119,15 @@ def _kind(target: Any) -> str:
     return name
 
 
-def _nodes(block: Any) -> Iterator[Any]:
+def nodes_of(block: Any) -> Iterator[Any]:
+    """Give the nodes of a TorchScript graph, those of the blocks and graphs inside it too."""
     for node in block.nodes():
         yield node
         for inner in node.blocks():
-            yield from _nodes(inner)
+            yield from nodes_of(inner)
         for name in node.attributeNames():
             if node.kindOf(name) == "g":
-                yield from _nodes(node.g(name))
+                yield from nodes_of(node.g(name))
 
 
 def _is_random(node: Any) -> bool:

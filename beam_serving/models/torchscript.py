@@ -16,10 +16,12 @@ import torch
 
 from beam_serving.errors import ModelLoadError
 from beam_serving.models.base import EngineModel, Facts, ModelOptions, TensorSpec, numbered
+from beam_serving.models.checked_zip import name_of
 from beam_serving.models.detect import ModelFiles
-from beam_serving.models.torch_archive import was_traced
+from beam_serving.models.torch_archive import checked_copy, was_traced
 from beam_serving.models.torch_engine import TorchModel, observed, prepare, shaped, with_outputs
 from beam_serving.models.torch_facts import random_operators, state_operators, trains_statistics
+from beam_serving.models.torch_operators import reason_to_refuse
 from beam_serving.models.torch_values import TORCH_ERRORS, Argument, argument, leaf_spec, torch_reason
 
 Run = Callable[[Mapping[str, Any]], Any]
@@ -64,10 +66,17 @@ def load_native(files: ModelFiles, options: ModelOptions) -> EngineModel:
 
 def _read(path: Path, device: str = "cpu", *, restore_shapes: bool = False) -> Any:
     try:
-        with warnings.catch_warnings():
+        archive = checked_copy(path)
+    except ValueError as err:
+        raise ModelLoadError(f"{path}: {err}") from err
+    try:
+        with archive, warnings.catch_warnings():
+            if reason := reason_to_refuse(archive):
+                raise ModelLoadError(f"{path}: {reason}")
+            archive.seek(0)
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
-            return torch.jit.load(str(path), map_location=device, _restore_shapes=restore_shapes).eval()
+            return torch.jit.load(name_of(archive), map_location=device, _restore_shapes=restore_shapes).eval()
     except TORCH_ERRORS as err:
         raise ModelLoadError(f"{path}: torch cannot read it: {torch_reason(err)}") from err
 

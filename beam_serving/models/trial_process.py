@@ -1,4 +1,4 @@
-"""Tries a model in a process of its own: `python -P -m beam_serving.models.trial_process ANSWER < JOB`.
+"""Tries a model in a process of its own, by `beam_serving.models.sandbox`: its argument is ANSWER, its input the job.
 
 ANSWER holds the engine that is at work, so that a crash can be told, and in the end the verdict or the refusal.
 """
@@ -9,6 +9,7 @@ import resource
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from beam_serving.cores import available_cores
 from beam_serving.errors import ConfigError
 from beam_serving.models.base import ModelOptions
 from beam_serving.models.detect import ModelFiles
-from beam_serving.models.loading import probe
+from beam_serving.models.loading import load, probe
+from beam_serving.models.probing import Verdict
+from beam_serving.models.sandbox import STATE
 from beam_serving.models.store import write_json
 
 _EXTREMES_S = 60
@@ -40,11 +43,16 @@ def main(answer: Path, job: Mapping[str, Any]) -> None:
         return bool(job["extremes"])
 
     try:
-        verdict = probe(files, options, job["without"], on_engine, on_extremes)
+        if job["verdict"]:
+            verdict = Verdict.decode(job["verdict"])
+            on_engine(verdict.engine)
+            load(files, options, verdict)
+        else:
+            verdict = probe(files, options, job["without"], on_engine, on_extremes)
     except ConfigError as err:
         write_json(answer, {"refusal": str(err)})
         return
-    write_json(answer, {"verdict": verdict.encode()})
+    write_json(answer, {"verdict": replace(verdict, sandbox=os.environ.get(STATE, "")).encode()})
 
 
 def _bound_memory() -> None:

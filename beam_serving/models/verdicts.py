@@ -1,8 +1,9 @@
 """How a model is served, decided once: in a process of its own, and remembered by the content of its files.
 
-The process survives what a framework does to it: an engine that ends it twice is left out. Its verdict is kept in the
-cache, under all that it depends on: files, options, versions of the engines, the processor. A verdict that `model
-verify --keep` has put beside the model counts too, whatever the processor, for machines without that framework.
+The process runs in a sandbox and survives what a framework does to it: an engine that ends it twice is left out. Its
+verdict is kept in the cache, under all that it depends on: files, options, versions of the engines, the processor. A
+verdict that `model verify --keep` has put beside the model counts too, whatever the processor, for machines without
+that framework; the model is then loaded by it in the sandbox once.
 """
 
 import hashlib
@@ -11,7 +12,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -20,22 +20,26 @@ from pathlib import Path
 from typing import Any, get_args
 
 from beam_serving.errors import ModelLoadError
+from beam_serving.models import sandbox
 from beam_serving.models.arrangement import Port
 from beam_serving.models.base import ModelOptions
 from beam_serving.models.batch_axis import Kind
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.formats import ENGINES, format_of
 from beam_serving.models.probing import Verdict
-from beam_serving.models.store import cache_folder, exclusive, read_json, write_json
+from beam_serving.models.store import cache_folder, derived_folder, exclusive, read_json, write_json
 
 _LOG = logging.getLogger(__name__)
 KEPT = ".beam-serving-verdict.json"
-_RULES = 4
+_RULES = 5
 """Counts up with every change of how verdicts are made: older ones are made anew."""
 _CRASHES = 2
 _TRIAL_S = 1800
 _DISTRIBUTIONS = ("openvino", "onnxruntime", "tensorflow", "torch", "opencv-python-headless")
-_IRRELEVANT = ("full_batch", "threads", "secret_file", "allow_weak_secret", "encryption", "precision", "input_names")
+_IRRELEVANT = (
+    *("full_batch", "threads", "secret_file", "allow_weak_secret"),
+    *("encryption", "precision", "input_names", "sandbox"),
+)
 """Options that change neither which engine is right nor whose rows are whose."""
 
 
@@ -56,14 +60,15 @@ def verdict_of(
     """
     key = _key(options, content, _processor())
     path = cache_folder() / "verdicts" / f"{key}.json"
-    if not fresh and (known := _read(path)) is not None:
+    if not fresh and (known := _read(path, options)) is not None:
         return known
     kept = read_json(directory / KEPT) if directory is not None and not fresh else None
     if isinstance(kept, dict) and (known := _decoded(kept.get(_key(options, content, "")))) is not None:
-        write_json(path, known.encode())
-        return known
+        loaded = tried_apart(files, options, known)
+        write_json(path, loaded.encode())
+        return loaded
     with exclusive(path.with_suffix(".lock")):
-        if not fresh and (known := _read(path)) is not None:
+        if not fresh and (known := _read(path, options)) is not None:
             return known
         _LOG.info("%s: first start: trying which engine gives what its own framework gives", directory or files.model)
         verdict = tried_apart(files, options)
@@ -89,30 +94,35 @@ def keep_verdict(verdict: Verdict, options: ModelOptions, content: str, director
     return path
 
 
-def tried_apart(files: ModelFiles, options: ModelOptions) -> Verdict:
+def tried_apart(files: ModelFiles, options: ModelOptions, known: Verdict | None = None) -> Verdict:
     """Try a model in a process of its own; an engine that ends it twice is left out of the next tries.
+
+    A model whose verdict is `known` is loaded there and not tried.
 
     Raises:
         ModelLoadError: no engine can serve it, or each that could ends its process.
     """
     crashes: dict[str, list[str]] = {}
     extremes = True
-    known = list(format_of(files.format).loaders) if options.engine == "auto" else [options.engine]
+    engines = list(format_of(files.format).loaders) if options.engine == "auto" else [options.engine]
+    if known is not None:
+        engines = [known.engine]
     while True:
         without = {engine: told[-1] for engine, told in crashes.items() if len(told) >= _CRASHES}
-        if not set(known) - without.keys():
+        if not set(engines) - without.keys():
             raise ModelLoadError(f"{files.model}: {'; '.join(without.values())}")
-        answer, code, log_tail = _run(files, options, list(without), extremes)
-        if "verdict" in answer:
-            verdict = Verdict.decode(answer["verdict"])
+        answer, code, log_tail = _run(files, options, list(without), extremes, known)
+        if code == sandbox.EXIT_NONE:
+            raise ModelLoadError(f"{files.model}: model: sandbox is required: {log_tail}; set it to auto or off")
+        if (verdict := _decoded(answer.get("verdict"))) is not None:
             notes = [note.replace(f"{files.model.parent}/", "") for note in verdict.notes]
             return replace(verdict, notes=(*(f"is served without that: {told}" for told in without.values()), *notes))
         if "refusal" in answer:
-            raise ModelLoadError("; ".join([answer["refusal"], *without.values()]))
+            raise ModelLoadError("; ".join([str(answer["refusal"]), *without.values()]))
         if answer.get("extremes") and extremes:
             extremes = False
             continue
-        engine = str(answer.get("engine", known[0]))
+        engine = str(answer.get("engine", engines[0]))
         told = crashes.setdefault(engine, [])
         told.append(f"engine {engine} {_how(code, log_tail)} while it loaded or tried the model")
         _LOG.warning("%s: %s", files.model, told[-1])
@@ -129,22 +139,26 @@ def _how(code: int | None, log_tail: str) -> str:
 
 
 def _run(
-    files: ModelFiles, options: ModelOptions, without: list[str], extremes: bool
+    files: ModelFiles, options: ModelOptions, without: list[str], extremes: bool, known: Verdict | None
 ) -> tuple[dict[str, Any], int | None, str]:
     """Give what the process answered, its exit code, None where it took too long, and the last line of its log."""
-    job = json.dumps(
-        {
-            "files": [files.format, str(files.model), files.weights and str(files.weights)],
-            "options": asdict(options),
-            "without": without,
-            "extremes": extremes,
-        },
-        default=dict,
-    )
     with tempfile.TemporaryDirectory(prefix="beam-serving-trial-") as folder:
+        writable = [Path(folder), *filter(None, [derived_folder(files.model)])]
+        memory = _folder_in_memory(files.model) if options.sandbox != "off" else None
+        inside = sandbox.place_of(memory, writable[0]) if memory else files.model.parent
+        job = json.dumps(
+            {
+                "files": [files.format, *(path and str(_moved(path, memory, inside)) for path in files[1:])],
+                "options": asdict(options),
+                "without": without,
+                "extremes": extremes,
+                "verdict": known and known.encode(),
+            },
+            default=dict,
+        )
         answer = Path(folder, "answer.json")
-        # -P: nothing is imported from the directory that the service was started in.
-        command = [sys.executable, "-P", "-m", "beam_serving.models.trial_process", str(answer)]
+        module = "beam_serving.models.trial_process"
+        command = sandbox.command(options.sandbox, writable, module, str(answer), model=memory)
         try:
             done = subprocess.run(
                 command,
@@ -153,22 +167,43 @@ def _run(
                 stderr=subprocess.PIPE,
                 check=False,
                 timeout=_TRIAL_S,
+                env=sandbox.without_secrets(os.environ),
             )
         except subprocess.TimeoutExpired:
-            return _answer(answer), None, ""
+            return _answer(answer, inside, memory), None, ""
         reported = done.stderr.decode(errors="replace")
         if done.returncode:
             _LOG.debug("the trial's process wrote: %s", reported[-4000:])
-        return _answer(answer), done.returncode, (reported.strip().splitlines() or ["no reason"])[-1][:300]
+        return (
+            _answer(answer, inside, memory),
+            done.returncode,
+            (reported.strip().splitlines() or ["no reason"])[-1][:300],
+        )
 
 
-def _answer(path: Path) -> dict[str, Any]:
+def _folder_in_memory(model: Path) -> Path | None:
+    """Give the folder of a model that was decrypted into memory, which the sandbox does not reach by its path."""
+    linked = next((path for path in (model, *model.rglob("*")) if path.is_symlink()), None)
+    if linked is None or not os.readlink(linked).startswith("/proc/"):
+        return None
+    return model if model.is_dir() and not model.is_symlink() else model.parent
+
+
+def _moved(path: Path, memory: Path | None, inside: Path) -> Path:
+    return inside / path.relative_to(memory) if memory else path
+
+
+def _answer(path: Path, inside: Path, memory: Path | None) -> dict[str, Any]:
     answer = read_json(path)
+    if memory and answer is not None:
+        answer = json.loads(json.dumps(answer).replace(str(inside), str(memory)))
     return answer if isinstance(answer, dict) else {}
 
 
-def _read(path: Path) -> Verdict | None:
-    return _decoded(read_json(path))
+def _read(path: Path, options: ModelOptions) -> Verdict | None:
+    """Give what is remembered; where the sandbox is required, only what was found in it."""
+    known = _decoded(read_json(path))
+    return None if known and options.sandbox == "required" and known.sandbox != sandbox.FULL else known
 
 
 def _decoded(plain: object) -> Verdict | None:
@@ -187,6 +222,7 @@ def _is_sound(verdict: Verdict) -> bool:
     places = [sorted(place for place, _ in some) for some in (verdict.inputs, verdict.outputs) if _are_ports(some)]
     return (
         verdict.engine in ENGINES
+        and isinstance(verdict.sandbox, str)
         and plan.kind in get_args(Kind)
         and all(type(count) is int and count >= 0 for count in counts)
         and all(type(one) is bool for one in (*plan.drops, plan.freed, plan.proven, verdict.nan))

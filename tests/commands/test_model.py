@@ -41,6 +41,7 @@ def test_a_table_says_what_a_model_is(capsys: pytest.CaptureFixture[str]) -> Non
         "output": "prob  float32[?, 10]",
         "batch axis": "any number of records along axis 0",
         "NaN, inf": "refused: this engine computes them otherwise",
+        "tried with": "no network, no writes",
     }
     titles = [line[:12].strip() for line in out.splitlines()]
     assert titles[5:] == [
@@ -50,6 +51,7 @@ def test_a_table_says_what_a_model_is(capsys: pytest.CaptureFixture[str]) -> Non
         "batch axis",
         "compared",
         "NaN, inf",
+        "tried with",
         "batch of 1",
         "batch of 8",
     ]

@@ -120,15 +120,19 @@ def test_who_shares_takes_what_is_free_and_lets_others_have_theirs(
         of("svc-c", "two").take(client)
 
 
-def test_only_the_run_that_renewed_last_gives_up(client: redis.Redis) -> None:
+def test_what_a_start_has_taken_is_not_given_up_by_those_who_end(client: redis.Redis) -> None:
     of("svc-a").renew(client, "old")
     of("svc-a").take(client)
-    of("svc-a").release(client, "old")
+    of("svc-a").release(client)
     assert owner(client) == "svc-a"
     of("svc-a").renew(client, "new")
-    of("svc-b").release(client, "new")
+    of("svc-b").release(client)
     assert owner(client) == "svc-a"
-    of("svc-a").release(client, "new")
+
+
+def test_the_last_of_a_name_gives_up_what_others_of_it_renewed(client: redis.Redis) -> None:
+    of("svc-a").renew(client, "run on another host, which has ended")
+    of("svc-a").release(client)
     of("svc-b").take(client)
 
 

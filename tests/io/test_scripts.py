@@ -28,6 +28,7 @@ RUNS: dict[str, tuple[list[str], list[str]]] = {
     "TAKE_LOCK": (["free"], ["me", "60000"]),
     "RELEASE_LOCK": (["lock"], ["me"]),
     "OWN": (["owner"], ["me", "60000"]),
+    "DISOWN": (["owned"], ["me"]),
 }
 """Keys and arguments with which a script runs every command it has, but for those that only some streams see."""
 NOT_FATAL = {("RELEASE_CONSUMER", "XPENDING"), ("COMMIT", "SET"), ("COMMIT_AND_KEEP", "SET")}
@@ -57,6 +58,7 @@ def limited(at: RedisAt, client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -
     client.xreadgroup(GROUP, ME, {"stream": ">"})
     client.xadd("stream:rows", {"entry": "1-1"}, "1-1")
     client.set("lock", "me")
+    client.set("owned", "me\nrun\nmodel")
     monkeypatch.setenv(PASSWORD_VARIABLE, "right")
     client.execute_command("ACL", "SETUSER", "limited", "reset", "on", ">right", "~*", "&*", "+@all")
     yield RedisAt(at.host, at.port, username="limited")

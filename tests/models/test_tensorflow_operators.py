@@ -164,6 +164,18 @@ def test_python_is_not_run(tmp_path: Path) -> None:
     assert ": operator EagerPyFunc (" in refusal(directory)
 
 
+@pytest.mark.parametrize("name", ["Abort", "XlaCustomCallV2", "MlirPassthroughOp", "_XlaHostComputeMlir"])
+def test_operators_that_run_what_is_no_graph_are_refused(name: str) -> None:
+    from beam_serving.models.tensorflow_operators import Reached, reason_to_refuse, refused_by_name
+
+    node = tf.compat.v1.NodeDef(name="n", op=name)
+
+    assert refused_by_name(name)
+    assert str(reason_to_refuse([Reached(node)])).startswith(
+        f"operator {name} (n) runs code that is no part of the graph"
+    )
+
+
 def test_what_is_not_served_of_a_frozen_graph_may_do_what_it_likes(tmp_path: Path) -> None:
     def build(v1: Any) -> None:
         x = v1.placeholder(tf.float32, [None, 4], name="x")
