@@ -7,7 +7,15 @@ import pytest
 
 from beam_serving.errors import ConfigError
 from beam_serving.portable import jar as jar_module
-from beam_serving.portable.jar import FLINK, SPARK, Engine, find_or_build, require_java
+from beam_serving.portable.jar import (
+    FLINK,
+    SPARK,
+    Engine,
+    find_or_build,
+    find_or_build_guard,
+    guard_options,
+    require_java,
+)
 
 ENGINES = pytest.mark.parametrize("engine", [FLINK, SPARK], ids=lambda engine: engine.section)
 
@@ -68,7 +76,7 @@ def test_a_jar_in_the_cache_is_not_built_again(engine: Engine, cache: Path) -> N
 def test_the_jar_is_built_into_the_cache_with_a_word_on_each_phase(
     engine: Engine, cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    build = 'mkdir "${3%/*}/target"; echo jar > "${3%/*}/target/job-server.jar"'
+    build = 'mkdir "${4%/*}/target"; echo jar > "${4%/*}/target/job-server.jar"'
     program(tmp_path, "mvn", f'echo "[INFO] --- maven-shade-plugin:3.5.1:shade (default) @ x ---"; {build}')
     caplog.set_level(logging.INFO)
     jar = find_or_build(engine, None)
@@ -107,3 +115,32 @@ def test_without_the_repository_a_jar_must_be_named(
 @ENGINES
 def test_the_repository_has_what_builds_it(engine: Engine) -> None:
     assert f"{engine.name}JobServerDriver" in engine.pom.read_text(encoding="utf-8")
+
+
+def test_the_guard_is_built_once_for_each_content_of_its_source(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "guard"
+    source.mkdir()
+    monkeypatch.setattr(jar_module, "_GUARD", source)
+    program(tmp_path, "mvn", 'mkdir "${4%/*}/target"; cp "$4" "${4%/*}/target/guard.jar"')
+    built = []
+    for content in ("<a/>", "<b/>", "<a/>"):
+        (source / "pom.xml").write_text(content, encoding="utf-8")
+        built.append(find_or_build_guard())
+        assert built[-1].name == "guard.jar"
+        assert built[-1].read_text(encoding="utf-8") == content
+    assert built[0] == built[2] != built[1]
+
+
+def test_the_guard_beside_a_job_server_that_was_named_is_taken(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jar_module, "_GUARD", tmp_path / "nowhere")
+    (tmp_path / "opt").mkdir()
+    named, guard = tmp_path / "opt" / "server.jar", tmp_path / "opt" / "guard.jar"
+    with pytest.raises(ConfigError, match=r"put a built guard\.jar beside .*/opt/server\.jar$"):
+        guard_options(named)
+    guard.touch()
+    assert guard_options(named) == [f"-javaagent:{guard}=all"]
+    assert guard_options(named, all_ports=False) == [f"-javaagent:{guard}"]

@@ -10,7 +10,7 @@ import redis
 
 from beam_serving.connection import RedisAt
 from beam_serving.report import LIFETIME_S, read_reports
-from tests.flink.test_embedded import descendants
+from tests.processes import descendants
 from tests.service import await_true, result_writes, service
 from tests.spark.cluster import Cluster, cluster
 from tests.spark.drains import SPARK, await_readers, drain
