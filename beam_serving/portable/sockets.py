@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 _LISTENING = "0A"
-_IN_TABLE_WORD = 8
+_WORD = 8
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -24,33 +26,19 @@ class Listener:
     @property
     def on_this_machine_only(self) -> bool:
         """Whether other machines cannot reach it."""
-        return self._ip.is_loopback
+        return ip_address(self.address).is_loopback
 
     @property
     def at_all_addresses(self) -> bool:
         """Whether it listens wherever this machine is reached."""
-        return self._ip.is_unspecified
-
-    @property
-    def _ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-        address = ipaddress.ip_address(self.address)
-        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-        return mapped or address
+        return ip_address(self.address).is_unspecified
 
 
 def listeners() -> list[Listener]:
     """Gives all that listen in our network."""
-    found = []
-    for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6"):
-        try:
-            rows = Path(table).read_text(encoding="ascii").splitlines()[1:]
-        except FileNotFoundError:
-            continue  # a kernel without IPv6
-        for fields in map(str.split, rows):
-            if fields[3] == _LISTENING:
-                address, port = fields[1].split(":")
-                found.append(Listener(_address(address), int(port, 16), int(fields[7]), int(fields[9])))
-    return found
+    return [
+        Listener(str(row.local[0]), row.local[1], row.user, row.inode) for row in _rows() if row.state == _LISTENING
+    ]
 
 
 def listeners_of(pid: int) -> list[Listener]:
@@ -73,8 +61,43 @@ def is_ours(port: int) -> bool:
     return {one.user for one in reached} == {os.geteuid()}
 
 
-def _address(words: str) -> str:
-    """Reads an address as the table has it: words of four bytes in the machine's order."""
-    steps = range(0, len(words), _IN_TABLE_WORD)
-    packed = b"".join(int(words[at : at + _IN_TABLE_WORD], 16).to_bytes(4, sys.byteorder) for at in steps)
-    return str(ipaddress.ip_address(packed))
+def user_of_peer(address: IPv4Address | IPv6Address, peer_port: int, port: int) -> int | None:
+    """Gives the user of the other end of a connection to our port; None where no process holds one.
+
+    An end that its process has closed belongs to user 0 by the table, though it may have sent something.
+    """
+    # The kernel gives the table in pieces, between which a row may move.
+    for _ in range(_TRIES):
+        for row in _rows():
+            if (row.local, row.remote[1]) == ((address, peer_port), port) and row.inode != 0:
+                return row.user
+    return None
+
+
+@dataclass(frozen=True)
+class _Row:
+    local: tuple[IPv4Address | IPv6Address, int]
+    remote: tuple[IPv4Address | IPv6Address, int]
+    state: str
+    user: int
+    inode: int
+
+
+def _rows() -> Iterator[_Row]:
+    for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6"):
+        try:
+            lines = Path(table).read_text(encoding="ascii").splitlines()[1:]
+        except FileNotFoundError:
+            continue  # a kernel without IPv6
+        for fields in map(str.split, lines):
+            yield _Row(_end(fields[1]), _end(fields[2]), fields[3], int(fields[7]), int(fields[9]))
+
+
+def _end(text: str) -> tuple[IPv4Address | IPv6Address, int]:
+    """Reads an address as the table has it: words of four bytes in the machine's order, and the port."""
+    words, port = text.split(":")
+    steps = range(0, len(words), _WORD)
+    packed = b"".join(int(words[at : at + _WORD], 16).to_bytes(4, sys.byteorder) for at in steps)
+    address = ip_address(packed)
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address, int(port, 16)

@@ -19,9 +19,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from beam_serving.portable.jar import guard_options
 from beam_serving.portable.java import Part, run_cluster, said_at
 
 PARTS = ("master", "worker")
+LOOPBACK = "127.0.0.1"
 _MAIN = {"master": "org.apache.spark.deploy.master.Master", "worker": "org.apache.spark.deploy.worker.Worker"}
 _OPENED = (
     *(f"java.base/java.{name}" for name in ("lang", "lang.invoke", "lang.reflect", "io", "net", "nio", "util")),
@@ -71,6 +73,9 @@ def _part(name: str, index: int, home: Path, folder: Path, given: argparse.Names
     # Executors are started with it too: in their environment is where they find Spark and keep their files.
     environment = {"SPARK_HOME": str(home), "SPARK_LOCAL_IP": given.host, "SPARK_LOCAL_DIRS": str(own)}
     environment = {**os.environ, **environment, "SPARK_SCALA_VERSION": _scala_of(home)}
+    # By this variable it guards the executors too, which Spark starts with options of its own.
+    guard = guard_options(all_ports=given.host == LOOPBACK)
+    environment["JAVA_TOOL_OPTIONS"] = " ".join([*guard, os.environ.get("JAVA_TOOL_OPTIONS", "")]).strip()
     command = ["java", "-Xmx512m", f"-Djava.io.tmpdir={own}"]
     command += [f"--add-opens={place}=ALL-UNNAMED" for place in _OPENED]
     if name == "worker":

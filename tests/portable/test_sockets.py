@@ -63,7 +63,7 @@ def test_a_port_is_ours_only_while_we_listen_there() -> None:
     assert not is_ours(port)
 
 
-@pytest.mark.parametrize(("address", "alone"), [("0.0.0.0", False), ("::", False), ("::1", True), ("127.0.0.2", True)])
+@pytest.mark.parametrize(("address", "alone"), [("", False), ("::", False), ("::1", True), ("127.0.0.2", True)])
 def test_who_reaches_a_port_is_told_by_its_address(address: str, alone: bool) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.create_server((address, 0), family=family) as server:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from beam_serving.config import Settings
 from beam_serving.connection import RedisAt
 from beam_serving.errors import BeamServingError
 from beam_serving.report import read_reports
+from beam_serving.worker import python_module
 
 FIRST_BACKLOG = 256
 
@@ -221,7 +221,7 @@ def programs(jobs: Sequence[Job]) -> Iterator[list[subprocess.Popen[bytes]]]:
         BeamServingError: one ended before that.
     """
     processes = [
-        subprocess.Popen([sys.executable, "-m", module, json.dumps(job)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        subprocess.Popen([*python_module(module), json.dumps(job)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         for module, job in jobs
     ]
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -28,6 +27,7 @@ from beam_serving.commands.bench.writers import WRITERS
 from beam_serving.commands.tables import aligned
 from beam_serving.embedded import embedded_redis
 from beam_serving.errors import BeamServingError
+from beam_serving.worker import python_module
 
 CONTESTANTS = 5
 """`loop`, `loops`, `service`, and without decoding, on one thread, our engines `auto` and `native`."""
@@ -77,7 +77,7 @@ def _written(form: str, folder: Path) -> Path:
     """Writes the network in a process of its own: frameworks are large, chatty, and do not all get along."""
     target = folder / form
     target.mkdir()
-    command = [sys.executable, "-m", writers.__name__, form, str(target)]
+    command = [*python_module(writers.__name__), form, str(target)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:
         raise BeamServingError(f"the model of format {form!r} could not be written:\n{ended.stderr[-2000:]}")
