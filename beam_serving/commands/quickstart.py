@@ -17,7 +17,7 @@ from beam_serving.client import InputQueue, OutputQueue
 from beam_serving.commands.service import running_service
 from beam_serving.config import load_settings
 from beam_serving.connection import RedisAt
-from beam_serving.embedded import embedded_redis, listens
+from beam_serving.embedded import listens, private_redis
 
 _DEMO = Path(__file__).parents[1] / "demo"
 _ANSWER_S = 60.0
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         at = RedisAt.of(load_settings(folder / "config.yaml"))
         if at.route is None and at.host in ("localhost", "127.0.0.1") and not listens(at.host, at.port):
             print(f"no Redis listens at {at}: starting an embedded one", flush=True)
-            stack.enter_context(embedded_redis(at.port))
+            stack.enter_context(private_redis(at.port))
         stack.callback(lambda: at.client().delete(name))
         stack.enter_context(running_service(config, folder, at))
         return _classify(options.src, name, images)

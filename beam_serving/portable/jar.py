@@ -18,11 +18,13 @@ from pathlib import Path
 
 from beam_serving.errors import ConfigError
 from beam_serving.models.store import cache_folder
+from beam_serving.portable.checksum import content_checksum
 
 _log = logging.getLogger(__name__)
 _RUNNERS = Path(__file__).parents[2] / "runners"
 _GUARD = _RUNNERS / "guard"
 _GUARD_JAR = "guard.jar"
+_CHECKSUM = "content.sha256"
 OLDEST_JAVA = 11
 _VERSION = re.compile(r'version "(?:1\.)?(\d+)')
 _SAY_EVERY_S = 10.0
@@ -144,8 +146,24 @@ def _build(what: str, source: Path, cached: Path) -> None:
         work = Path(folder, "source")
         shutil.copytree(source, work, ignore=shutil.ignore_patterns("target"))
         _run_maven(what, [maven, "--batch-mode", "--strict-checksums", "--file", str(work / "pom.xml"), "package"])
-        built = [path for path in Path(work, "target").glob("*.jar") if not path.name.startswith("original-")]
-        built[0].replace(cached)
+        (built,) = (path for path in Path(work, "target").glob("*.jar") if not path.name.startswith("original-"))
+        _require_checksum(what, built, source / _CHECKSUM)
+        built.replace(cached)
+
+
+def _require_checksum(what: str, built: Path, expected: Path) -> None:
+    """Checks that what Maven brought is what was looked at when the versions were chosen.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    wanted = expected.read_text(encoding="ascii").split()[0]
+    found = content_checksum(built)
+    if found != wanted:
+        raise ConfigError(
+            f"{what}: the jar that Maven built holds something else than {expected} says ({found}); "
+            "clear Maven's repository (~/.m2/repository) and try again, and do not use this one"
+        )
 
 
 def _run_maven(what: str, command: list[str]) -> None:

@@ -25,7 +25,7 @@ from beam_serving.commands.bench.summary import shown, summarise
 from beam_serving.commands.bench.workloads import Workload, one_format
 from beam_serving.commands.bench.writers import WRITERS
 from beam_serving.commands.tables import aligned
-from beam_serving.embedded import embedded_redis
+from beam_serving.embedded import private_redis
 from beam_serving.errors import BeamServingError
 from beam_serving.worker import python_module
 
@@ -41,7 +41,7 @@ def measure_format(form: str, shape: Shape, plan: Plan, on_step: Callable[[str],
     Raises:
         BeamServingError: the framework cannot write it, or a contestant does not start.
     """
-    with TemporaryDirectory(prefix="beam-serving-bench-") as path, embedded_redis() as port:
+    with TemporaryDirectory(prefix="beam-serving-bench-") as path, private_redis() as port:
         folder = Path(path)
         workload = one_format(form, _written(form, folder))
         with _contestants(workload, shape, port, folder) as all_contestants:
