@@ -11,6 +11,8 @@ STRANGER = 65_534
 """The number of a user who is nobody's."""
 _ASK = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 """How HTTP/2, and so gRPC, begins; Flink's pages answer it with an error."""
+_PREFACE = b"\x00\x00"
+"""How a server of gRPC begins what it says."""
 _PATIENCE_S = 2.0
 
 
@@ -35,6 +37,18 @@ def all_listeners(pid: int) -> dict[Listener, str]:
         for listener in listeners_of(holder):
             found[listener] = Path(f"/proc/{holder}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     return found
+
+
+def assert_for_its_user_alone(pid: int, least: int) -> None:
+    """Looks at all ports of a process and of what it started."""
+    found = all_listeners(pid)
+    assert len(found) >= least
+    assert [f"{one.address}:{one.port} {by}" for one, by in found.items() if not one.on_this_machine_only] == []
+    java = [one.port for one, by in found.items() if "java" in by.split()[0]]
+    assert len(java) >= least - 1
+    assert sum(said.startswith(_PREFACE) for said in answers(java).values()) > 2
+    if os.geteuid() == 0:
+        assert set(answers(java, STRANGER).values()) == {b""}
 
 
 def answers(ports: list[int], user: int | None = None) -> dict[int, bytes]:

@@ -14,6 +14,7 @@ import redis
 
 from beam_serving.connection import RedisAt
 from tests.flink.cluster import Cluster, cluster
+from tests.processes import assert_for_its_user_alone
 from tests.service import Service, await_true, result_writes
 from tests.test_faults import assert_all_served_once, queue_records, results
 
@@ -50,6 +51,8 @@ def test_a_job_serves_outlives_its_driver_and_is_stopped_and_started_again(
 ) -> None:
     service = Service(at, tmp_path, config(flink), FLINK)
     service.await_ready()
+    # Beam's ports for the workers are open while these work.
+    assert_for_its_user_alone(flink.process.pid, least=16)
     writes = result_writes(client)
     queue_records(client, RECORDS)
     assert_all_served_once(client, writes, RECORDS)

@@ -1,4 +1,7 @@
-"""Where the runners listen: on this machine alone, and for the user alone whose they are."""
+"""Where the runners listen: on this machine alone, and for the user alone whose they are.
+
+The clusters are asked in their own tests, `tests/flink/test_cluster.py` and `tests/spark/test_cluster.py`.
+"""
 
 import os
 import socket
@@ -10,27 +13,10 @@ import redis
 from beam_serving.connection import RedisAt
 from beam_serving.portable.jar import FLINK, SPARK, find_or_build
 from beam_serving.portable.sockets import is_ours, listeners, listeners_of
-from tests.flink.cluster import cluster as flink_cluster
-from tests.processes import STRANGER, all_listeners, answers
+from tests.processes import all_listeners, assert_for_its_user_alone
 from tests.service import service
-from tests.spark.cluster import cluster as spark_cluster
 from tests.spark.drains import await_readers, drain
 from tests.test_faults import queue_records
-
-PREFACE = b"\x00\x00"
-"""How a server of gRPC begins what it says."""
-
-
-def assert_for_its_user_alone(pid: int, least: int) -> None:
-    """Looks at all ports of a process and of what it started."""
-    found = all_listeners(pid)
-    assert len(found) >= least
-    assert [f"{one.address}:{one.port} {by}" for one, by in found.items() if not one.on_this_machine_only] == []
-    java = [one.port for one, by in found.items() if "java" in by.split()[0]]
-    assert len(java) >= least - 1
-    assert sum(said.startswith(PREFACE) for said in answers(java).values()) > 2
-    if os.geteuid() == 0:
-        assert set(answers(java, STRANGER).values()) == {b""}
 
 
 def test_the_direct_runner_listens_nowhere(at: RedisAt, tmp_path: Path) -> None:
@@ -53,28 +39,6 @@ def test_an_embedded_spark_is_for_its_user_alone(at: RedisAt, client: redis.Redi
     with drain(at, tmp_path, config) as running:
         await_readers(client, running, 2)
         assert_for_its_user_alone(running.process.pid, least=5)
-
-
-@pytest.mark.timeout(600)
-def test_a_flink_cluster_on_one_machine_is_for_its_user_alone(at: RedisAt, tmp_path: Path) -> None:
-    find_or_build(FLINK, None)
-    with flink_cluster(tmp_path, 1) as flink:
-        config = {"params": {"workers": 1}, "flink": {"rest": flink.address}}
-        with service(at, tmp_path, config, "--runner=FlinkRunner"):
-            # Beam's ports for the workers are open while these work.
-            assert_for_its_user_alone(flink.process.pid, least=12)
-
-
-@pytest.mark.timeout(600)
-def test_a_spark_cluster_on_one_machine_is_for_its_user_alone(at: RedisAt, client: redis.Redis, tmp_path: Path) -> None:
-    find_or_build(SPARK, None)
-    queue_records(client, 60_000)
-    with spark_cluster(tmp_path / "cluster", "--workers", "1") as spark:
-        config = {"params": {"batch_size": 8}, "spark": {"master": spark.url, "executor_memory": "512m"}}
-        with drain(at, tmp_path, config) as running:
-            await_readers(client, running, 1)
-            assert_for_its_user_alone(running.process.pid, least=4)
-            assert_for_its_user_alone(spark.process.pid, least=8)
 
 
 def test_a_port_is_ours_only_while_we_listen_there() -> None:

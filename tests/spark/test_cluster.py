@@ -10,7 +10,7 @@ import redis
 
 from beam_serving.connection import RedisAt
 from beam_serving.report import LIFETIME_S, read_reports
-from tests.processes import descendants
+from tests.processes import assert_for_its_user_alone, descendants
 from tests.service import await_true, result_writes, service
 from tests.spark.cluster import Cluster, cluster
 from tests.spark.drains import SPARK, await_readers, drain
@@ -45,6 +45,8 @@ def test_both_executors_serve_with_what_the_configuration_gives_them(
         await_readers(client, running, 2)
         (application,) = spark.applications()
         executors = spark.executors()
+        assert_for_its_user_alone(running.process.pid, least=4)
+        assert_for_its_user_alone(spark.process.pid, least=8)
         driver = descendants(running.process.pid)
         heaps = [re.findall(rb"-Xmx(\w+)\0", Path(f"/proc/{pid}/cmdline").read_bytes()) for pid in driver]
         assert running.process.wait(120) == 0, running.log
