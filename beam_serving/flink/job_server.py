@@ -12,6 +12,8 @@ _SETTINGS = """\
 # No restarts inside Flink: the supervisor restarts the driver, and with it all that hangs on it.
 restart-strategy.type: none
 rest.port: 0
+"""
+_EMBEDDED = """\
 rest.address: 127.0.0.1
 rest.bind-address: 127.0.0.1
 jobmanager.rpc.address: 127.0.0.1
@@ -32,7 +34,8 @@ def flink_server(java: Sequence[str], jar: Path, cluster: str | None = None) -> 
         # An empty folder keeps the configuration of a local installation away.
         conf = folder / "conf"
         conf.mkdir()
-        (conf / "flink-conf.yaml").write_text(f"{_SETTINGS}io.tmp.dirs: {folder}\n", encoding="utf-8")
+        settings = _SETTINGS + ("" if cluster else _EMBEDDED)
+        (conf / "flink-conf.yaml").write_text(f"{settings}io.tmp.dirs: {folder}\n", encoding="utf-8")
         own = [f"-Djava.io.tmpdir={folder}", "-jar", str(jar)]
         return [*guarded, *own, "--flink-master", cluster or "[local]", "--flink-conf-dir", str(conf)]
 

@@ -1,4 +1,6 @@
-"""The checksum of what a jar holds: `python checksum.py JAR FILE` compares it with the one that a file has.
+"""The checksum of what a jar holds.
+
+`python checksum.py JAR` prints it; `python checksum.py JAR FILE` compares it with the one that a file has.
 
 It is of the names and contents in the jar, not of their times, order or compression, which differ from machine to
 machine. Left out is what tells who built it, and when: lines of the manifest, and what Maven adds on our own project.
@@ -46,9 +48,14 @@ def _checksum_of(jar: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str:
 
 
 def main() -> int:
-    """Compares a jar with a file, for builds without the package around."""
-    jar, expected = map(Path, sys.argv[1:])
-    found, wanted = content_checksum(jar), expected.read_text(encoding="ascii").split()[0]
+    """Prints the checksum or compares it, for builds without the package around."""
+    jar, *files = map(Path, sys.argv[1:])
+    found = content_checksum(jar)
+    if not files:
+        print(found)
+        return 0
+    (expected,) = files
+    wanted = expected.read_text(encoding="ascii").split()[0]
     if found != wanted:
         print(f"error: {jar} holds {found}, wanted is {wanted} ({expected})", file=sys.stderr)
         return 1

@@ -20,10 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from beam_serving.portable.jar import guard_options
-from beam_serving.portable.java import Part, run_cluster, said_at
+from beam_serving.portable.java import LOOPBACK, Part, run_cluster, said_at, warn_of_others
 
 HERE = Path(__file__).parent
-LOOPBACK = "127.0.0.1"
 PARTS = ("zookeeper", "jobmanager", "taskmanager")
 _MAIN = {
     "zookeeper": "org.apache.flink.shaded.zookeeper3.org.apache.zookeeper.server.ZooKeeperServerMain",
@@ -48,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     with tempfile.TemporaryDirectory(prefix="beam-serving-cluster-") as own:
         folder = given.folder or Path(own)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        warn_of_others(given.host)
         parts = [_part(name, index, home, folder, given) for name, index in _wanted(given)]
         run_cluster(parts, lambda: _slots(given, parts))
     return 0

@@ -20,10 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from beam_serving.portable.jar import guard_options
-from beam_serving.portable.java import Part, run_cluster, said_at
+from beam_serving.portable.java import LOOPBACK, Part, run_cluster, said_at, warn_of_others
 
 PARTS = ("master", "worker")
-LOOPBACK = "127.0.0.1"
 _MAIN = {"master": "org.apache.spark.deploy.master.Master", "worker": "org.apache.spark.deploy.worker.Worker"}
 _OPENED = (
     *(f"java.base/java.{name}" for name in ("lang", "lang.invoke", "lang.reflect", "io", "net", "nio", "util")),
@@ -46,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     with tempfile.TemporaryDirectory(prefix="beam-serving-cluster-", ignore_cleanup_errors=True) as own:
         folder = given.folder or Path(own)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        warn_of_others(given.host)
         parts = [_part(name, index, home, folder, given) for name, index in _wanted(given)]
         run_cluster(parts, lambda: _workers(given, parts))
     return 0
@@ -75,7 +75,8 @@ def _part(name: str, index: int, home: Path, folder: Path, given: argparse.Names
     environment = {**os.environ, **environment, "SPARK_SCALA_VERSION": _scala_of(home)}
     # By this variable it guards the executors too, which Spark starts with options of its own.
     guard = guard_options(all_ports=given.host == LOOPBACK)
-    environment["JAVA_TOOL_OPTIONS"] = " ".join([*guard, os.environ.get("JAVA_TOOL_OPTIONS", "")]).strip()
+    quoted = [f'"{option}"' for option in guard]
+    environment["JAVA_TOOL_OPTIONS"] = " ".join([*quoted, os.environ.get("JAVA_TOOL_OPTIONS", "")]).strip()
     command = ["java", "-Xmx512m", f"-Djava.io.tmpdir={own}"]
     command += [f"--add-opens={place}=ALL-UNNAMED" for place in _OPENED]
     if name == "worker":
