@@ -42,10 +42,11 @@ def all_listeners(pid: int) -> dict[Listener, str]:
 def assert_for_its_user_alone(pid: int, least: int) -> None:
     """Looks at all ports of a process and of what it started."""
     found = all_listeners(pid)
-    assert len(found) >= least
-    assert [f"{one.address}:{one.port} {by}" for one, by in found.items() if not one.on_this_machine_only] == []
+    assert len(found) >= least, found
+    open_to_others = [f"{one.address}:{one.port} {by}" for one, by in found.items() if not one.on_this_machine_only]
+    assert not open_to_others, open_to_others
     java = [one.port for one, by in found.items() if "java" in by.split()[0]]
-    assert len(java) >= least - 1
+    assert len(java) >= least - 1, found
     assert sum(said.startswith(_PREFACE) for said in answers(java).values()) > 2
     if os.geteuid() == 0:
         assert set(answers(java, STRANGER).values()) == {b""}

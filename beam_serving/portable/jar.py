@@ -137,7 +137,7 @@ def _build(what: str, source: Path, cached: Path) -> None:
     if maven is None:
         raise ConfigError(
             f"{what} is built with Maven the first time, and 'mvn' is not there; install Maven, for example Debian's "
-            "package maven, or name a built jar (job_server_jar)"
+            f"package maven, put a built jar at {cached}, or name one (job_server_jar)"
         )
     cached.parent.mkdir(parents=True, exist_ok=True)
     _log.info("building %s with Maven, once; it goes to %s", what, cached)

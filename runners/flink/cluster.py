@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from beam_serving.errors import ConfigError
 from beam_serving.portable.jar import guard_options
 from beam_serving.portable.java import LOOPBACK, Part, run_cluster, said_at, warn_of_others
 
@@ -49,7 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = given.folder or Path(own)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         warn_of_others(given.host)
-        parts = [_part(name, index, home, folder, given) for name, index in _wanted(given)]
+        try:
+            parts = [_part(name, index, home, folder, given) for name, index in _wanted(given)]
+        except ConfigError as err:
+            print(f"error: {err}", file=sys.stderr)
+            return 2
         run_cluster(parts, lambda: _slots(given, parts))
     return 0
 

@@ -43,6 +43,9 @@ public final class Guard {
     if (Guard.class.getClassLoader() != null) {
       throw new IllegalStateException("the guard's file must be called guard.jar: by this name Java's classes find it");
     }
+    if (!Files.isReadable(Path.of("/proc/self/net/tcp"))) {
+      throw new IllegalStateException("/proc/self/net/tcp, which tells whose connections are, cannot be read");
+    }
     all = option != null;
     here = InetAddress.getByAddress("localhost", new byte[] {127, 0, 0, 1});
     user = userOfThisProcess();
