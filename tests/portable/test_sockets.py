@@ -34,7 +34,7 @@ def test_an_embedded_flink_is_for_its_user_alone(at: RedisAt, tmp_path: Path) ->
 @pytest.mark.timeout(600)
 def test_an_embedded_spark_is_for_its_user_alone(at: RedisAt, client: redis.Redis, tmp_path: Path) -> None:
     find_or_build(SPARK, None)
-    queue_records(client, 60_000)
+    queue_records(client, 200_000)
     config = {"params": {"batch_size": 8}, "spark": {"master": "local[2]"}}
     with drain(at, tmp_path, config) as running:
         await_readers(client, running, 2)
