@@ -40,6 +40,7 @@ _log = logging.getLogger(__name__)
 PATHS = (
     *("model.path", "model.labels", "model.sample", "model.secret_file", "data.secret_file", "data.output"),
     *("redis.password_file", "redis.ca_file", "flink.job_server_jar", "spark.job_server_jar"),
+    "flink.worker_pool_secret_file",
 )
 """Keys whose values are paths; relative ones are taken from the folder of the file."""
 
@@ -178,6 +179,7 @@ class Flink(_Section):
     rest: str | None = None
     parallelism: Annotated[int | None, Field(ge=1, le=256)] = None
     worker_pool: str | None = None
+    worker_pool_secret_file: str | None = None
     worker_command: str | None = None
     uber_jar: bool = False
     job_server_jar: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from beam_serving.connection import PASSWORD_VARIABLE
 from beam_serving.ending import end
 from beam_serving.errors import ConfigError, ConnectError
 
@@ -75,10 +77,32 @@ def listens(host: str, port: int) -> bool:
 
 
 @contextmanager
-def embedded_redis(port: int = 0, *options: str) -> Iterator[int]:
+def private_redis(port: int = 0) -> Iterator[int]:
+    """Runs a server as `embedded_redis` does, for this process and those that it starts meanwhile.
+
+    Other users of this machine reach its port, so it wants a password, which its clients find in the environment.
+
+    Raises:
+        ConfigError: no server program is installed.
+        ConnectError: it did not come up.
+    """
+    before = os.environ.get(PASSWORD_VARIABLE)
+    password = secrets.token_hex(32)
+    with embedded_redis(port, password=password) as taken:
+        os.environ[PASSWORD_VARIABLE] = password
+        try:
+            yield taken
+        finally:
+            del os.environ[PASSWORD_VARIABLE]
+            if before is not None:
+                os.environ[PASSWORD_VARIABLE] = before
+
+
+@contextmanager
+def embedded_redis(port: int = 0, *options: str, password: str | None = None) -> Iterator[int]:
     """Runs a server on 127.0.0.1 and gives its port; its data go with it.
 
-    `options` are the server's own, for example `--requirepass`, `secret`. It refuses to delete what it holds when its
+    `options` are the server's own, for example `--appendonly`, `yes`. It refuses to delete what it holds when its
     memory is full, and has a memory limit, since clients of Cluster Serving 0.9 and older drop requests without one.
 
     Raises:
@@ -88,7 +112,21 @@ def embedded_redis(port: int = 0, *options: str) -> Iterator[int]:
     port = port or free_port()
     with tempfile.TemporaryDirectory(prefix="beam-serving-redis-") as folder:
         log = Path(folder, "server.log")
-        command = [server_binary(), "--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", ""]
+        settings = Path(folder, "server.conf")
+        # Not an option: everybody sees command lines. The folder is ours alone.
+        settings.write_text(f"requirepass {password}\n" if password else "", encoding="ascii")
+        command = [
+            server_binary(),
+            str(settings),
+            "--port",
+            str(port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            folder,
+            "--save",
+            "",
+        ]
         command += ["--maxmemory", "4gb", "--maxmemory-policy", "noeviction", "--logfile", str(log), *options]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from types import FrameType
@@ -22,7 +21,7 @@ from beam_serving.models.store import PrivateCopy
 from beam_serving.notify import tell_ready
 from beam_serving.report import FRESH_S, LIFETIME_S, Report, announce, asked_to_stop, described, read_reports, retract
 from beam_serving.statistics_line import StatisticsLine
-from beam_serving.worker import EXIT_CONFIG, EXIT_FAILED, Job, new_run, worker_environment
+from beam_serving.worker import EXIT_CONFIG, EXIT_FAILED, Job, new_run, python_module, worker_environment
 
 _log = logging.getLogger(__name__)
 _TICK_S = 0.1
@@ -140,7 +139,7 @@ class Supervisor:
         )
         # A session of its own: Ctrl-C reaches the workers through us, once.
         slot.process = subprocess.Popen(
-            [sys.executable, "-m", self._driver or "beam_serving.worker"],
+            python_module(self._driver or "beam_serving.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=worker_environment(),

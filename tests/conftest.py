@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -67,13 +68,20 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         cache_folder().mkdir(exist_ok=True)
-        for jar in kept.glob("*.jar"):
-            (cache_folder() / jar.name).symlink_to(jar)
+        for jar in _jars(kept):
+            shared = cache_folder() / jar.relative_to(kept)
+            shared.parent.mkdir(exist_ok=True)
+            shared.symlink_to(jar)
         yield
-        built = [jar for jar in cache_folder().glob("*.jar") if not jar.is_symlink()]
+        own = cache_folder()
+        built = [jar for jar in _jars(own) if not jar.is_symlink()]
     for jar in built:
-        kept.mkdir(parents=True, exist_ok=True)
-        shutil.move(jar, kept / jar.name)
+        (kept / jar.relative_to(own)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(jar, kept / jar.relative_to(own))
+
+
+def _jars(folder: Path) -> list[Path]:
+    return [*folder.glob("*.jar"), *folder.glob("guard-*/guard.jar")]
 
 
 @pytest.fixture(scope="session")

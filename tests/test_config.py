@@ -14,8 +14,8 @@ from beam_serving.errors import ConfigError
 from beam_serving.servers.address import WANTED
 
 FLINK_KEYS = (
-    "config.yaml:2: flink.master: unknown key; valid here: rest, parallelism, worker_pool, worker_command, uber_jar, "
-    "job_server_jar, java_options, start_s"
+    "config.yaml:2: flink.master: unknown key; valid here: rest, parallelism, worker_pool, worker_pool_secret_file, "
+    "worker_command, uber_jar, job_server_jar, java_options, start_s"
 )
 TOP_N_WANTED = "wants 'auto' or a number: how many classes, 0 for the whole output"
 REPOSITORY = Path(__file__).parents[1]

@@ -5,8 +5,10 @@ import stat
 from pathlib import Path
 
 import pytest
+import redis
 
-from beam_serving.embedded import SERVER_VARIABLE, bundled_binary, server_binary
+from beam_serving.connection import PASSWORD_VARIABLE, RedisAt
+from beam_serving.embedded import SERVER_VARIABLE, bundled_binary, private_redis, server_binary
 from beam_serving.errors import ConfigError
 from tests.kinds import Kind
 
@@ -44,3 +46,25 @@ def test_what_the_tests_run_on_is_asked_for_its_name(tmp_path: Path) -> None:
     assert Kind.of(bundled_binary()).version.startswith("Valkey ")
     with pytest.raises(ValueError, match="is no redis-server or valkey-server"):
         Kind.of(program(tmp_path, "mine"))
+
+
+@pytest.mark.parametrize("before", [None, "the operator's"])
+def test_a_private_server_is_for_whom_we_tell_its_password(before: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(PASSWORD_VARIABLE, raising=False)
+    if before:
+        monkeypatch.setenv(PASSWORD_VARIABLE, before)
+    with private_redis() as port:
+        assert RedisAt("127.0.0.1", port).client().ping()
+        with pytest.raises(redis.AuthenticationError):
+            redis.Redis(port=port).ping()
+        # Other users see command lines.
+        secret = os.environ[PASSWORD_VARIABLE].encode()
+        assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if secret in _read(path)]
+    assert os.environ.get(PASSWORD_VARIABLE) == before
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from beam_serving.ending import end
 from beam_serving.errors import BeamServingError, ConfigError
 from beam_serving.notify import VARIABLE
-from beam_serving.worker import EXIT_CONFIG
+from beam_serving.worker import EXIT_CONFIG, python_module
 
 _START_S = 300.0
 _TICK_S = 0.2
@@ -55,7 +54,7 @@ def _started(arguments: Sequence[str], log: Path, notify: str) -> tuple[subproce
     """Starts the process; gives it, and where its part of the log begins."""
     try:
         with log.open("ab") as file:
-            command = [sys.executable, "-m", "beam_serving", "serve", *arguments]
+            command = [*python_module("beam_serving"), "serve", *arguments]
             environment = {**os.environ, VARIABLE: notify}
             begin = file.tell()
             process = subprocess.Popen(

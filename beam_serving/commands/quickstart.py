@@ -17,7 +17,7 @@ from beam_serving.client import InputQueue, OutputQueue
 from beam_serving.commands.service import running_service
 from beam_serving.config import load_settings
 from beam_serving.connection import RedisAt
-from beam_serving.embedded import embedded_redis, listens
+from beam_serving.embedded import listens, private_redis
 from beam_serving.terminal import say
 
 _DEMO = Path(__file__).parents[1] / "demo"
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         at = RedisAt.of(load_settings(folder / "config.yaml"))
         if at.route is None and at.host in ("localhost", "127.0.0.1") and not listens(at.host, at.port):
             say(f"no Redis listens at {at}: starting an embedded one", flush=True)
-            stack.enter_context(embedded_redis(at.port))
+            stack.enter_context(private_redis(at.port))
         stack.callback(lambda: at.client().delete(name))
         stack.enter_context(running_service(config, folder, at))
         return _classify(options.src, name, images)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import yaml
 from beam_serving.connection import RedisAt
 from beam_serving.errors import BeamServingError
 from beam_serving.report import ready_key
+from beam_serving.worker import python_module
 
 _START_S = 120.0
 
@@ -33,7 +33,7 @@ def running_service(
     """
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    process = subprocess.Popen([sys.executable, "-m", "beam_serving", "--config", str(path), *arguments])
+    process = subprocess.Popen([*python_module("beam_serving"), "--config", str(path), *arguments])
     try:
         await_ready(process, at.client(), config["name"])
         yield process

@@ -7,7 +7,16 @@ from collections.abc import Sequence
 
 from beam_serving.config import Flink
 from beam_serving.errors import ConfigError
-from beam_serving.portable.options import ONE_BUNDLE_EACH, QUICK_START, java_of, last_value, process_environment
+from beam_serving.portable.callers import proof, read_secret
+from beam_serving.portable.options import (
+    JOB_PARAMETER,
+    ONE_BUNDLE_EACH,
+    PROOF_PARAMETER,
+    QUICK_START,
+    java_of,
+    last_value,
+    process_environment,
+)
 
 EMBEDDED = ("[local]", "[auto]")
 FLAGS = (
@@ -91,7 +100,10 @@ def cluster_flags(name: str, parallelism: int, slots_each: int, version: str, fl
 
 def _workers(flink: Flink, job: str) -> list[str]:
     if flink.worker_pool:
-        pool = {"url": flink.worker_pool, "params": {"job": job}}
+        params = {JOB_PARAMETER: job}
+        if flink.worker_pool_secret_file:
+            params[PROOF_PARAMETER] = proof(read_secret(flink.worker_pool_secret_file), job)
+        pool = {"url": flink.worker_pool, "params": params}
         return ["--environment_type=EXTERNAL", f"--environment_config={json.dumps(pool)}"]
     return process_environment(flink.worker_command, job)
 

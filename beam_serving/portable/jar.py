@@ -1,7 +1,12 @@
-"""The jar of Beam's job server for an engine: named by the operator, found in the cache, or built once with Maven."""
+"""The jars that are run: named by the operator, found in the cache, or built once with Maven.
+
+An engine's is Beam's job server. The guard goes with each Java process: it keeps its ports to this machine and to the
+user who runs it (`runners/guard`).
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 import shutil
@@ -13,9 +18,13 @@ from pathlib import Path
 
 from beam_serving.errors import ConfigError
 from beam_serving.models.store import cache_folder
+from beam_serving.portable.checksum import content_checksum
 
 _log = logging.getLogger(__name__)
 _RUNNERS = Path(__file__).parents[2] / "runners"
+_GUARD = _RUNNERS / "guard"
+_GUARD_JAR = "guard.jar"
+_CHECKSUM = "content.sha256"
 OLDEST_JAVA = 11
 _VERSION = re.compile(r'version "(?:1\.)?(\d+)')
 _SAY_EVERY_S = 10.0
@@ -71,7 +80,44 @@ def find_or_build(engine: Engine, configured: str | None) -> Path:
     version = _version_of(engine)
     cached = cache_folder() / f"{engine.section}-job-server-{version}.jar"
     if not cached.is_file():
-        _build(engine, cached)
+        _build(f"{engine.name}'s job server", engine.pom.parent, cached)
+    return cached
+
+
+def guard_options(job_server: Path | None = None, all_ports: bool = True) -> list[str]:
+    """Gives the options of Java that start the guard: the one beside a jar that was named, else that of the cache.
+
+    With `all_ports` none is left at an address of the network, also where one was asked for by name.
+
+    Raises:
+        ConfigError: there is none and none can be built.
+    """
+    guard = find_or_build_guard(job_server)
+    return [f"-javaagent:{guard}{'=all' if all_ports else ''}"]
+
+
+def find_or_build_guard(job_server: Path | None = None) -> Path:
+    """Gives the guard's jar, which Maven makes the first time.
+
+    Raises:
+        ConfigError: there is none and none can be built.
+    """
+    if job_server is not None and job_server.parent != cache_folder():
+        beside = job_server.absolute().with_name(_GUARD_JAR)
+        if beside.is_file():
+            return beside
+    sources = [
+        path for path in sorted(_GUARD.rglob("*")) if path.suffix in (".java", ".xml") and "target" not in path.parts
+    ]
+    if not sources:
+        raise ConfigError(
+            f"{_GUARD}, which builds the guard of Java's ports, is not there; put a built {_GUARD_JAR} "
+            f"beside {job_server or 'the job server, and name that'}"
+        )
+    content = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    cached = cache_folder() / f"guard-{content[:16]}" / _GUARD_JAR
+    if not cached.is_file():
+        _build("the guard of Java's ports", _GUARD, cached)
     return cached
 
 
@@ -85,23 +131,42 @@ def _version_of(engine: Engine) -> str:
     return found[1] if found else "unknown"
 
 
-def _build(engine: Engine, cached: Path) -> None:
+def _build(what: str, source: Path, cached: Path) -> None:
+    """Has Maven build a folder of `runners`, and moves the jar to its place in the cache."""
     maven = shutil.which("mvn")
     if maven is None:
         raise ConfigError(
-            f"{engine.name}'s job server is built with Maven the first time, and 'mvn' is not there; install Maven, "
-            f"for example Debian's package maven, or set {engine.section}: job_server_jar to a built one"
+            f"{what} is built with Maven the first time, and 'mvn' is not there; install Maven, for example Debian's "
+            f"package maven, put a built jar at {cached}, or name one (job_server_jar)"
         )
     cached.parent.mkdir(parents=True, exist_ok=True)
-    _log.info("building %s's job server with Maven, once; it goes to %s", engine.name, cached)
+    _log.info("building %s with Maven, once; it goes to %s", what, cached)
     # On the same file system as the cache: the jar is moved into it whole or not at all.
     with tempfile.TemporaryDirectory(prefix="build-", dir=cached.parent) as folder:
-        shutil.copy(engine.pom, folder)
-        _run_maven(engine, [maven, "--batch-mode", "--file", str(Path(folder, engine.pom.name)), "package"])
-        Path(folder, "target", "job-server.jar").replace(cached)
+        work = Path(folder, "source")
+        shutil.copytree(source, work, ignore=shutil.ignore_patterns("target"))
+        _run_maven(what, [maven, "--batch-mode", "--strict-checksums", "--file", str(work / "pom.xml"), "package"])
+        (built,) = (path for path in Path(work, "target").glob("*.jar") if not path.name.startswith("original-"))
+        _require_checksum(what, built, source / _CHECKSUM)
+        built.replace(cached)
 
 
-def _run_maven(engine: Engine, command: list[str]) -> None:
+def _require_checksum(what: str, built: Path, expected: Path) -> None:
+    """Checks that what Maven brought is what was looked at when the versions were chosen.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    wanted = expected.read_text(encoding="ascii").split()[0]
+    found = content_checksum(built)
+    if found != wanted:
+        raise ConfigError(
+            f"{what}: the jar that Maven built holds something else than {expected} says ({found}); "
+            "clear Maven's repository (~/.m2/repository) and try again, and do not use this one"
+        )
+
+
+def _run_maven(what: str, command: list[str]) -> None:
     started = said_at = time.monotonic()
     artifacts = 0
     last_words = "nothing"
@@ -117,5 +182,5 @@ def _run_maven(engine: Engine, command: list[str]) -> None:
                 said_at = time.monotonic()
                 _log.info("Maven: %d files downloaded, %.0f s", artifacts, said_at - started)
     if maven.returncode != 0:
-        raise ConfigError(f"Maven cannot build {engine.name}'s job server: {last_words}")
+        raise ConfigError(f"Maven cannot build {what}: {last_words}")
     _log.info("Maven: done in %.0f s", time.monotonic() - started)

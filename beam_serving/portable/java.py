@@ -15,6 +15,7 @@ from typing import Any
 
 from beam_serving.ending import end
 
+LOOPBACK = "127.0.0.1"
 _PR_SET_PDEATHSIG = 1
 _STARTING_TICK_S = 0.2
 _RESTART_S = 1.0
@@ -96,6 +97,16 @@ def run_cluster(parts: Sequence[Part], offer: Callable[[], str | None]) -> None:
     finally:
         for part in reversed(parts):
             part.stop()
+
+
+def warn_of_others(host: str) -> None:
+    """Says what a cluster at an address of the network is open for: neither Flink nor Spark asks who comes."""
+    if host != LOOPBACK:
+        print(
+            f"warning: whoever reaches {host} can run programs on this cluster: keep its network private, or turn on "
+            "the engine's own authentication (docs/ports.md)",
+            flush=True,
+        )
 
 
 def said_at(url: str) -> dict[str, Any]:

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from beam_serving.embedded import free_port, listens
+from beam_serving.embedded import free_port
 from beam_serving.ending import end
 from beam_serving.errors import BeamServingError
 from beam_serving.portable.causes import telling_line
 from beam_serving.portable.jar import Engine
 from beam_serving.portable.java import start_java
+from beam_serving.portable.sockets import is_ours
 
 _log = logging.getLogger(__name__)
 _STOP_S = 5.0
@@ -62,7 +63,7 @@ class JobServer:
             BeamServingError: it ended, or does not answer in time; with its last words.
         """
         give_up_at = time.monotonic() + within_s
-        while not listens("127.0.0.1", self._port):
+        while not is_ours(self._port):
             if not self.alive():
                 raise BeamServingError(f"{self._name} ended at once; it said: {self.last_words()}")
             if time.monotonic() > give_up_at:

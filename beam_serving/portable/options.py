@@ -11,6 +11,8 @@ from pathlib import Path
 from beam_serving.worker import ALLOCATOR
 
 JOB_VARIABLE = "BEAM_SERVING_JOB"
+JOB_PARAMETER = "job"
+PROOF_PARAMETER = "proof"
 WORKER_PROGRAM = "beam-serving-worker"
 ONE_BUNDLE_EACH = "--load_balance_bundles"
 """A bundle goes to a worker that has none; else two readers may meet in one, by the order of the start."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 import grpc
 
 from beam_serving.ending import end
-from beam_serving.worker import Job, worker_environment
+from beam_serving.worker import Job, python_module, worker_environment
 
 _log = logging.getLogger(__name__)
 WORKER_STOP_S = 10.0
@@ -25,7 +24,7 @@ def started_workers(job: Job) -> Iterator[list[subprocess.Popen[bytes]]]:
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for name in job.consumers:
-            command = [sys.executable, "-m", "beam_serving.portable.sdk_worker"]
+            command = python_module("beam_serving.portable.sdk_worker")
             process = subprocess.Popen(command, stdin=subprocess.PIPE, env=worker_environment(), start_new_session=True)
             processes.append(process)
             assert process.stdin is not None  # noqa: S101 - asked for two lines above

@@ -22,6 +22,8 @@ from collections.abc import Sequence
 
 import grpc
 
+from beam_serving.errors import ConfigError
+from beam_serving.portable.callers import is_here
 from beam_serving.portable.options import JOB_VARIABLE
 from beam_serving.portable.processes import tell_of_thread
 from beam_serving.worker import Job, serving_process
@@ -47,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Each process under a name of its own: a runner may start a successor while the old one still lives.
     name = f"{job.run}-{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
     with serving_process(dataclasses.replace(job, consumers=(name,))):
+        _require_here(given.provision_endpoint)
         control, logs = _endpoints(given.provision_endpoint, given.id)
+        _require_here(control, logs)
         _work(control, given.id, logs)
     return 0
 
@@ -92,6 +96,17 @@ def _log_handler(logs: str) -> logging.Handler:
     handler: logging.Handler = FnApiLogRecordHandler(endpoints_pb2.ApiServiceDescriptor(url=logs))
     logging.getLogger().addHandler(handler)
     return handler
+
+
+def _require_here(*endpoints: str) -> None:
+    """Checks that what names our work is on this machine, where each runner starts its workers.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    for endpoint in endpoints:
+        if not is_here(endpoint):
+            raise ConfigError(f"a worker runs only what a runner on its own machine sends, and was told {endpoint!r}")
 
 
 def _endpoints(provision: str, worker_id: str) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from beam_serving.config import Spark
 from beam_serving.embedded import listens
 from beam_serving.errors import ConfigError
+from beam_serving.portable.jar import guard_options
 from beam_serving.portable.options import ONE_BUNDLE_EACH, QUICK_START, java_of, last_value
 
 _LOCAL = re.compile(r"local(\[\s*(?P<slots>\*|[1-9]\d{0,2})\s*(,\s*\d+\s*)?\])?")
@@ -90,6 +91,7 @@ def command(
 
     One that `stays` keeps its executors from drain to drain.
     """
+    address = _LOOPBACK if master.local else _own_address(master.addresses[0])
     properties = {
         "java.io.tmpdir": folder,
         "spark.local.dir": folder,
@@ -98,7 +100,8 @@ def command(
         "org.slf4j.simpleLogger.defaultLogLevel": "warn",
         "org.slf4j.simpleLogger.log.org.apache.beam": "error",
         "org.slf4j.simpleLogger.showDateTime": "true",
-        "spark.driver.host": _LOOPBACK if master.local else _own_address(master.addresses[0]),
+        "spark.driver.host": address,
+        "spark.driver.bindAddress": address,
         # Each reader starts from a collection of its own, of one element: more partitions would be empty ones.
         "spark.default.parallelism": 1,
     }
@@ -114,7 +117,9 @@ def command(
             # Readers are dealt out once, to the executors that are there: so to all of them.
             "spark.scheduler.minRegisteredResourcesRatio": "1.0",
         }
-    options = [f"-Xmx{spark.driver_memory}", *(f"-D{name}={value}" for name, value in properties.items())]
+    # Executors on other hosts come to Spark's own ports; Beam's are for us alone.
+    guard = guard_options(jar, all_ports=address == _LOOPBACK)
+    options = [f"-Xmx{spark.driver_memory}", *guard, *(f"-D{name}={value}" for name, value in properties.items())]
     # local[N] tries a failed task no second time: its worker is gone, and the driver starts all of it again.
     url = f"local[{master.readers}]" if master.local else master.url
     return [*java_of(arguments, *options), "-jar", str(jar), "--spark-master-url", url]

@@ -78,6 +78,21 @@ def serve_digits(folder: Path, at: RedisAt) -> None:
     (folder / "config.yaml").write_text(text.replace("redis:6379", str(at)), encoding="utf-8")
 
 
+LISTENERS = """
+import json
+from pathlib import Path
+from beam_serving.portable.sockets import listeners_of
+found = []
+for path in Path("/proc").glob("[0-9]*"):
+    try:
+        found += listeners_of(int(path.name))
+    except PermissionError:
+        assert path.name == "1", path  # the container's init
+print(json.dumps([[one.address, one.on_this_machine_only] for one in found]))
+"""
+"""A program for the inside of a container: prints where its processes listen, and whether other machines reach it."""
+
+
 def digits(at: RedisAt) -> dict[str, str]:
     """Sends the demo's images and gives the best class of each, by the name of its file."""
     with InputQueue(at.host, at.port, stream=STREAM) as queue, OutputQueue(at.host, at.port, stream=STREAM) as results:

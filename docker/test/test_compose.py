@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from engine import DOCKER, Engine
-from serving import DEMO, RIGHT, await_true, backlog, digits
+from serving import DEMO, LISTENERS, RIGHT, await_true, backlog, digits
 from stand_in import REDIS
 
 from beam_serving.connection import RedisAt
@@ -49,6 +49,10 @@ class Compose:
         assert ended.returncode == 0, ended.stdout
         return ended.stdout
 
+    def inside(self, service: str, *command: str) -> Any:
+        """Gives what a command prints, as JSON, that runs beside a service in its container."""
+        return json.loads(self._engine.run("exec", f"beam-serving_{service}_1", *command))
+
     def exit_code(self, service: str) -> int:
         """Gives the exit code of a service's container that has ended."""
         (state,) = json.loads(self._engine.run("inspect", "--format", "json", f"beam-serving_{service}_1"))
@@ -81,6 +85,9 @@ def test_a_client_outside_is_answered_and_a_stop_is_clean(
     compose.run(*(("--profile=flink",) if named else ()), "up", "--detach", *named)
     await_true(_ready, "ready")
     assert digits(AT) == RIGHT
+    listening = compose.inside(service, "python", "-c", LISTENERS)
+    assert bool(listening) is (service == "serving-flink")
+    assert all(on_this_machine_only for _, on_this_machine_only in listening)
     compose.run("--profile=flink", "stop", "--timeout=40", service)
     assert compose.exit_code(service) == 0
     assert backlog(AT) == (0, 0)

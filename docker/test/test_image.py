@@ -1,12 +1,13 @@
 """The image and what runs of it, looked at from outside."""
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from engine import Engine
-from serving import IMAGE, NAME, SCRIPT, Running, running, serve_digits
+from serving import IMAGE, LISTENERS, NAME, SCRIPT, Running, running, serve_digits
 
 from beam_serving.connection import RedisAt
 from beam_serving.embedded import embedded_redis
@@ -43,6 +44,10 @@ def test_its_root_file_system_is_read_only(serving: Running) -> None:
         with pytest.raises(RuntimeError, match="Read-only file system"):
             serving.engine.run("exec", "--user", "0", NAME, "touch", f"{place}/written")
     serving.inside("touch", "/tmp/written")  # noqa: S108
+
+
+def test_it_listens_nowhere(serving: Running) -> None:
+    assert json.loads(serving.inside("python", "-c", LISTENERS)) == []
 
 
 def test_it_holds_no_package_installer(serving: Running) -> None:

@@ -19,7 +19,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from beam_serving.portable.java import Part, run_cluster, said_at
+from beam_serving.errors import ConfigError
+from beam_serving.portable.jar import guard_options
+from beam_serving.portable.java import LOOPBACK, Part, run_cluster, said_at, warn_of_others
 
 HERE = Path(__file__).parent
 PARTS = ("zookeeper", "jobmanager", "taskmanager")
@@ -46,8 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     with tempfile.TemporaryDirectory(prefix="beam-serving-cluster-") as own:
         folder = given.folder or Path(own)
-        folder.mkdir(parents=True, exist_ok=True)
-        parts = [_part(name, index, home, folder, given) for name, index in _wanted(given)]
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        warn_of_others(given.host)
+        try:
+            parts = [_part(name, index, home, folder, given) for name, index in _wanted(given)]
+        except ConfigError as err:
+            print(f"error: {err}", file=sys.stderr)
+            return 2
         run_cluster(parts, lambda: _slots(given, parts))
     return 0
 
@@ -67,7 +74,7 @@ def _part(name: str, index: int, home: Path, folder: Path, given: argparse.Names
     conf.mkdir(exist_ok=True)
     (conf / "config.yaml").write_text((HERE / "config.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     own = _settings_of(name, given, folder)
-    command = ["java", f"-Xmx{_HEAP[name]}", f"-Dlog.file={log}"]
+    command = ["java", f"-Xmx{_HEAP[name]}", *_guard(name, given.host), f"-Dlog.file={log}"]
     command += [f"-Dlog4j.configurationFile={HERE / 'log4j.properties'}"]
     command += [f"--add-opens={place}=ALL-UNNAMED" for place in _OPENED]
     command += ["-cp", str(home / "lib" / "*"), _MAIN[name]]
@@ -80,11 +87,22 @@ def _part(name: str, index: int, home: Path, folder: Path, given: argparse.Names
     return Part(name, index, command, log, log.with_suffix(".out"))
 
 
+def _guard(name: str, host: str) -> list[str]:
+    """Gives the options by which a part's ports are its own user's and, where all parts are here, this machine's alone.
+
+    With parts on other hosts those are let in: by the address that was named, and at the job manager, which reaches
+    itself at localhost too, by any. What Beam opens on a task manager's host for its workers is never theirs.
+    """
+    if host == LOOPBACK:
+        return guard_options()
+    return guard_options(all_ports=False) if name == "taskmanager" else []
+
+
 def _settings_of(name: str, given: argparse.Namespace, folder: Path) -> dict[str, object]:
     """Gives what a part is told beside config.yaml."""
     host, zookeeper = given.host, given.zookeeper or f"{given.host}:{given.zookeeper_port}"
     # The job manager reaches itself at localhost too, where jobs are handed over.
-    bind = host if host == "127.0.0.1" else "0.0.0.0"  # noqa: S104 - an address for other hosts was asked for
+    bind = host if host == LOOPBACK else "0.0.0.0"  # noqa: S104 - an address for other hosts was asked for
     if name == "zookeeper":
         data = folder / "zookeeper"
         return {
@@ -105,7 +123,7 @@ def _settings_of(name: str, given: argparse.Namespace, folder: Path) -> dict[str
         return settings | {"rest.bind-address": bind, "rest.port": given.rest_port, "web.upload.dir": folder / "jars"}
     return settings | {
         "taskmanager.host": host,
-        "taskmanager.bind-host": bind,
+        "taskmanager.bind-host": host,
         "taskmanager.numberOfTaskSlots": given.slots,
         "taskmanager.cpu.cores": given.slots,
     }

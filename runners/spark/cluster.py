@@ -19,7 +19,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from beam_serving.portable.java import Part, run_cluster, said_at
+from beam_serving.errors import ConfigError
+from beam_serving.portable.jar import guard_options
+from beam_serving.portable.java import LOOPBACK, Part, run_cluster, said_at, warn_of_others
 
 PARTS = ("master", "worker")
 _MAIN = {"master": "org.apache.spark.deploy.master.Master", "worker": "org.apache.spark.deploy.worker.Worker"}
@@ -44,8 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     with tempfile.TemporaryDirectory(prefix="beam-serving-cluster-", ignore_cleanup_errors=True) as own:
         folder = given.folder or Path(own)
-        folder.mkdir(parents=True, exist_ok=True)
-        parts = [_part(name, index, home, folder, given) for name, index in _wanted(given)]
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        warn_of_others(given.host)
+        try:
+            parts = [_part(name, index, home, folder, given) for name, index in _wanted(given)]
+        except ConfigError as err:
+            print(f"error: {err}", file=sys.stderr)
+            return 2
         run_cluster(parts, lambda: _workers(given, parts))
     return 0
 
@@ -71,6 +78,10 @@ def _part(name: str, index: int, home: Path, folder: Path, given: argparse.Names
     # Executors are started with it too: in their environment is where they find Spark and keep their files.
     environment = {"SPARK_HOME": str(home), "SPARK_LOCAL_IP": given.host, "SPARK_LOCAL_DIRS": str(own)}
     environment = {**os.environ, **environment, "SPARK_SCALA_VERSION": _scala_of(home)}
+    # By this variable it guards the executors too, which Spark starts with options of its own.
+    guard = guard_options(all_ports=given.host == LOOPBACK)
+    quoted = [f'"{option}"' for option in guard]
+    environment["JAVA_TOOL_OPTIONS"] = " ".join([*quoted, os.environ.get("JAVA_TOOL_OPTIONS", "")]).strip()
     command = ["java", "-Xmx512m", f"-Djava.io.tmpdir={own}"]
     command += [f"--add-opens={place}=ALL-UNNAMED" for place in _OPENED]
     if name == "worker":

@@ -14,6 +14,7 @@ import redis
 
 from beam_serving.connection import RedisAt
 from tests.flink.cluster import Cluster, cluster
+from tests.processes import assert_for_its_user_alone
 from tests.service import Service, await_true, result_writes
 from tests.test_faults import assert_all_served_once, queue_records, results
 
@@ -50,6 +51,8 @@ def test_a_job_serves_outlives_its_driver_and_is_stopped_and_started_again(
 ) -> None:
     service = Service(at, tmp_path, config(flink), FLINK)
     service.await_ready()
+    # Beam's ports for the workers are open while these work.
+    assert_for_its_user_alone(flink.process.pid, least=16)
     writes = result_writes(client)
     queue_records(client, RECORDS)
     assert_all_served_once(client, writes, RECORDS)
@@ -136,15 +139,18 @@ def test_more_tasks_than_slots_are_refused(flink: Cluster, at: RedisAt, tmp_path
 def test_workers_come_from_a_pool_beside_the_task_managers(
     flink: Cluster, at: RedisAt, client: redis.Redis, tmp_path: Path
 ) -> None:
-    log_path = tmp_path / "pool.log"
+    log_path, own, secret = tmp_path / "pool.log", tmp_path / "pool.yaml", tmp_path / "secret"
+    secret.write_text("a secret that nobody guesses", encoding="utf-8")
+    settings = {"name": "tested", "model": {"path": "noop"}, "data": {"src": str(at)}}
+    settings["flink"] = {"worker_pool_secret_file": "secret"}
+    own.write_text(json.dumps(settings), encoding="utf-8")
+    start = ["worker-pool", "--config", str(own), "--listen", "127.0.0.1:0"]
     with log_path.open("wb") as log:
-        pool = subprocess.Popen(
-            [sys.executable, "-m", "beam_serving", "worker-pool", "--listen", "127.0.0.1:0"], stderr=log
-        )
+        pool = subprocess.Popen([sys.executable, "-m", "beam_serving", *start], stderr=log)
     try:
         await_true(lambda: "asked for at" in log_path.read_text(encoding="utf-8"), "a pool", 30)
         address = log_path.read_text(encoding="utf-8").split("asked for at ")[1].split()[0]
-        service = Service(at, tmp_path, config(flink, worker_pool=address), FLINK)
+        service = Service(at, tmp_path, config(flink, worker_pool=address, worker_pool_secret_file=str(secret)), FLINK)
         service.await_ready()
         writes = result_writes(client)
         queue_records(client, RECORDS)

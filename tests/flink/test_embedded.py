@@ -11,6 +11,7 @@ import redis
 
 from beam_serving.connection import RedisAt
 from beam_serving.report import read_reports
+from tests.processes import descendants
 from tests.service import Service, await_true, result_writes, service
 from tests.test_faults import assert_all_served_once, queue_records, results
 
@@ -25,20 +26,6 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0] != "Z"
-
-
-def descendants(pid: int) -> list[int]:
-    """Gives the processes that a process started, and those that these started."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(stat.read_text(encoding="ascii").rsplit(")", 1)[1].split()[1])
-        except OSError:
-            continue
-    found = [pid]
-    for parent in found:
-        found += [child for child, its_parent in parents.items() if its_parent == parent]
-    return found[1:]
 
 
 def test_each_record_is_served_once_by_all_workers_and_a_stop_leaves_nothing(

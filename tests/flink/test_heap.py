@@ -10,7 +10,8 @@ import redis
 
 from beam_serving.connection import RedisAt
 from beam_serving.report import read_reports
-from tests.flink.test_embedded import FLINK, descendants
+from tests.flink.test_embedded import FLINK
+from tests.processes import descendants
 from tests.service import await_true, service
 from tests.test_faults import queue_records
 from tests.test_soak import memory_bytes

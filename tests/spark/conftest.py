@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from beam_serving.portable.jar import SPARK, find_or_build
+from beam_serving.portable.jar import SPARK, find_or_build, find_or_build_guard
 
 
 @pytest.fixture(scope="session")
 def job_server_jar() -> Path:
-    """The real jar; on a new machine Maven builds it here, once."""
+    """The real jar; on a new machine Maven builds it here, once, and the guard's with it."""
+    find_or_build_guard()
     return find_or_build(SPARK, None)

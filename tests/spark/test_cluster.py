@@ -10,7 +10,7 @@ import redis
 
 from beam_serving.connection import RedisAt
 from beam_serving.report import LIFETIME_S, read_reports
-from tests.flink.test_embedded import descendants
+from tests.processes import assert_for_its_user_alone, descendants
 from tests.service import await_true, result_writes, service
 from tests.spark.cluster import Cluster, cluster
 from tests.spark.drains import SPARK, await_readers, drain
@@ -56,6 +56,19 @@ def test_both_executors_serve_with_what_the_configuration_gives_them(
         assert [b"1g"] in heaps
         assert all(shares(client))
         await_true(lambda: spark.applications() == [], "the end of the application")
+
+
+def test_all_ports_are_for_the_user_alone_while_a_drain_runs(
+    spark: Cluster, at: RedisAt, client: redis.Redis, tmp_path: Path
+) -> None:
+    queue_records(client, 200_000)  # the ports of a driver and of executors go with the end of a drain
+    with drain(at, tmp_path, config(spark)) as running:
+        await_readers(client, running, 2)
+        assert_for_its_user_alone(running.process.pid, least=5)
+        assert_for_its_user_alone(spark.process.pid, least=8)
+        running.process.terminate()
+        assert running.process.wait(60) == 0
+    await_true(lambda: spark.applications() == [], "the end of the application")
 
 
 @pytest.mark.long

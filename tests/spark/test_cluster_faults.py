@@ -13,7 +13,8 @@ import pytest
 import redis
 
 from beam_serving.connection import RedisAt
-from tests.flink.test_embedded import alive, descendants
+from tests.flink.test_embedded import alive
+from tests.processes import descendants
 from tests.service import Service, await_true, result_writes
 from tests.spark.cluster import Cluster, cluster
 from tests.spark.drains import await_left, drain

@@ -11,7 +11,8 @@ import redis
 
 from beam_serving.connection import RedisAt
 from beam_serving.report import LIFETIME_S, read_reports
-from tests.flink.test_embedded import alive, descendants
+from tests.flink.test_embedded import alive
+from tests.processes import descendants
 from tests.service import Service, await_true, result_writes, service
 from tests.spark.drains import SPARK, await_left, await_readers, drain
 from tests.test_faults import assert_all_served_once, queue_records, results

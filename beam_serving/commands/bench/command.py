@@ -26,7 +26,7 @@ from beam_serving.commands.bench.runners import on_spark, runners
 from beam_serving.commands.bench.summary import BASELINE, summarise, table
 from beam_serving.commands.bench.writers import WRITERS
 from beam_serving.cores import available_cores
-from beam_serving.embedded import embedded_redis
+from beam_serving.embedded import private_redis
 from beam_serving.errors import ConfigError
 
 _CONTESTANTS = 4
@@ -108,7 +108,7 @@ def _require(options: argparse.Namespace) -> None:
 def _measured(name: str, options: argparse.Namespace, plan: Plan, progress: Any) -> dict[str, Any]:
     """Measures one workload; the progress bar moves with every figure taken."""
     progress.set_description(f"{name}: starting")
-    with tempfile.TemporaryDirectory(prefix="beam-serving-bench-") as path, embedded_redis() as port:
+    with tempfile.TemporaryDirectory(prefix="beam-serving-bench-") as path, private_redis() as port:
         folder = Path(path)
         workload = workloads.real(folder) if name == "real" else workloads.noop()
         shape = Shape(options.workers or available_cores(), options.batch_size or workload.batch_size, options.records)

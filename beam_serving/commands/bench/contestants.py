@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -20,9 +20,10 @@ from beam_serving.commands.bench.workloads import Workload
 from beam_serving.commands.service import running_service
 from beam_serving.commands.stop import stop
 from beam_serving.config import Settings
-from beam_serving.connection import RedisAt
+from beam_serving.connection import PASSWORD_VARIABLE, RedisAt
 from beam_serving.errors import BeamServingError
 from beam_serving.report import read_reports
+from beam_serving.worker import python_module
 
 FIRST_BACKLOG = 256
 
@@ -195,8 +196,12 @@ def service(workload: Workload, shape: Shape, port: int, folder: Path, runner: s
     cluster = runner if runner and ":" in runner else None
     arguments = ["--log-level", "warning", f"--runner={'FlinkRunner' if cluster else runner or 'DirectRunner'}"]
     name = f"bench-{uuid.uuid4().hex[:8]}"
+    # The workers of a cluster do not have our environment.
+    password = folder / "redis-password"
+    password.write_text(os.environ.get(PASSWORD_VARIABLE, ""), encoding="ascii")
     config = {
         "name": name,
+        "redis": {"password_file": str(password)},
         "model": {"path": workload.model, "threads": 1},
         "data": {"src": f"127.0.0.1:{port}", "streams": [stream], **workload.data},
         "params": {"batch_size": shape.batch_size, "top_n": workload.top_n, "workers": shape.workers},
@@ -221,7 +226,7 @@ def programs(jobs: Sequence[Job]) -> Iterator[list[subprocess.Popen[bytes]]]:
         BeamServingError: one ended before that.
     """
     processes = [
-        subprocess.Popen([sys.executable, "-m", module, json.dumps(job)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        subprocess.Popen([*python_module(module), json.dumps(job)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         for module, job in jobs
     ]
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -26,8 +25,9 @@ from beam_serving.commands.bench.summary import shown, summarise
 from beam_serving.commands.bench.workloads import Workload, one_format
 from beam_serving.commands.bench.writers import WRITERS
 from beam_serving.commands.tables import aligned
-from beam_serving.embedded import embedded_redis
+from beam_serving.embedded import private_redis
 from beam_serving.errors import BeamServingError
+from beam_serving.worker import python_module
 
 CONTESTANTS = 5
 """`loop`, `loops`, `service`, and without decoding, on one thread, our engines `auto` and `native`."""
@@ -41,7 +41,7 @@ def measure_format(form: str, shape: Shape, plan: Plan, on_step: Callable[[str],
     Raises:
         BeamServingError: the framework cannot write it, or a contestant does not start.
     """
-    with TemporaryDirectory(prefix="beam-serving-bench-") as path, embedded_redis() as port:
+    with TemporaryDirectory(prefix="beam-serving-bench-") as path, private_redis() as port:
         folder = Path(path)
         workload = one_format(form, _written(form, folder))
         with _contestants(workload, shape, port, folder) as all_contestants:
@@ -77,7 +77,7 @@ def _written(form: str, folder: Path) -> Path:
     """Writes the network in a process of its own: frameworks are large, chatty, and do not all get along."""
     target = folder / form
     target.mkdir()
-    command = [sys.executable, "-m", writers.__name__, form, str(target)]
+    command = [*python_module(writers.__name__), form, str(target)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:
         raise BeamServingError(f"the model of format {form!r} could not be written:\n{ended.stderr[-2000:]}")

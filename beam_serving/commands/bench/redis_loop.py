@@ -13,6 +13,7 @@ import cv2
 import redis
 
 from beam_serving.commands.bench.handwritten import Steps
+from beam_serving.connection import PASSWORD_VARIABLE
 
 GROUP = "serving"
 
@@ -23,7 +24,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     steps = Steps(job["model"], job["threads"], job["top_n"])
     field = b"tensor:" if job["model"] == "noop" else b"image:"
-    client = redis.Redis(port=job["port"], protocol=2)
+    client = redis.Redis(port=job["port"], password=os.environ.get(PASSWORD_VARIABLE), protocol=2)
     print("{}", flush=True)
     parent = os.getppid()
     while os.getppid() == parent:

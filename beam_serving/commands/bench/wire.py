@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Sequence
 from typing import Any
 
 import hiredis
 
+from beam_serving.connection import PASSWORD_VARIABLE
 from beam_serving.errors import ConnectError
 
 _READ_BYTES = 1 << 16
@@ -27,6 +29,8 @@ class Wire:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout_s)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._reader = hiredis.Reader()
+        if password := os.environ.get(PASSWORD_VARIABLE):
+            self.ask("AUTH", password)
 
     def send(self, commands: Sequence[bytes]) -> None:
         """Sends commands whose replies are read later."""
