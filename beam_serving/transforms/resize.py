@@ -10,6 +10,9 @@ from beam_serving.transforms.antialias import Window, antialiased
 
 Filter = Literal["auto", "linear", "area", "antialias"]
 
+_MOST_WHOLE = 16_000_000
+"""Pixels of a scaled image of which the middle is taken. Where there would be more, the middle is taken first."""
+
 
 def resized(
     pixels: Any,
@@ -51,8 +54,49 @@ def _crop(pixels: Any, height: int, width: int, shorter_side: int | None, filter
     if filter_ == "antialias":
         rows, columns = Window(whole.height, top, height), Window(whole.width, left, width)
         return antialiased(pixels, rows, columns)
-    scaled = _scaled(pixels, whole.height, whole.width, filter_)
-    return scaled[top : top + height, left : left + width]
+    if whole.height * whole.width <= _MOST_WHOLE:
+        scaled = _scaled(pixels, whole.height, whole.width, filter_)
+        return scaled[top : top + height, left : left + width]
+    rows = _Part.around(pixels.shape[0], Window(whole.height, top, height))
+    columns = _Part.around(pixels.shape[1], Window(whole.width, left, width))
+    part = pixels[rows.start : rows.end, columns.start : columns.end]
+    scaled = _scaled(part, rows.size, columns.size, filter_)
+    return scaled[rows.first : rows.first + height, columns.first : columns.first + width]
+
+
+class _Part(NamedTuple):
+    """Part of a side of an image, `start` to `end`: it becomes `size` pixels, of which those from `first` are wanted."""
+
+    start: int
+    end: int
+    size: int
+    first: int
+
+    @classmethod
+    def around(cls, side: int, window: Window) -> _Part:
+        """Gives what of a side is seen in a window, and one or two pixels more, from which the next ones are made."""
+        factor = window.size / side
+        start = max(int(window.first / factor) - 1, 0)
+        end = min(int((window.first + window.wanted) / factor) + 3, side)
+        before = min(round(start * factor), window.first)
+        return cls(start, end, max(round(end * factor) - before, window.first + window.wanted - before), window.first - before)
+
+
+def pixels_between(
+    size: tuple[int, int], wanted: tuple[int, int], rule: str, shorter_side: int | None, filter_: Filter
+) -> int:
+    """Gives how many pixels an image of this height and width takes on its way to the wanted ones, besides both."""
+    if filter_ == "antialias":
+        # The columns of pixels are made first, from a transposed copy; with alpha there is another copy.
+        return 2 * size[0] * size[1] + 2 * max(size[0] * wanted[1], wanted[0] * size[1])
+    if rule != "crop":
+        return 0
+    whole = _covering(_Size(*size), _Size(*wanted), shorter_side)
+    if whole.height * whole.width <= _MOST_WHOLE:
+        return whole.height * whole.width
+    sides = (_Part.around(side, Window(*of)) for side, of in zip(size, zip(whole, (0, 0), wanted, strict=True), strict=True))
+    tall, wide = (part.size + 4 * (whole.height // size[0] + 1) for part in sides)
+    return tall * wide
 
 
 def _covering(size: _Size, wanted: _Size, shorter_side: int | None) -> _Size:

@@ -11,8 +11,10 @@ class Limits:
     """What one stream entry may hold. A request above any of these gets an error result that names the limit.
 
     `max_payload_bytes` bounds the names and values of all fields together, and each tensor after decoding (a sparse
-    tensor is small on the wire and large in memory). `max_json_bytes` bounds JSON, whose parsed form takes about
-    twenty times its text.
+    tensor is small on the wire and large in memory). `max_json_bytes` bounds JSON.
+
+    `max_decode_bytes` bounds the memory that decoding may take beside the request itself: it is estimated before
+    anything is decoded.
     """
 
     max_fields: int = 256
@@ -23,6 +25,7 @@ class Limits:
     max_arrow_rows: int = 16
     max_json_bytes: int = 16 << 20
     max_json_depth: int = 35
+    max_decode_bytes: int = 384 << 20
 
 
 DEFAULT_LIMITS = Limits()
