@@ -18,12 +18,15 @@ from beam_serving.models.shared import SharedModel
 from beam_serving.records import Entry, Example, Failure, Flush, Generation, Image, Origin, Payload, Result
 from beam_serving.stats import stats_of_process
 from beam_serving.transforms.image import ImageRules, tensor_of_image
+from beam_serving.transforms.image_cost import check_memory
 from beam_serving.transforms.rows import Rows
 from beam_serving.wire import Limits, decode_request, identify
 from beam_serving.wire.text import is_text
 
 _log = logging.getLogger(__name__)
 REFUSED = "refused"
+_WIDEST_BYTES = 16
+"""The most that a number takes in any type of a model."""
 _NO_ROWS: Mapping[str, Rows] = {}
 _Refused: TypeAlias = pvalue.TaggedOutput[Literal["refused"], list[Result]]
 
@@ -43,12 +46,20 @@ def tensors_for(
     try:
         if not inputs:
             return _as_they_came(payload)
-        return {
-            spec.name: _tensor(_text(value, spec, payload), spec, rules, rows.get(spec.name))
-            for spec, value in _matched(payload, inputs)
-        }
+        # Values of the native form are those of the entry, which has a limit of its own.
+        held = 0 if payload.generation is Generation.NATIVE else _bytes_of(payload)
+        tensors: dict[str, np.ndarray] = {}
+        for spec, value in _matched(payload, inputs):
+            tensor = _tensor(_text(value, spec, payload), spec, rules, rows.get(spec.name), held)
+            tensors[spec.name] = tensor
+            held += tensor.nbytes
+        return tensors
     except RequestError as err:
         raise RequestError(f"request {payload.uri.decode(errors='backslashreplace')[:64]!r}: {err}") from err
+
+
+def _bytes_of(payload: Payload) -> int:
+    return sum(len(one.encoded) if isinstance(one, Image) else one.nbytes for one in payload.inputs.values())
 
 
 def _as_they_came(payload: Payload) -> dict[str, np.ndarray]:
@@ -91,9 +102,14 @@ def _of_one(spec: TensorSpec) -> tuple[int, ...]:
     return (1,) * len(spec.shape or ())
 
 
-def _tensor(value: Image | np.ndarray, spec: TensorSpec, rules: ImageRules, rows: Rows | None) -> np.ndarray:
+def _tensor(
+    value: Image | np.ndarray, spec: TensorSpec, rules: ImageRules, rows: Rows | None, held: int
+) -> np.ndarray:
     if isinstance(value, Image):
-        return tensor_of_image(value.encoded, spec, rules, rows)
+        return tensor_of_image(value.encoded, spec, rules, rows, held)
+    if held + _WIDEST_BYTES * value.size > rules.max_decode_bytes and STRING not in (value.dtype, spec.dtype):
+        added = spec.dtype.itemsize * value.size if value.dtype != spec.dtype else 0
+        check_memory(held + added, rules.max_decode_bytes, f"a tensor of {spec.dtype}")
     return fitted(value, spec)
 
 

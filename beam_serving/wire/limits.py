@@ -70,6 +70,19 @@ def check_entry(fields: Mapping[bytes, bytes], limits: Limits) -> bytes:
     return uri
 
 
+def check_parsed(needed: int, limits: Limits, what: str) -> None:
+    """Refuse what would be too much in memory once it is parsed.
+
+    Raises:
+        RequestError: it would; the message names the limit.
+    """
+    if needed > limits.max_decode_bytes:
+        raise RequestError(
+            f"{what} take about {needed >> 20} MB to parse, at most {limits.max_decode_bytes >> 20} MB are given to one "
+            "request; send less or a tensor, or the service needs a larger data: max_decode_mb"
+        )
+
+
 def input_name(name: bytes, limits: Limits) -> str:
     """Decodes the name of an input.
 

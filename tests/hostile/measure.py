@@ -17,9 +17,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from beam_serving.config import Data
 from beam_serving.models.base import TensorSpec
 from beam_serving.transforms.image import ImageRules
+from beam_serving.wire import Limits
 
+LIMITS = Limits(max_payload_bytes=Data().max_payload_bytes)
+"""Those of a service without any in its configuration."""
 FLOAT32 = np.dtype(np.float32)
 FIXED = (TensorSpec("x", (3, 224, 224), FLOAT32),)
 FREE = (TensorSpec("x", (3, None, None), FLOAT32),)
@@ -31,7 +35,6 @@ class Case(NamedTuple):
     fields: Callable[[], Mapping[bytes, bytes]]
     inputs: tuple[TensorSpec, ...] = FIXED
     rules: ImageRules = ImageRules()
-    encrypted: bool = False
 
 
 class Cost(NamedTuple):
@@ -77,10 +80,10 @@ def _resident_mb(what: str) -> float:
 def _serve(case: Case, fields: Mapping[bytes, bytes]) -> str:
     from beam_serving.errors import RequestError
     from beam_serving.transforms.decode import tensors_for
-    from beam_serving.wire import Limits, decode_request
+    from beam_serving.wire import decode_request
 
     try:
-        payload = decode_request(fields, Limits(), OPENING if case.encrypted else None)
+        payload = decode_request(fields, LIMITS)
         tensors_for(payload, case.inputs, case.rules)
     except RequestError as err:
         return str(err)
