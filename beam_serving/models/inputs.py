@@ -9,7 +9,6 @@ from beam_serving.models.base import STRING, TensorSpec, fits, type_name
 from beam_serving.wire.numbers import changed, overflowed
 from beam_serving.wire.text import is_text
 
-
 _MOST_AT_ONCE = 1 << 20
 
 
@@ -78,7 +77,7 @@ def cast(tensor: np.ndarray, spec: TensorSpec) -> np.ndarray:
 
 
 def _check_cast(tensor: np.ndarray, now: np.ndarray, spec: TensorSpec) -> None:
-    """Refuses a cast that changed a value; looks at some at a time, since the comparison takes five times their room."""
+    """Refuses a cast that changed a value; looks at some at a time, since comparing takes five times their room."""
     exact = spec.dtype.kind in "iu" or tensor.dtype.kind in "iu"
     if tensor.size <= _MOST_AT_ONCE:
         parts = [(tensor, now)]

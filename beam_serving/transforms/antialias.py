@@ -134,7 +134,7 @@ def _band(size: int, new_size: int, rows: np.ndarray) -> _Band:
 
 
 def _by_rows(change: Callable[[Any], Any], pixels: Any) -> Any:
-    """Does something to some rows of pixels at a time: of all of them the numbers between would be ten times as large."""
+    """Does something to some rows of pixels at a time: what is between would be ten times as large as all of them."""
     result = np.empty_like(pixels)
     step = max(1, _MOST_AT_ONCE // pixels.shape[1])
     for row in range(0, len(pixels), step):

@@ -42,8 +42,8 @@ class ImageRules:
     `area` averages where the image shrinks; `antialias` is PIL's bilinear filter and so torchvision's. `auto` is linear
     for `stretch` and area otherwise.
 
-    An image, with all that is made of it, takes at most `max_decode_bytes` of memory; one for which that would not do is
-    refused before it is decoded.
+    An image, with all that is made of it, takes at most `max_decode_bytes` of memory; one for which that would not do
+    is refused before it is decoded.
 
     With `strict` a JPEG whose data is corrupt is refused. OpenCV decodes what it can of it and tells nobody.
     """
@@ -186,8 +186,8 @@ def tensor_of_image(
     there are some. `held_bytes` is what its request takes already.
 
     Raises:
-        RequestError: the format is not supported, the file is truncated, too large or of too many scans or cannot be decoded, the rules
-            have another number of channels than the input, or give numbers that its type cannot hold.
+        RequestError: the format is not supported, the file is truncated, too large, of too many scans or cannot be
+            decoded, the rules have another number of channels than the input, or numbers that its type cannot hold.
     """
     frame = frame_of(spec, rules.layout)
     if reason := _wrong_count(spec, frame, rules):

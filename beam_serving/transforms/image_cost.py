@@ -29,7 +29,7 @@ class _PerPixel(NamedTuple):
 _PER_PIXEL = {
     "": _PerPixel(6, 8, 7, 16),
     "TIFF": _PerPixel(8, 12, 12, 18),
-    "GIF": _PerPixel(9, 12, 9, 12),
+    "GIF": _PerPixel(8, 11, 8, 11),
     "AVIF": _PerPixel(20, 36, 20, 36),
     "HEIC": _PerPixel(16, 20, 16, 20),
     "JPEG 2000": _PerPixel(6, 8, 6, 8),

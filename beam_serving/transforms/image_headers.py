@@ -54,7 +54,9 @@ def tiff_size(encoded: bytes) -> Announced:
     most_parts = 1
     for starts, lengths in ((273, 279), (324, 325)):
         if starts in tags and lengths in tags:
-            most_parts = max(most_parts, _check_parts(encoded, _numbers(encoded, tags, starts), _numbers(encoded, tags, lengths)))
+            most_parts = max(
+                most_parts, _check_parts(encoded, _numbers(encoded, tags, starts), _numbers(encoded, tags, lengths))
+            )
     tile = [_one(encoded, tags, tag, default=0) for tag in (322, 323)]
     scans = -(-encoded.count(b"\xff\xda") // most_parts) if packing in _TIFF_JPEG else 1
     # A strip or tile is kept beside the page, of as many bytes as there are samples in a pixel.

@@ -10,6 +10,7 @@ from beam_serving.transforms.antialias import Window, antialiased
 
 Filter = Literal["auto", "linear", "area", "antialias"]
 
+_LOOK = 32
 _MOST_WHOLE = 16_000_000
 """Pixels of a scaled image of which the middle is taken. Where there would be more, the middle is taken first."""
 
@@ -57,15 +58,15 @@ def _crop(pixels: Any, height: int, width: int, shorter_side: int | None, filter
     if whole.height * whole.width <= _MOST_WHOLE:
         scaled = _scaled(pixels, whole.height, whole.width, filter_)
         return scaled[top : top + height, left : left + width]
-    rows = _Part.around(pixels.shape[0], Window(whole.height, top, height))
-    columns = _Part.around(pixels.shape[1], Window(whole.width, left, width))
-    part = pixels[rows.start : rows.end, columns.start : columns.end]
-    scaled = _scaled(part, rows.size, columns.size, filter_)
-    return scaled[rows.first : rows.first + height, columns.first : columns.first + width]
+    down = _Part.around(pixels.shape[0], Window(whole.height, top, height))
+    across = _Part.around(pixels.shape[1], Window(whole.width, left, width))
+    part = pixels[down.start : down.end, across.start : across.end]
+    scaled = _scaled(part, down.size, across.size, filter_)
+    return scaled[down.first : down.first + height, across.first : across.first + width]
 
 
 class _Part(NamedTuple):
-    """Part of a side of an image, `start` to `end`: it becomes `size` pixels, of which those from `first` are wanted."""
+    """Part of an image's side, `start` to `end`: it becomes `size` pixels, of which those from `first` are wanted."""
 
     start: int
     end: int
@@ -78,8 +79,13 @@ class _Part(NamedTuple):
         factor = window.size / side
         start = max(int(window.first / factor) - 1, 0)
         end = min(int((window.first + window.wanted) / factor) + 3, side)
+        # Of the next ones, those that lie at whole pixels of the result: then each pixel stays where it was.
+        start = min(range(max(start - _LOOK, 0), start + 1), key=lambda at: abs(at * factor - round(at * factor)))
+        end = min(range(end, min(end + _LOOK, side) + 1), key=lambda at: abs(at * factor - round(at * factor)))
         before = min(round(start * factor), window.first)
-        return cls(start, end, max(round(end * factor) - before, window.first + window.wanted - before), window.first - before)
+        return cls(
+            start, end, max(round(end * factor) - before, window.first + window.wanted - before), window.first - before
+        )
 
 
 def pixels_between(
@@ -94,7 +100,9 @@ def pixels_between(
     whole = _covering(_Size(*size), _Size(*wanted), shorter_side)
     if whole.height * whole.width <= _MOST_WHOLE:
         return whole.height * whole.width
-    sides = (_Part.around(side, Window(*of)) for side, of in zip(size, zip(whole, (0, 0), wanted, strict=True), strict=True))
+    sides = (
+        _Part.around(side, Window(*of)) for side, of in zip(size, zip(whole, (0, 0), wanted, strict=True), strict=True)
+    )
     tall, wide = (part.size + 4 * (whole.height // size[0] + 1) for part in sides)
     return tall * wide
 

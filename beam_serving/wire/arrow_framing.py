@@ -1,6 +1,5 @@
 """Replies at native speed, written below pyarrow."""
 
-import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from beam_serving.errors import RequestError
+from beam_serving.records import MOST_FIELDS, MOST_REQUEST_BYTES
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,10 @@ class Limits:
     anything is decoded.
     """
 
-    max_fields: int = 256
+    max_fields: int = MOST_FIELDS
     max_uri_bytes: int = 4096
     max_name_bytes: int = 256
-    max_payload_bytes: int = 128 << 20
+    max_payload_bytes: int = MOST_REQUEST_BYTES
     max_rank: int = 32
     max_arrow_rows: int = 16
     max_json_bytes: int = 16 << 20
@@ -78,8 +79,8 @@ def check_parsed(needed: int, limits: Limits, what: str) -> None:
     """
     if needed > limits.max_decode_bytes:
         raise RequestError(
-            f"{what} take about {needed >> 20} MB to parse, at most {limits.max_decode_bytes >> 20} MB are given to one "
-            "request; send less or a tensor, or the service needs a larger data: max_decode_mb"
+            f"{what} take about {needed >> 20} MB to parse, at most {limits.max_decode_bytes >> 20} MB are given to "
+            "one request; send less or a tensor, or the service needs a larger data: max_decode_mb"
         )
 
 

@@ -154,7 +154,7 @@ def tiff(
     starts_at = bits_at + 2 * samples
     lengths_at = starts_at + 4 * parts
     directory = lengths_at + 4 * parts
-    where, length = ((273, 279) if tile is None else (324, 325))
+    where, length = (273, 279) if tile is None else (324, 325)
     tags = [
         (256, 4, 1, width),
         (257, 4, 1, height),

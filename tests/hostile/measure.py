@@ -6,7 +6,6 @@ import ctypes
 import gc
 import json
 import os
-import pickle
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from beam_serving.models.base import TensorSpec
 from beam_serving.transforms.image import ImageRules
 from beam_serving.wire import Limits
 
-LIMITS = Limits(max_payload_bytes=Data().max_payload_bytes)
+LIMITS = Limits(max_payload_bytes=Data().max_request_bytes, max_decode_bytes=Data().max_decode_mb << 20)
 """Those of a service without any in its configuration."""
 FLOAT32 = np.dtype(np.float32)
 FIXED = (TensorSpec("x", (3, 224, 224), FLOAT32),)
@@ -94,8 +93,8 @@ def _measured(name: str, case: Case, file: Path) -> Cost:
     before = _resident_mb("VmRSS")
     with file.open("rb") as stream:
         fields = {}
-        for size, key in pickle.load(stream):
-            fields[key] = stream.read(size)
+        for size, key in json.loads(stream.readline()):
+            fields[key.encode("latin-1")] = stream.read(size)
     Path("/proc/self/clear_refs").write_text("5")
     started = time.process_time()
     answer = _serve(case, fields)
@@ -110,7 +109,8 @@ def _measure(name: str, case: Case, folder: Path) -> None:
     def make() -> None:
         fields = {b"uri": b"u", **case.fields()}
         with file.open("wb") as stream:
-            pickle.dump([(len(value), key) for key, value in fields.items()], stream)
+            sizes = [(len(value), key.decode("latin-1")) for key, value in fields.items()]
+            stream.write(json.dumps(sizes).encode() + b"\n")
             stream.writelines(fields.values())
 
     assert _forked(make) == 0, name

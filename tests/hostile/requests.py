@@ -67,9 +67,7 @@ def arrow(schema: pa.Schema, *columns: pa.Array) -> dict[bytes, bytes]:
 
 
 def of_strings(count: int, name: str = "c", text: str = "abc") -> dict[bytes, bytes]:
-    return arrow(
-        pa.schema([(f"{name}{index}", pa.string()) for index in range(count)]), *[pa.array([text])] * count
-    )
+    return arrow(pa.schema([(f"{name}{index}", pa.string()) for index in range(count)]), *[pa.array([text])] * count)
 
 
 def nested(depth: int, width: int = 1) -> dict[bytes, bytes]:
@@ -148,7 +146,9 @@ def _schema(widths: list[int], name: bytes, pairs: int = 0, value: bytes = b"") 
         vector = buffer.vector(width)
         buffer.point(place, vector)
         last = level == len(widths) - 1
-        field, of_field = buffer.table({0: ("I", 0), 1: ("B", 1), 2: ("B", 5 if last else 13), 3: ("I", 0), 5: ("I", 0)}, 7)
+        field, of_field = buffer.table(
+            {0: ("I", 0), 1: ("B", 1), 2: ("B", 5 if last else 13), 3: ("I", 0), 5: ("I", 0)}, 7
+        )
         for index in range(width):
             buffer.point(vector + 4 + 4 * index, field)
         buffer.point(of_field[0], buffer.text(name))
@@ -243,7 +243,9 @@ CASES: dict[str, Case] = {
     "jpeg segments": Case(lambda: image(files.with_segments(files.jpeg(64, 64), JPEG_SEGMENT, MOST // 4))),
     "jpeg comments": Case(lambda: image(files.with_segments(files.jpeg(64, 64), b"\xff\xfe\0\x02", MOST // 4))),
     "jpeg profiles": Case(
-        lambda: image(files.with_segments(files.jpeg(64, 64), b"\xff\xe2\xff\xffICC_PROFILE\0\1\1" + bytes(65519), 1000))
+        lambda: image(
+            files.with_segments(files.jpeg(64, 64), b"\xff\xe2\xff\xffICC_PROFILE\0\1\1" + bytes(65519), 1000)
+        )
     ),
     "jpeg exif parts": Case(
         lambda: image(files.with_segments(files.jpeg(64, 64), b"\xff\xe1\xff\xffExif\0\0" + bytes(65527), 1000))
@@ -262,9 +264,7 @@ CASES: dict[str, Case] = {
     "png interlaced": Case(lambda: image(files.png(5000, 5000, 16, 6, interlaced=True)), RGBA),
     "png palette": Case(lambda: image(files.png(SIDE, SIDE, 1, 3))),
     "png text bomb": Case(
-        lambda: image(
-            files.png(64, 64, chunks=[files.chunk(b"zTXt", b"k\0\0" + files.deflated(1 << 30))] * 30)
-        )
+        lambda: image(files.png(64, 64, chunks=[files.chunk(b"zTXt", b"k\0\0" + files.deflated(1 << 30))] * 30))
     ),
     "png profile bomb": Case(
         lambda: image(files.png(64, 64, chunks=[files.chunk(b"iCCP", b"k\0\0" + files.deflated(1 << 30))] * 30))
@@ -297,7 +297,10 @@ CASES: dict[str, Case] = {
     "tiff jpeg scans": Case(
         lambda: image(
             files.tiff(
-                4000, 4000, packing=7, photometric=6,
+                4000,
+                4000,
+                packing=7,
+                photometric=6,
                 part=files.with_empty_scans(files.jpeg(4000, 4000, progressive=True), 3000),
             )
         )
@@ -305,7 +308,11 @@ CASES: dict[str, Case] = {
     "tiff jpeg tiles, scans": Case(
         lambda: image(
             files.tiff(
-                4096, 4096, packing=7, photometric=6, tile=(256, 256),
+                4096,
+                4096,
+                packing=7,
+                photometric=6,
+                tile=(256, 256),
                 part=files.with_empty_scans(files.jpeg(256, 256, progressive=True), 3000),
             )
         )
@@ -328,7 +335,9 @@ CASES: dict[str, Case] = {
         lambda: image(files.jpeg2000(3500, 3500, precinct_size=(16, 16), codeblock_size=(4, 4)))
     ),
     "jpeg 2000, precincts and layers": Case(
-        lambda: image(files.with_layers(files.jpeg2000(2000, 2000, precinct_size=(64, 64), codeblock_size=(32, 32)), 65535))
+        lambda: image(
+            files.with_layers(files.jpeg2000(2000, 2000, precinct_size=(64, 64), codeblock_size=(32, 32)), 65535)
+        )
     ),
     "jpeg 2000, alpha": Case(lambda: image(files.jpeg2000(3000, 3000, 4)), RGBA),
     "avif": Case(lambda: image(files.avif(SIDE, SIDE))),
@@ -387,7 +396,11 @@ CASES: dict[str, Case] = {
         lambda: {
             key: value
             for index in range(80)
-            for key, value in ((b"tensor:%d" % index, bytes(800_000)), (b"dtype:%d" % index, b"int8"), (b"shape:%d" % index, b"800000"))
+            for key, value in (
+                (b"tensor:%d" % index, bytes(800_000)),
+                (b"dtype:%d" % index, b"int8"),
+                (b"shape:%d" % index, b"800000"),
+            )
         },
         tuple(TensorSpec(str(index), None, np.dtype(np.float64)) for index in range(80)),
     ),
@@ -405,9 +418,7 @@ CASES: dict[str, Case] = {
     "json objects": Case(lambda: instance(filled(b'{"":0}'))),
     "json empty objects": Case(lambda: instance(filled(b"{}"))),
     "json instances": Case(lambda: stream(b'{"instances":' + filled(b'{"x":1}') + b"}")),
-    "json keys": Case(
-        lambda: instance(b"{" + b",".join(b'"%d":0' % index for index in range(1_400_000)) + b"}")
-    ),
+    "json keys": Case(lambda: instance(b"{" + b",".join(b'"%d":0' % index for index in range(1_400_000)) + b"}")),
     "json digits": Case(lambda: instance(filled(b"1"))),
     "json numbers": Case(lambda: instance(filled(b"1.5"))),
     "json integers": Case(lambda: instance(filled(b"999"))),
@@ -428,7 +439,9 @@ CASES: dict[str, Case] = {
     "arrow nested": Case(lambda: nested(60)),
     "arrow wide and nested": Case(lambda: nested(5, 10)),
     "arrow metadata": Case(
-        lambda: arrow(pa.schema([("x", pa.string())], metadata={f"{index}": "v" for index in range(500_000)}), pa.array(["a"]))
+        lambda: arrow(
+            pa.schema([("x", pa.string())], metadata={f"{index}": "v" for index in range(500_000)}), pa.array(["a"])
+        )
     ),
     "arrow shared field": Case(lambda: shared_table(100_000)),
     "arrow shared field, few": Case(lambda: shared_table(200, b"n" * (10 * MIB))),
@@ -445,7 +458,13 @@ CASES: dict[str, Case] = {
         (TensorSpec("x", None, np.dtype(np.float64)),),
     ),
     "arrow dictionary": Case(
-        lambda: arrow(pa.schema([("x", pa.dictionary(pa.int32(), pa.string()))]), pa.array(["a"] * 4).dictionary_encode())
+        lambda: arrow(
+            pa.schema([("x", pa.dictionary(pa.int32(), pa.string()))]), pa.array(["a"] * 4).dictionary_encode()
+        )
     ),
-    "image 0.7": Case(lambda: {b"image": base64.b64encode(files.with_segments(files.jpeg(64, 64), b"\xff\xe5\xff\xff" + bytes(65533), 700))}),
+    "image 0.7": Case(
+        lambda: {
+            b"image": base64.b64encode(files.with_segments(files.jpeg(64, 64), b"\xff\xe5\xff\xff" + bytes(65533), 700))
+        }
+    ),
 }

@@ -19,6 +19,9 @@ RECORD = ["serving", "me", "-", "+", "60000", "1-1", "2", "2", "value", "[]", "e
 RUNS: dict[str, tuple[list[str], list[str]]] = {
     "ENSURE_GROUP": (["stream"], [GROUP]),
     "KEEP_LEASE": (["stream"], [GROUP, ME]),
+    "CLAIM": (["stream"], [GROUP, ME, "1000", "256", "1-1"]),
+    "CLAIM_ABANDONED": (["stream"], [GROUP, ME, "1000", "256", "0", "0-0"]),
+    "TAKE_BACK": (["stream"], [GROUP, ME]),
     "REAP_CONSUMERS": (["stream"], [GROUP, "-1"]),
     "RELEASE_CONSUMER": (["stream"], [GROUP, "idle"]),
     "COMMIT": (["stream", "stream:dead", "result"], RECORD),
