@@ -207,18 +207,20 @@ def tensor_of_image(
 
 def _fitting_bytes(size: ImageSize, frame: _Frame, spec: TensorSpec, rules: ImageRules) -> int:
     """Gives the most memory that is taken for decoded pixels, from these to the tensor."""
-    height, width = frame.height or size.height, frame.width or size.width
     if size.width == 0 or size.height == 0:
         return 0
-    pixels, wanted = size.width * size.height, height * width
-    between = 0
-    if (size.height, size.width) != (height, width) or rules.resize == "crop":
-        # A file may be turned by its EXIF.
-        sides = (size.height, size.width), (height, width)
-        turned = (size.width, size.height), (height, width)
-        between = wanted + max(
-            pixels_between(*of, rules.resize, rules.resize_to, rules.resize_filter) for of in (sides, turned)
-        )
+    # A file may be turned by its EXIF.
+    turns = (size.height, size.width), (size.width, size.height)
+    return max(_bytes_of(sides, frame, spec, rules) for sides in turns)
+
+
+def _bytes_of(sides: tuple[int, int], frame: _Frame, spec: TensorSpec, rules: ImageRules) -> int:
+    goal = frame.height or sides[0], frame.width or sides[1]
+    pixels, wanted, between = sides[0] * sides[1], goal[0] * goal[1], 0
+    if sides != goal or rules.resize == "crop":
+        between = wanted + pixels_between(sides, goal, rules.resize, rules.resize_to, rules.resize_filter)
+        if rules.resize_filter == "antialias" and frame.channels == 4:
+            between += pixels  # multiplied by their alpha
     each = spec.dtype.itemsize
     # Planes of pixels, then numbers of float32 and of the type of the input, and what compares these.
     per_value = 2 + (each if rules.plain else 4 if each == 4 and spec.dtype.kind == "f" else 4 + 2 * each + 8)

@@ -230,7 +230,7 @@ def pam_size(encoded: bytes) -> Announced:
     width, height, depth, most, start = pam_header(encoded)
     size = _held("PAM", encoded, start, width * height * depth * (1 + (most > 255)), (width, height))
     # Values of another range than 0..255 are multiplied and divided in wider types.
-    return Announced(*size, most > 255, width * height * depth * (0 if most == 255 else 5 if most < 255 else 12))
+    return Announced(*size, most > 255, width * height * depth * (0 if most == 255 else 3 if most < 255 else 7))
 
 
 def pfm_size(encoded: bytes) -> tuple[int, int]:

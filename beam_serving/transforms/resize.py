@@ -93,8 +93,9 @@ def pixels_between(
 ) -> int:
     """Gives how many pixels an image of this height and width takes on its way to the wanted ones, besides both."""
     if filter_ == "antialias":
-        # The columns of pixels are made first, from a transposed copy; with alpha there is another copy.
-        return 2 * size[0] * size[1] + 2 * max(size[0] * wanted[1], wanted[0] * size[1])
+        # A transposed copy, then all rows of fewer pixels, or in a very tall image fewer rows of all pixels.
+        first = wanted[0] * size[1] if size[0] > 100 * size[1] else size[0] * wanted[1]
+        return size[0] * size[1] + 2 * first
     if rule != "crop":
         return 0
     whole = _covering(_Size(*size), _Size(*wanted), shorter_side)

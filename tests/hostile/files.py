@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import cv2
 import numpy as np
+import pillow_heif
 from PIL import Image as PilImage
 
 from tests.transforms.images import rotated
@@ -211,6 +212,22 @@ def with_layers(file: bytes, layers: int) -> bytes:
 def avif(width: int, height: int, channels: int = 3) -> bytes:
     """Writes an AVIF file, as fast as can be."""
     return written(flat(height, width, channels), ".avif", cv2.IMWRITE_AVIF_SPEED, 10)
+
+
+def avif_of_all_colours(width: int, height: int) -> bytes:
+    """Writes an AVIF file that keeps all colours."""
+    buffer = io.BytesIO()
+    PilImage.new("RGB", (width, height)).save(buffer, "AVIF", subsampling="4:4:4", speed=10)
+    return buffer.getvalue()
+
+
+def heic(width: int, height: int, mode: str = "RGB") -> bytes:
+    """Writes a HEIC file."""
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(PilImage.new(mode, (width, height))).save(
+        buffer, quality=10, enc_params={"x265:preset": "ultrafast"}
+    )
+    return buffer.getvalue()
 
 
 def hdr(width: int, height: int) -> bytes:

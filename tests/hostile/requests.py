@@ -343,6 +343,43 @@ CASES: dict[str, Case] = {
     "avif": Case(lambda: image(files.avif(SIDE, SIDE))),
     "avif, some": Case(lambda: image(files.avif(4000, 4000)), FREE),
     "avif alpha": Case(lambda: image(files.avif(4000, 4000, 4)), RGBA),
+    "avif, all colours": Case(lambda: image(files.avif_of_all_colours(4000, 4000)), FREE),
+    "avif, largest": Case(lambda: image(files.avif_of_all_colours(4480, 4480))),
+    "heic": Case(lambda: image(files.heic(4800, 4800))),
+    "heic, large": Case(lambda: image(files.heic(SIDE, SIDE))),
+    "heic, free size": Case(lambda: image(files.heic(4000, 4000)), FREE),
+    "heic alpha": Case(lambda: image(files.heic(4000, 4000, "RGBA")), RGBA),
+    "jpeg progressive, most scans": Case(
+        lambda: image(files.with_scans(files.jpeg(6400, 6400, progressive=True, sampling=0x221111), 14))
+    ),
+    "jpeg progressive, many small scans": Case(
+        lambda: image(files.with_scans(files.jpeg(1024, 1024, progressive=True), 900))
+    ),
+    "tiff jpeg, most scans": Case(
+        lambda: image(
+            files.tiff(
+                2000,
+                2000,
+                packing=7,
+                photometric=6,
+                part=files.with_scans(files.jpeg(2000, 2000, progressive=True), 85),
+            )
+        )
+    ),
+    "jpeg 2000, most packets": Case(
+        lambda: image(
+            files.with_layers(files.jpeg2000(500, 500, precinct_size=(64, 64), codeblock_size=(32, 32)), 3000)
+        )
+    ),
+    "pam": Case(
+        lambda: image(b"P7\nWIDTH 4000\nHEIGHT 4000\nDEPTH 4\nMAXVAL 255\nENDHDR\n" + bytes(4 * 4000**2)), RGBA
+    ),
+    "pam, some": Case(
+        lambda: image(b"P7\nWIDTH 3000\nHEIGHT 3000\nDEPTH 4\nMAXVAL 254\nENDHDR\n" + bytes(4 * 3000**2)), RGBA
+    ),
+    "pam 16 bit, some": Case(
+        lambda: image(b"P7\nWIDTH 2000\nHEIGHT 2000\nDEPTH 4\nMAXVAL 65535\nENDHDR\n" + bytes(8 * 2000**2)), RGBA
+    ),
     "pnm text": Case(lambda: image(b"P1\n7000 7000\n" + b"0" * (MOST - 100))),
     "ppm text": Case(lambda: image(b"P3\n3000 3000\n255\n" + b"0 " * (3000 * 3000 * 3))),
     "pnm bits": Case(lambda: image(b"P4\n7000 7000\n" + bytes(875 * 7000)), FREE),

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image as PilImage
 
 from beam_serving.models.base import TensorSpec
-from beam_serving.transforms.image import ImageRules, tensor_of_image
 from beam_serving.transforms import resize
+from beam_serving.transforms.image import ImageRules, tensor_of_image
 from beam_serving.transforms.resize import Filter, resized
 from tests.transforms.images import noise
 

@@ -13,7 +13,9 @@ from beam_serving.wire.limits import Limits
 
 LEAVES = some.none() | some.booleans() | some.integers() | some.text(some.sampled_from('a"\\[]{},:é😀'))
 VALUES = some.recursive(
-    LEAVES, lambda inner: some.lists(inner) | some.dictionaries(some.text(some.sampled_from('"\\[{')), inner), max_leaves=30
+    LEAVES,
+    lambda inner: some.lists(inner) | some.dictionaries(some.text(some.sampled_from('"\\[{')), inner),
+    max_leaves=30,
 )
 
 
