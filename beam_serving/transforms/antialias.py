@@ -24,6 +24,8 @@ _MOST_PRODUCTS = 1 << 18
 """Multiplications per product of matrices, few enough that OpenBLAS starts no threads for them."""
 _MOST_AT_ONCE = 1 << 18
 """Pixels with alpha that are worked on at a time."""
+_MOST_NARROWED = 4_000_000
+"""Pixels between the two passes; where there would be more, the rows that are not seen are left out."""
 _MOST_SHRUNK = 1000
 """Where a side shrinks by more, the weights of several rows would be many times the image."""
 _CACHED = 32
@@ -64,7 +66,8 @@ def antialiased(pixels: Any, rows: Window, columns: Window) -> Any:
     if height > 100 * width and rows.size < height:
         pixels = _narrowed(_shortened(pixels, rows), columns)
     else:
-        pixels = _shortened(_narrowed(pixels, columns), rows)
+        low, high = _rows_seen(height, rows) if height * columns.wanted > _MOST_NARROWED else (0, height)
+        pixels = _shortened(_narrowed(pixels[low:high], columns), rows, low, height)
     return _by_rows(_divided, pixels) if alpha else pixels
 
 
@@ -74,23 +77,30 @@ def _narrowed(pixels: Any, columns: Window) -> Any:
     return cv2.transpose(_resized_rows(cv2.transpose(pixels), columns))
 
 
-def _shortened(pixels: Any, rows: Window) -> Any:
-    if pixels.shape[0] == rows.size:
-        return pixels[rows.first : rows.first + rows.wanted]
-    return _resized_rows(pixels, rows)
+def _rows_seen(height: int, rows: Window) -> tuple[int, int]:
+    """Gives from where to where the rows of an image are seen in a window."""
+    ends = [_band(height, rows.size, np.array([row])) for row in (rows.first, rows.first + rows.wanted - 1)]
+    return ends[0].start, ends[1].end
 
 
-def _resized_rows(pixels: Any, rows: Window) -> Any:
+def _shortened(pixels: Any, rows: Window, low: int = 0, height: int = 0) -> Any:
+    """Makes rows of an image of which there are those from `low` on."""
+    if (height or len(pixels)) == rows.size:
+        return pixels[rows.first - low : rows.first - low + rows.wanted]
+    return _resized_rows(pixels, rows, low, height)
+
+
+def _resized_rows(pixels: Any, rows: Window, low: int = 0, height: int = 0) -> Any:
     """Works band by band: a whole image in float64 would be eight times its size."""
     flat = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
     result = np.empty((rows.wanted, flat.shape[1]), np.uint8)
     at = 0
-    for band in _bands_of(len(pixels), rows):
+    for band in _bands_of(height or len(pixels), rows):
         end = at + len(band.weights)
         part = max(1, _MOST_PRODUCTS // band.weights.size)
         for left in range(0, flat.shape[1], part):
             columns = slice(left, left + part)
-            sums = band.weights @ flat[band.start : band.end, columns].astype(np.float64)
+            sums = band.weights @ flat[band.start - low : band.end - low, columns].astype(np.float64)
             sums += 0.5
             # The weights of very many pixels may add up to a little more than 1.
             np.minimum(sums, 255.0, out=sums)

@@ -93,8 +93,10 @@ def pixels_between(
 ) -> int:
     """Gives how many pixels an image of this height and width takes on its way to the wanted ones, besides both."""
     if filter_ == "antialias":
-        # A transposed copy, then all rows of fewer pixels, or in a very tall image fewer rows of all pixels.
-        first = wanted[0] * size[1] if size[0] > 100 * size[1] else size[0] * wanted[1]
+        # A transposed copy, then those rows that are seen of fewer pixels, or in a very tall image fewer rows.
+        tall = _covering(_Size(*size), _Size(*wanted), shorter_side).height if rule == "crop" else wanted[0]
+        seen = min(size[0], int((wanted[0] + 2) * size[0] / tall) + 4)
+        first = wanted[0] * size[1] if size[0] > 100 * size[1] and tall < size[0] else seen * wanted[1]
         return size[0] * size[1] + 2 * first
     if rule != "crop":
         return 0

@@ -9,6 +9,7 @@ format; whatever lies outside of the bytes is a `struct.error`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from struct import error, unpack_from
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from beam_serving.errors import RequestError
 from beam_serving.wire.limits import Limits
 
+_MOST_REMEMBERED_BYTES = 8192
 _MOST_PAIRS = 64
 _MOST_METADATA_BYTES = 1 << 20
 _MOST_BUFFERS = 32
@@ -93,6 +95,14 @@ def root(message: bytes) -> Table:
 
 
 def check_schema(message: bytes, limits: Limits) -> None:
+    """Refuse a schema, see `_check_schema`; clients send few different ones, which are remembered."""
+    if len(message) <= _MOST_REMEMBERED_BYTES:
+        _check_known(message, limits)
+    else:
+        _check_schema(message, limits)
+
+
+def _check_schema(message: bytes, limits: Limits) -> None:
     """Refuse a schema of which pyarrow would build more than a request may hold.
 
     Raises:
@@ -106,6 +116,9 @@ def check_schema(message: bytes, limits: Limits) -> None:
         raise RequestError(f"Arrow schema has {count} columns, wanted are 1 to {limits.max_fields}")
     for field in schema.tables(1, limits.max_fields, "columns"):
         metadata = _check_field(field, limits, 1, metadata)
+
+
+_check_known = lru_cache(maxsize=64)(_check_schema)
 
 
 def _check_field(field: Table, limits: Limits, depth: int, metadata: int) -> int:

@@ -345,10 +345,9 @@ CASES: dict[str, Case] = {
     "avif alpha": Case(lambda: image(files.avif(4000, 4000, 4)), RGBA),
     "avif, all colours": Case(lambda: image(files.avif_of_all_colours(4000, 4000)), FREE),
     "avif, largest": Case(lambda: image(files.avif_of_all_colours(4480, 4480))),
-    "heic": Case(lambda: image(files.heic(4800, 4800))),
-    "heic, large": Case(lambda: image(files.heic(SIDE, SIDE))),
-    "heic, free size": Case(lambda: image(files.heic(4000, 4000)), FREE),
-    "heic alpha": Case(lambda: image(files.heic(4000, 4000, "RGBA")), RGBA),
+    "heic": Case(lambda: image(files.heic(3000, 3000))),
+    "heic, free size": Case(lambda: image(files.heic(2000, 2000)), FREE),
+    "heic alpha": Case(lambda: image(files.heic(2000, 2000, "RGBA")), RGBA),
     "jpeg progressive, most scans": Case(
         lambda: image(files.with_scans(files.jpeg(6400, 6400, progressive=True, sampling=0x221111), 14))
     ),
@@ -482,7 +481,7 @@ CASES: dict[str, Case] = {
     ),
     "arrow shared field": Case(lambda: shared_table(100_000)),
     "arrow shared field, few": Case(lambda: shared_table(200, b"n" * (10 * MIB))),
-    "arrow shared levels": Case(lambda: shared_levels([60] * 3)),
+    "arrow shared levels": Case(lambda: shared_levels([60, 60])),
     "arrow shared levels, names": Case(lambda: shared_levels([100, 100], b"n" * 100_000)),
     "arrow shared metadata": Case(lambda: shared_metadata(10_000, 200_000)),
     "arrow shared body": Case(lambda: shared_body(200, 16 * MIB)),
