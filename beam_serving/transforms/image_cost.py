@@ -31,7 +31,7 @@ _PER_PIXEL = {
     "TIFF": _PerPixel(8, 12, 12, 18),
     "GIF": _PerPixel(8, 11, 8, 11),
     "AVIF": _PerPixel(24, 40, 24, 40),
-    "HEIC": _PerPixel(16, 20, 16, 20),
+    "HEIC": _PerPixel(12, 16, 12, 16),
     "JPEG 2000": _PerPixel(6, 8, 6, 8),
     "PNM": _PerPixel(6, 8, 12, 14),
     "PAM": _PerPixel(8, 8, 8, 8),

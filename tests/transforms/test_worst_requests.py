@@ -49,6 +49,7 @@ def test_a_request_of_each_kind_takes_no_more_than_is_promised() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_no_request_takes_more_than_is_promised() -> None:
     measured = costs()
     assert len(measured) == len(CASES)
@@ -56,7 +57,7 @@ def test_no_request_takes_more_than_is_promised() -> None:
 
 
 def test_the_table_names_kinds_that_are_measured() -> None:
-    named = re.findall(r"^\| `([^`]+)`", TABLE, re.MULTILINE)
+    named = re.findall(r"^\| `([^`]+)`", TABLE.partition("## Measured")[2], re.MULTILINE)
     assert len(named) >= 10
     assert not set(named) - CASES.keys()
 
