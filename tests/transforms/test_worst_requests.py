@@ -11,27 +11,14 @@ from tests.hostile.requests import CASES
 MOST_MB, MOST_S = 512, 5.0
 TABLE = (Path(__file__).parents[2] / "docs/limits.md").read_text(encoding="utf-8")
 QUICK = (
-    "jpeg progressive, few scans",
     "jpeg progressive, small with scans",
-    "jpeg segments",
-    "jpeg fill bytes",
     "png grey, free size",
-    "png palette",
-    "tiff strips",
-    "tiff jpeg scans",
     "jpeg 2000, precincts and layers",
     "sides 65535x1, crop",
     "sides 1000000x1, crop",
     "sides 1x65535, crop, free",
-    "several images",
-    "tensor int8 to float64",
-    "tensor float16 to int64",
-    "text of many",
     "json empty lists",
-    "json lists of one",
-    "json objects",
     "arrow shared",
-    "arrow pipes",
     "arrow sparse, inputs",
 )
 """Those that are made quickly, of each kind."""
