@@ -484,7 +484,7 @@ CASES: dict[str, Case] = {
     "arrow shared levels": Case(lambda: shared_levels([60, 60])),
     "arrow shared levels, names": Case(lambda: shared_levels([100, 100], b"n" * 100_000)),
     "arrow shared metadata": Case(lambda: shared_metadata(10_000, 200_000)),
-    "arrow shared body": Case(lambda: shared_body(200, 16 * MIB)),
+    "arrow shared body": Case(lambda: shared_body(200, MIB)),
     "arrow pipes": Case(lambda: piped(40 * MIB)),
     "arrow text": Case(lambda: arrow(pa.schema([("x", pa.string())]), pa.array(["-" * (47 * MIB)])), TEXT),
     "arrow sparse": Case(lambda: sparse((4096, 4000))),

@@ -13,7 +13,6 @@ TABLE = (Path(__file__).parents[2] / "docs/limits.md").read_text(encoding="utf-8
 QUICK = (
     "jpeg progressive, small with scans",
     "png grey, free size",
-    "jpeg 2000, precincts and layers",
     "sides 65535x1, crop",
     "sides 1000000x1, crop",
     "sides 1x65535, crop, free",
