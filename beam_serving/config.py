@@ -13,7 +13,16 @@ import os.path
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from beam_serving.config_values import (
     BatchAxis,
@@ -96,7 +105,8 @@ class Data(_Section):
     scale: Floats = (1.0,)
     strict_images: bool = False
     max_pixels: int = Field(default=50_000_000, gt=0)
-    max_payload_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
+    max_request_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
+    max_decode_mb: int = Field(default=384, gt=0, le=1 << 20)
     max_dead_letters: int = Field(default=10_000, gt=0)
     max_dead_letters_mb: int = Field(default=256, gt=0)
     result_ttl_s: float = Field(default=86_400, ge=0)
@@ -105,6 +115,15 @@ class Data(_Section):
     encryption: Literal["none", "images", "all"] = "none"
     secret_file: str | None = None
     allow_weak_secret: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_its_first_name(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "max_payload_bytes" not in values:
+            return values
+        if "max_request_bytes" in values:
+            raise ValueError("max_payload_bytes is the first name of max_request_bytes; leave one of them out")
+        return {("max_request_bytes" if key == "max_payload_bytes" else key): one for key, one in values.items()}
 
     @field_validator("streams")
     @classmethod

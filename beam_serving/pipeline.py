@@ -60,6 +60,7 @@ def image_rules(settings: Settings) -> ImageRules:
         data.resize_to,
         data.strict_images,
         data.resize_filter,
+        data.max_decode_mb << 20,
     )
 
 
@@ -82,17 +83,20 @@ def steps(settings: Settings, readers: Readers) -> Serving:
         model.path, model_options(settings), None if params.batch_size == "auto" else params.batch_size
     )
     batch_size = shared_model.batch_size()
-    reading = Reading(at, data.streams, data.group, batch_size, params.poll_s, params.reclaim_idle_s)
+    reading = Reading(
+        at, data.streams, data.group, batch_size, params.poll_s, params.reclaim_idle_s, data.max_request_bytes
+    )
     return Serving(
         model=shared_model,
         read=ReadFromRedisStream(reading, readers, params.checkpoint_interval_s),
         decode=Decode(
             shared_model,
             image_rules(settings),
-            Limits(max_payload_bytes=data.max_payload_bytes),
+            Limits(max_payload_bytes=data.max_request_bytes, max_decode_bytes=data.max_decode_mb << 20),
             params.max_deliveries,
             batch_size,
             RecordEncryption(data.encryption, data.secret_file, data.allow_weak_secret),
+            params.inference_timeout_s,
         ),
         batch=Batch(batch_size),
         infer=Infer(shared_model, params.inference_timeout_s),

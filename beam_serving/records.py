@@ -12,6 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+MOST_FIELDS = 256
+MOST_REQUEST_BYTES = 128 << 20
+"""What the protocol has in one request at most; a service may take less."""
+
 
 class Generation(Enum):
     """Which client generation wrote a request, and so in which form it reads its result. See `beam_serving.wire`."""
@@ -28,7 +32,8 @@ class Entry(NamedTuple):
     """One entry of a Redis stream as it was delivered.
 
     `consumer` holds its lease. `deliveries` counts how often the entry was handed out, this time included; above 1
-    it was reclaimed.
+    it was reclaimed. `unread` says why the request must be refused without its contents: these were left in Redis, as
+    too much for a worker, and of `fields` there is what an error result needs.
     """
 
     stream: bytes
@@ -36,6 +41,7 @@ class Entry(NamedTuple):
     fields: Mapping[bytes, bytes]
     consumer: bytes = b""
     deliveries: int = 1
+    unread: str = ""
 
 
 class Flush(NamedTuple):

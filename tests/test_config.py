@@ -439,3 +439,12 @@ def test_the_configuration_of_the_repository_serves_the_bundled_model() -> None:
     settings = load_settings(REPOSITORY / "config.yaml")
     assert Path(settings.model.path) == REPOSITORY / "beam_serving/demo/model"
     assert Path(settings.model.path).is_dir()
+
+
+def test_the_first_name_of_the_largest_request_is_still_read(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("model:\n  path: noop\ndata:\n  max_payload_bytes: 1000\n")
+    assert load_settings(file).data.max_request_bytes == 1000
+    file.write_text("model:\n  path: noop\ndata:\n  max_payload_bytes: 1000\n  max_request_bytes: 2000\n")
+    with pytest.raises(ConfigError, match="max_payload_bytes is the first name of max_request_bytes"):
+        load_settings(file)

@@ -65,7 +65,7 @@ def running(place: RedisAt, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     encrypt_model(DIGITS / "openvino", folder / "model", ModelOptions(), model_secret)
     config = {
         "model": {"path": "model", "encryption": "gcm", "secret_file": model_secret},
-        "data": {"encryption": "all", "secret_file": secret_file(folder, RECORDS), "max_payload_bytes": 100_000},
+        "data": {"encryption": "all", "secret_file": secret_file(folder, RECORDS), "max_request_bytes": 100_000},
         "params": {"workers": 1, "top_n": 0},
     }
     with service(place, folder, config) as running:

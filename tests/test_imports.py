@@ -172,14 +172,6 @@ def test_nothing_runs_what_it_reads(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_what_commands_print_goes_through_one_place() -> None:
-    """Which escapes what a terminal would obey."""
-    for path in MODULES:
-        if part_of(path) in ("cli", "commands") and "bench" not in path.parts:
-            calls = [ast.unparse(node.func) for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)]
-            assert not {"print", "sys.stdout.write", "sys.stderr.write"} & set(calls), path
-
-
 def test_no_class_of_ours_inherits_from_another_but_errors(path: Path) -> None:
     classes = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.ClassDef)]
     if path.name == "errors.py":
@@ -188,3 +180,11 @@ def test_no_class_of_ours_inherits_from_another_but_errors(path: Path) -> None:
     ours = {node.name for node in classes}
     bases = {ast.unparse(base) for node in classes for base in node.bases} - {"_Section"}
     assert not bases & ours
+
+
+def test_what_commands_print_goes_through_one_place() -> None:
+    """Which escapes what a terminal would obey."""
+    for path in MODULES:
+        if part_of(path) in ("cli", "commands") and "bench" not in path.parts:
+            calls = [ast.unparse(node.func) for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)]
+            assert not {"print", "sys.stdout.write", "sys.stderr.write"} & set(calls), path

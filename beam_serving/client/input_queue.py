@@ -42,7 +42,7 @@ class InputQueue:
     With `secret` and `salt`, which are those of the service's `data: encryption`, the inputs are encrypted. Uris,
     names, types and shapes are not, and neither are results.
 
-    What is larger than `max_request_bytes` is refused at once; a service whose `data: max_payload_bytes` is smaller
+    What is larger than `max_request_bytes` is refused at once; a service whose `data: max_request_bytes` is smaller
     answers it with an error.
 
     A uri names a request; a later request of the same uri takes over its result.

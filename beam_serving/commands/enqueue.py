@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     stream, at = stream_at(given, settings), RedisAt.of(settings)
     with at.reachable():
         queue = queue_arguments(at, stream)
-    largest = max(settings.data.max_payload_bytes, DEFAULT_LIMITS.max_payload_bytes)
+    largest = max(settings.data.max_request_bytes, DEFAULT_LIMITS.max_payload_bytes)
     requests = _queued(files, {**queue, **_secret(settings), "max_request_bytes": largest})
     if given.wait:
         answers = asyncio.run(_collected(requests, queue, given))

@@ -14,6 +14,7 @@ from typing import Any
 
 import hiredis
 import redis
+from redis.connection import DefaultParser
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
 
@@ -23,12 +24,73 @@ Argument = bytes | str | int
 _CHECK_AFTER_IDLE_S = 1.0
 
 
-class Channel:
-    """A connection that is opened on its first call, and anew after an error; used by one thread."""
+_COUNTED_FROM_BYTES = 1 << 18
+"""A reply of less cannot hold many parts."""
+_MOST_LINES = 500_000
+"""Each part of a reply has two lines or more, and takes a hundred bytes in Python."""
 
-    def __init__(self, client: redis.Redis) -> None:
-        self._connection: Any = client.connection_pool.make_connection()
+
+class ReplyTooLargeError(RedisConnectionError):
+    """A reply is more than a worker may hold; the connection is closed, the rest was not read."""
+
+
+class _Meter:
+    """A reader of hiredis that takes no more than some bytes and lines of one reply."""
+
+    def __init__(self, reader: Any, most_bytes: int) -> None:
+        self.gets, self.has_data, self._feed = reader.gets, reader.has_data, reader.feed
+        self._most_bytes = most_bytes
+        self.reply_bytes = self._lines = 0
+
+    def restart(self) -> None:
+        """Begins with another reply."""
+        self.reply_bytes = self._lines = 0
+
+    def feed(self, buffer: bytearray, start: int, length: int) -> None:
+        """Takes some bytes that came.
+
+        Raises:
+            ReplyTooLargeError: there were too many.
+        """
+        self.reply_bytes += length
+        if self.reply_bytes > _COUNTED_FROM_BYTES:
+            self._lines += buffer.count(b"\n", start, start + length)
+            if self.reply_bytes > self._most_bytes or self._lines > _MOST_LINES:
+                raise ReplyTooLargeError(f"a reply of more than {self.reply_bytes} bytes and {self._lines} lines")
+        self._feed(buffer, start, length)
+
+
+def _metered(most_bytes: int) -> type:
+    class MeteredParser(DefaultParser):  # type: ignore[misc, valid-type]
+        """hiredis behind a meter."""
+
+        def on_connect(self, connection: Any, **options: Any) -> None:
+            super().on_connect(connection, **options)
+            self.meter = _Meter(vars(self)["_reader"], most_bytes)
+            self._reader: Any = self.meter
+
+    return MeteredParser
+
+
+class Channel:
+    """A connection that is opened on its first call, and anew after an error; used by one thread.
+
+    With `most_bytes` a reply of more, or of very many parts, is given up before it is read.
+    """
+
+    def __init__(self, client: redis.Redis, most_bytes: int | None = None) -> None:
+        connection: Any = client.connection_pool.make_connection()
+        self._connection = connection
         self._used_at = 0.0
+        self._bounded = most_bytes is not None
+        if most_bytes is not None:
+            self._connection.set_parser(_metered(most_bytes))
+
+    @property
+    def reply_bytes(self) -> int:
+        """The size of the last reply, where replies have a limit."""
+        meter = getattr(self._connection._parser, "meter", None)
+        return meter.reply_bytes if meter else 0
 
     def call(self, *command: Argument) -> Any:
         """Sends one command and gives its reply as hiredis reads it.
@@ -63,6 +125,8 @@ class Channel:
             RedisError: the connection broke or the server refuses the command.
         """
         try:
+            if self._bounded and (meter := getattr(self._connection._parser, "meter", None)):
+                meter.restart()
             return self._connection.read_response()
         except redis.ResponseError:
             raise

@@ -15,20 +15,26 @@ from redis.exceptions import RedisError, ResponseError
 
 from beam_serving.connection import RedisAt, backoff, fatal
 from beam_serving.errors import ConnectError
-from beam_serving.io.channel import Argument, Channel
+from beam_serving.io.channel import Argument, Channel, ReplyTooLargeError
 from beam_serving.io.group import Group
 from beam_serving.io.memory import BALANCE, Room
-from beam_serving.records import Entry
+from beam_serving.records import MOST_REQUEST_BYTES, Entry
 from beam_serving.stats import stats_of_process
 
 _log = logging.getLogger(__name__)
 _GROUP_IS_GONE = ("NOGROUP", "UNBLOCKED")
 _REAP_EVERY_S = 300.0
+_FRAME_BYTES = 1 << 16
+"""What a reply has beside the names and values of a request: ids, lengths, names of streams."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a consumer reads and how: the group's streams, the size of a poll and the times, in seconds."""
+    """What a consumer reads and how: the group's streams, the size of a poll and the times, in seconds.
+
+    A worker never holds more than `most_bytes` of requests, the most that one may have: where a poll would be more, its
+    entries are read one at a time.
+    """
 
     at: RedisAt
     streams: tuple[str, ...]
@@ -36,6 +42,7 @@ class Reading:
     count: int
     poll_s: float
     reclaim_idle_s: float
+    most_bytes: int = MOST_REQUEST_BYTES
 
 
 class StreamConsumer:
@@ -49,18 +56,27 @@ class StreamConsumer:
         self._reading = reading
         self._stop = stop
         self._client = reading.at.client(wait_s=reading.poll_s)
-        self._groups = [Group(self._client, stream.encode(), reading.group, self.name) for stream in reading.streams]
-        self._channel = Channel(self._client)
-        read: list[Argument] = ["XREADGROUP", "GROUP", reading.group, name, "COUNT", reading.count]
-        new_entries = ["STREAMS", *reading.streams, *[">"] * len(reading.streams)]
-        self._read_now = [*read, *new_entries]
-        self._read_waiting = [*read, "BLOCK", max(1, int(reading.poll_s * 1000)), *new_entries]
+        self._groups = [
+            Group(self._client, stream.encode(), reading.group, self.name, reading.most_bytes)
+            for stream in reading.streams
+        ]
+        self._channel = Channel(self._client, reading.most_bytes + _FRAME_BYTES)
+        self._ask_for(reading.count)
         self.reading_ahead = False
         self._orphaned = True
         self._ahead_s = 0.0
         self._next_reclaim = self._next_reap = 0.0
         self._stats = stats_of_process()
         self._room = Room(reading.at, self._client, stop)
+
+    def _ask_for(self, count: int) -> None:
+        """Makes the commands that read so many entries of each stream."""
+        reading = self._reading
+        self._count = count
+        read: list[Argument] = ["XREADGROUP", "GROUP", reading.group, self.name, "COUNT", count]
+        new_entries = ["STREAMS", *reading.streams, *[">"] * len(reading.streams)]
+        self._read_now = [*read, *new_entries]
+        self._read_waiting = [*read, "BLOCK", max(1, int(reading.poll_s * 1000)), *new_entries]
 
     def close(self) -> None:
         """Leaves the group and closes the connection; what is pending stays so until someone takes it over."""
@@ -78,7 +94,8 @@ class StreamConsumer:
         Or when Redis has no memory for more results.
 
         Entries that were delivered before come one to a call, so that one which crashes its worker takes no
-        neighbour along. While Redis is away it waits and tries again, until it answers or `stop` is set.
+        neighbour along, and so do those of a poll that is more than `most_bytes`. While Redis is away it waits and
+        tries again, until it answers or `stop` is set.
 
         With `read_ahead` a full poll asks for the next one before it returns: Redis answers while these are served.
         `reading_ahead` then says so, and the next poll, which must come, gives that answer even after a stop.
@@ -94,8 +111,10 @@ class StreamConsumer:
                 entries = self._read()
                 if BALANCE.short:
                     BALANCE.read(entries)
-                elif read_ahead and len(entries) >= self._reading.count:
+                elif read_ahead and len(entries) >= self._count:
                     self._ask_ahead()
+            except ReplyTooLargeError as err:
+                self._leave_unread(err)
             except RedisError as err:
                 self._survive(err)
                 self._stop.wait(next(waits))
@@ -111,6 +130,18 @@ class StreamConsumer:
         except RedisError as err:
             self._survive(err)
             return False
+
+    def _leave_unread(self, err: ReplyTooLargeError) -> None:
+        """Leaves what Redis sends to be claimed one by one, as if it had never been delivered."""
+        _log.info("entries of the next poll are read one at a time: %s", err)
+        self.reading_ahead = False
+        self._orphaned = True
+        self._ask_for(1)
+        try:
+            for group in self._groups:
+                group.take_back()
+        except RedisError as error:
+            self._survive(error)
 
     def _survive(self, err: RedisError) -> None:
         if reason := fatal(err):
@@ -136,11 +167,14 @@ class StreamConsumer:
             reply = self._channel.receive()
             self.reading_ahead = False
         elif entry := self._claim():
-            _log.warning("took over %s of %r: delivered before and not served", entry.entry_id, entry.stream)
-            self._stats.counts["reclaimed"] += 1
+            if entry.deliveries > 1:
+                _log.warning("took over %s of %r: delivered before and not served", entry.entry_id, entry.stream)
+                self._stats.counts["reclaimed"] += 1
             return [entry]
         else:
             reply = self._channel.call(*self._read_waiting)
+        if self._count < self._reading.count and 4 * self._channel.reply_bytes < self._reading.most_bytes:
+            self._ask_for(min(2 * self._count, self._reading.count))
         entries = [
             Entry(stream, entry_id, dict(zip(flat[::2], flat[1::2], strict=True)), self.name)
             for stream, rows in reply or ()

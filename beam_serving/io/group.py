@@ -8,9 +8,16 @@ from typing import Any
 
 import redis
 
-from beam_serving.io.scripts import ENSURE_GROUP, REAP_CONSUMERS, RELEASE_CONSUMER
+from beam_serving.io.scripts import (
+    CLAIM,
+    CLAIM_ABANDONED,
+    ENSURE_GROUP,
+    REAP_CONSUMERS,
+    RELEASE_CONSUMER,
+    TAKE_BACK,
+)
 from beam_serving.lua import evaluate
-from beam_serving.records import Entry
+from beam_serving.records import MOST_FIELDS, MOST_REQUEST_BYTES, Entry
 
 _log = logging.getLogger(__name__)
 _ABANDONED_AFTER_S = 600.0
@@ -18,9 +25,20 @@ _ABANDONED_AFTER_S = 600.0
 
 
 class Group:
-    """One consumer group on one stream, seen by the consumer `consumer`."""
+    """One consumer group on one stream, seen by the consumer `consumer`.
 
-    def __init__(self, client: redis.Redis, stream: bytes, group: str, consumer: bytes) -> None:
+    Entries of more than `most_bytes`, or of more fields than a request may have, are claimed without their contents.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        stream: bytes,
+        group: str,
+        consumer: bytes,
+        most_bytes: int = MOST_REQUEST_BYTES,
+    ) -> None:
+        self._most_bytes = most_bytes
         self._client = client
         self.stream = stream
         self._name = group
@@ -51,7 +69,7 @@ class Group:
         """
         while rows := self._pending("-", "+", 1):
             entry_id = rows[0]["message_id"]
-            claimed: Any = self._client.xclaim(self.stream, self._name, self._consumer, 0, [entry_id])
+            claimed: Any = evaluate(self._client, CLAIM, 1, self.stream, *self._claiming(), entry_id)
             if entry := self._delivered(claimed, {entry_id}):
                 return entry
         return None
@@ -60,8 +78,8 @@ class Group:
         """Takes over one entry whose consumer has not touched it for `idle_s`; one at a time, as `claim_own`."""
         cursor: Any = b"0-0"
         while True:
-            reply: Any = self._client.xautoclaim(
-                self.stream, self._name, self._consumer, int(idle_s * 1000), start_id=cursor, count=1
+            reply: Any = evaluate(
+                self._client, CLAIM_ABANDONED, 1, self.stream, *self._claiming(), int(idle_s * 1000), cursor
             )
             cursor, claimed, *trimmed = reply
             if entry := self._delivered(claimed, set(trimmed[0]) if trimmed else set()):
@@ -69,17 +87,31 @@ class Group:
             if cursor == b"0-0":
                 return None
 
-    def _delivered(self, claimed: Sequence[tuple[bytes, Any]], asked: set[bytes]) -> Entry | None:
+    def take_back(self) -> int:
+        """Counts what was delivered here once as never delivered, since its reply was not read; gives how many."""
+        return int(evaluate(self._client, TAKE_BACK, 1, self.stream, self._name, self._consumer))
+
+    def _claiming(self) -> tuple[Any, ...]:
+        return self._name, self._consumer, self._most_bytes, MOST_FIELDS
+
+    def _delivered(self, claimed: Sequence[Sequence[Any] | None], asked: set[bytes]) -> Entry | None:
         """Adds the delivery count; what was trimmed away while it was pending is acknowledged and reported."""
-        found = {entry_id: fields for entry_id, fields in claimed if fields}
-        gone = (asked | {entry_id for entry_id, _ in claimed if entry_id}) - found.keys()
+        found = {row[0]: row for row in claimed if row and len(row) > 1 and row[1] is not None}
+        gone = (asked | {row[0] for row in claimed if row and row[0]}) - found.keys()
         if gone:
             _log.error("lost %d entries of %r: trimmed before they were served: %s", len(gone), self.stream, gone)
             self._client.xack(self.stream, self._name, *gone)
-        for entry_id, fields in found.items():
+        for entry_id, (_, flat, *weight) in found.items():
             deliveries = sum(int(row["times_delivered"]) for row in self._pending(entry_id, entry_id, 1))
-            return Entry(self.stream, entry_id, fields, self._consumer, deliveries)
+            fields = dict(zip(flat[::2], flat[1::2], strict=True))
+            return Entry(self.stream, entry_id, fields, self._consumer, deliveries, self._too_much(*weight))
         return None
+
+    def _too_much(self, size_bytes: int = 0, fields: int = 0) -> str:
+        """Says why an entry that weighs so much is refused; empty for one that has its contents."""
+        if size_bytes > self._most_bytes:
+            return f"request is {size_bytes} bytes, at most {self._most_bytes} are served"
+        return f"request has {fields} fields, at most {MOST_FIELDS} are served" if fields else ""
 
     def _pending(self, low: Any, high: Any, count: int) -> Any:
         return self._client.xpending_range(

@@ -35,6 +35,56 @@ redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, unpack(ids))
 return #ids - 1
 """
 
+_SLIM = """
+local most_bytes, most_fields = tonumber(ARGV[3]), tonumber(ARGV[4])
+local known = {uri = true, id = true, image = true, data = true}
+local function slim(row)
+  if not row or not row[2] then return row end
+  local flat, size = row[2], 0
+  for _, part in ipairs(flat) do size = size + #part end
+  if size <= most_bytes and #flat <= 2 * most_fields then return row end
+  local kept = {}
+  for i = 1, #flat - 1, 2 do
+    if known[flat[i]] and #kept < 64 then
+      kept[#kept + 1] = flat[i]
+      kept[#kept + 1] = #flat[i + 1] <= 4096 and flat[i + 1] or ''
+    end
+  end
+  return {row[1], kept, size, #flat / 2}
+end
+"""
+"""Of an entry that is too large only what an error result needs leaves Redis, with its bytes and its fields."""
+
+CLAIM = f"""
+-- KEYS: stream.  ARGV: group, consumer, most bytes, most fields, id.  Claims one entry and gives it, or what it weighs.
+{_SLIM}
+local rows = {{}}
+for i, row in ipairs(redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[5])) do rows[i] = slim(row) end
+return rows
+"""
+
+CLAIM_ABANDONED = f"""
+-- KEYS: stream.  ARGV: group, consumer, most bytes, most fields, idle limit in ms, cursor.  Does so with an entry
+-- of any consumer; gives the next cursor, the entry, and the ids of those that were trimmed.
+{_SLIM}
+local reply = redis.call('XAUTOCLAIM', KEYS[1], ARGV[1], ARGV[2], ARGV[5], ARGV[6], 'COUNT', 1)
+for i, row in ipairs(reply[2]) do reply[2][i] = slim(row) end
+return reply
+"""
+
+TAKE_BACK = """
+-- KEYS: stream.  ARGV: group, consumer.  What was delivered to the consumer once counts as not delivered: it was never
+-- read.  Gives how many.
+local unread = 0
+for _, row in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 7000, ARGV[2])) do
+  if row[4] == 1 then
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, row[1], 'RETRYCOUNT', 0, 'JUSTID')
+    unread = unread + 1
+  end
+end
+return unread
+"""
+
 REAP_CONSUMERS = """
 -- KEYS: stream.  ARGV: group, idle limit in ms.  Removes consumers that are gone and own nothing.
 local reaped = 0

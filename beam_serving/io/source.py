@@ -162,8 +162,11 @@ class _Polling:
         try:
             while consumer.reading_ahead or tracker.try_claim(position):
                 entries = consumer.poll(read_ahead=time.monotonic() < checkpoint_at)
+                empty = not entries
                 yield from _served(entries, lease)
-                if self._drain and not entries and consumer.drained():
+                # The next poll may be as large, and both are more than a worker may hold.
+                del entries
+                if self._drain and empty and consumer.drained():
                     STOP.set()
                 if time.monotonic() >= checkpoint_at and not consumer.reading_ahead:
                     tracker.defer_remainder()

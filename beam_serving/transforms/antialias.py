@@ -9,6 +9,7 @@ pixels takes less time than in PIL (see docs/models.md).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -21,6 +22,12 @@ _ROWS = 8
 """Rows of the result per product of matrices. Measured: 4 and 8 are the fastest."""
 _MOST_PRODUCTS = 1 << 18
 """Multiplications per product of matrices, few enough that OpenBLAS starts no threads for them."""
+_MOST_AT_ONCE = 1 << 18
+"""Pixels with alpha that are worked on at a time."""
+_MOST_NARROWED = 4_000_000
+"""Pixels between the two passes; where there would be more, the rows that are not seen are left out."""
+_MOST_SHRUNK = 1000
+"""Where a side shrinks by more, the weights of several rows would be many times the image."""
 _CACHED = 32
 _MOST_CACHED_WEIGHTS = 1 << 16
 """Weights of more are made anew for each image, so that the cache stays below 16 MB."""
@@ -54,13 +61,14 @@ def antialiased(pixels: Any, rows: Window, columns: Window) -> Any:
     height, width = pixels.shape[:2]
     alpha = pixels.ndim == 3 and pixels.shape[2] == 4 and (height, width) != (rows.size, columns.size)
     if alpha:
-        pixels = _premultiplied(pixels)
+        pixels = _by_rows(_premultiplied, pixels)
     # PIL begins with the columns of pixels where it saves much, and rounding shows which was first.
     if height > 100 * width and rows.size < height:
         pixels = _narrowed(_shortened(pixels, rows), columns)
     else:
-        pixels = _shortened(_narrowed(pixels, columns), rows)
-    return _divided(pixels) if alpha else pixels
+        low, high = _rows_seen(height, rows) if height * columns.wanted > _MOST_NARROWED else (0, height)
+        pixels = _shortened(_narrowed(pixels[low:high], columns), rows, low, height)
+    return _by_rows(_divided, pixels) if alpha else pixels
 
 
 def _narrowed(pixels: Any, columns: Window) -> Any:
@@ -69,23 +77,30 @@ def _narrowed(pixels: Any, columns: Window) -> Any:
     return cv2.transpose(_resized_rows(cv2.transpose(pixels), columns))
 
 
-def _shortened(pixels: Any, rows: Window) -> Any:
-    if pixels.shape[0] == rows.size:
-        return pixels[rows.first : rows.first + rows.wanted]
-    return _resized_rows(pixels, rows)
+def _rows_seen(height: int, rows: Window) -> tuple[int, int]:
+    """Gives from where to where the rows of an image are seen in a window."""
+    ends = [_band(height, rows.size, np.array([row])) for row in (rows.first, rows.first + rows.wanted - 1)]
+    return ends[0].start, ends[1].end
 
 
-def _resized_rows(pixels: Any, rows: Window) -> Any:
+def _shortened(pixels: Any, rows: Window, low: int = 0, height: int = 0) -> Any:
+    """Makes rows of an image of which there are those from `low` on."""
+    if (height or len(pixels)) == rows.size:
+        return pixels[rows.first - low : rows.first - low + rows.wanted]
+    return _resized_rows(pixels, rows, low, height)
+
+
+def _resized_rows(pixels: Any, rows: Window, low: int = 0, height: int = 0) -> Any:
     """Works band by band: a whole image in float64 would be eight times its size."""
     flat = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
     result = np.empty((rows.wanted, flat.shape[1]), np.uint8)
     at = 0
-    for band in _bands_of(len(pixels), rows):
+    for band in _bands_of(height or len(pixels), rows):
         end = at + len(band.weights)
         part = max(1, _MOST_PRODUCTS // band.weights.size)
         for left in range(0, flat.shape[1], part):
             columns = slice(left, left + part)
-            sums = band.weights @ flat[band.start : band.end, columns].astype(np.float64)
+            sums = band.weights @ flat[band.start - low : band.end - low, columns].astype(np.float64)
             sums += 0.5
             # The weights of very many pixels may add up to a little more than 1.
             np.minimum(sums, 255.0, out=sums)
@@ -94,17 +109,22 @@ def _resized_rows(pixels: Any, rows: Window) -> Any:
     return result.reshape(rows.wanted, *pixels.shape[1:])
 
 
-def _bands_of(size: int, rows: Window) -> tuple[_Band, ...]:
+def _bands_of(size: int, rows: Window) -> Iterable[_Band]:
     weights = rows.wanted * (_ROWS + 2) * max(size / rows.size, 1.0)
     return _cached_bands(size, rows) if weights < _MOST_CACHED_WEIGHTS else _bands(size, rows)
 
 
-def _bands(size: int, rows: Window) -> tuple[_Band, ...]:
+def _bands(size: int, rows: Window) -> Iterator[_Band]:
     end = rows.first + rows.wanted
-    return tuple(_band(size, rows.size, np.arange(at, min(at + _ROWS, end))) for at in range(rows.first, end, _ROWS))
+    # The sums are exact, so it does not show how many rows are made at a time.
+    step = _ROWS if size < _MOST_SHRUNK * rows.size else 1
+    for at in range(rows.first, end, step):
+        yield _band(size, rows.size, np.arange(at, min(at + step, end)))
 
 
-_cached_bands = lru_cache(_CACHED)(_bands)
+@lru_cache(_CACHED)
+def _cached_bands(size: int, rows: Window) -> tuple[_Band, ...]:
+    return tuple(_bands(size, rows))
 
 
 def _band(size: int, new_size: int, rows: np.ndarray) -> _Band:
@@ -121,6 +141,15 @@ def _band(size: int, new_size: int, rows: np.ndarray) -> _Band:
     # NumPy's sum adds in pairs; PIL adds one after another.
     weights /= np.cumsum(weights, axis=1)[:, -1:]
     return _Band(start, stop, np.trunc(weights * _ONE + 0.5) / _ONE)
+
+
+def _by_rows(change: Callable[[Any], Any], pixels: Any) -> Any:
+    """Does something to some rows of pixels at a time: what is between would be ten times as large as all of them."""
+    result = np.empty_like(pixels)
+    step = max(1, _MOST_AT_ONCE // pixels.shape[1])
+    for row in range(0, len(pixels), step):
+        result[row : row + step] = change(pixels[row : row + step])
+    return result
 
 
 def _premultiplied(pixels: Any) -> Any:

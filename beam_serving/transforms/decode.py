@@ -2,6 +2,7 @@
 
 import base64
 import logging
+import math
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeAlias
@@ -18,12 +19,20 @@ from beam_serving.models.shared import SharedModel
 from beam_serving.records import Entry, Example, Failure, Flush, Generation, Image, Origin, Payload, Result
 from beam_serving.stats import stats_of_process
 from beam_serving.transforms.image import ImageRules, tensor_of_image
+from beam_serving.transforms.image_cost import check_memory
 from beam_serving.transforms.rows import Rows
+from beam_serving.transforms.watchdog import Watchdog
 from beam_serving.wire import Limits, decode_request, identify
+from beam_serving.wire.limits import quote
 from beam_serving.wire.text import is_text
 
 _log = logging.getLogger(__name__)
 REFUSED = "refused"
+_MOST_BATCH_BYTES = 32 << 20
+_TEXT_TIMES = 8
+"""A text takes so many times the eight bytes of its place in an array, or more."""
+_WIDEST_BYTES = 16
+"""The most that a number takes in any type of a model."""
 _NO_ROWS: Mapping[str, Rows] = {}
 _Refused: TypeAlias = pvalue.TaggedOutput[Literal["refused"], list[Result]]
 
@@ -43,12 +52,20 @@ def tensors_for(
     try:
         if not inputs:
             return _as_they_came(payload)
-        return {
-            spec.name: _tensor(_text(value, spec, payload), spec, rules, rows.get(spec.name))
-            for spec, value in _matched(payload, inputs)
-        }
+        # Values of the native form are those of the entry, which has a limit of its own.
+        held = 0 if payload.generation is Generation.NATIVE else _bytes_of(payload)
+        tensors: dict[str, np.ndarray] = {}
+        for spec, value in _matched(payload, inputs):
+            tensor = _tensor(_text(value, spec, payload), spec, rules, rows.get(spec.name), held)
+            tensors[spec.name] = tensor
+            held += tensor.nbytes
+        return tensors
     except RequestError as err:
         raise RequestError(f"request {payload.uri.decode(errors='backslashreplace')[:64]!r}: {err}") from err
+
+
+def _bytes_of(payload: Payload) -> int:
+    return sum(len(one.encoded) if isinstance(one, Image) else one.nbytes for one in payload.inputs.values())
 
 
 def _as_they_came(payload: Payload) -> dict[str, np.ndarray]:
@@ -91,9 +108,12 @@ def _of_one(spec: TensorSpec) -> tuple[int, ...]:
     return (1,) * len(spec.shape or ())
 
 
-def _tensor(value: Image | np.ndarray, spec: TensorSpec, rules: ImageRules, rows: Rows | None) -> np.ndarray:
+def _tensor(value: Image | np.ndarray, spec: TensorSpec, rules: ImageRules, rows: Rows | None, held: int) -> np.ndarray:
     if isinstance(value, Image):
-        return tensor_of_image(value.encoded, spec, rules, rows)
+        return tensor_of_image(value.encoded, spec, rules, rows, held)
+    if held + _WIDEST_BYTES * value.size > rules.max_decode_bytes and STRING not in (value.dtype, spec.dtype):
+        added = spec.dtype.itemsize * value.size if value.dtype != spec.dtype else 0
+        check_memory(held + added, rules.max_decode_bytes, f"a tensor of {spec.dtype}")
     return fitted(value, spec)
 
 
@@ -111,7 +131,10 @@ class Decode(beam.PTransform[Any, Any]):
 
     An entry that was delivered more than `max_deliveries` times is given up: its error result is also a dead letter.
     Images of one poll are decoded side by side into arrays of `batch_size` rows, so that they need not be stacked.
-    The secret of encrypted records is read where a worker starts.
+    The secret of encrypted records is read where a worker starts. A decoding that takes longer than `timeout_s` ends
+    the worker process, as an inference does: its entries are delivered again, one by one.
+
+    Tensors of free sizes are batched up to 32 MB: before one that would be more, a `Flush` ends the batch.
     """
 
     def __init__(
@@ -122,9 +145,10 @@ class Decode(beam.PTransform[Any, Any]):
         max_deliveries: int,
         batch_size: int,
         encryption: RecordEncryption = NOT_ENCRYPTED,
+        timeout_s: float = math.inf,
     ) -> None:
         super().__init__()
-        self._step = _DecodeFn(model, rules, limits, max_deliveries, batch_size, encryption)
+        self._step = _DecodeFn(model, rules, limits, max_deliveries, batch_size, encryption, timeout_s)
 
     def expand(self, entries: beam.PCollection[Entry | Flush]) -> Any:  # two collections, which Beam has no type for
         return entries | "Decode" >> beam.ParDo(self._step).with_outputs(REFUSED, main="examples")
@@ -139,7 +163,9 @@ class _DecodeFn(beam.DoFn):
         max_deliveries: int,
         batch_size: int,
         encryption: RecordEncryption,
+        timeout_s: float,
     ) -> None:
+        self._timeout_s = timeout_s
         self._encryption = encryption
         self._batch_size = batch_size
         self._model = model
@@ -150,6 +176,11 @@ class _DecodeFn(beam.DoFn):
     def setup(self) -> None:
         self._inputs = self._model.acquire().model.inputs
         self._rows = _rows_of(self._inputs, self._batch_size)
+        self._sizes_are_free = not self._inputs or any(
+            spec.shape is None or None in spec.shape for spec in self._inputs
+        )
+        self._batch_bytes = 0
+        self._watchdog = Watchdog(self._timeout_s, "decoding a request")
         self._opening = self._encryption.opening()
         self._stats = stats_of_process()
 
@@ -157,20 +188,40 @@ class _DecodeFn(beam.DoFn):
         if isinstance(entry, Flush):
             for rows in self._rows.values():
                 rows.end_batch()
+            self._batch_bytes = 0
             return (entry,)
-        started = time.perf_counter()
         if entry.deliveries > self._max_deliveries:
             return self._give_up(entry)
+        if entry.unread:
+            return self._refuse(entry, f"request {quote(entry.fields.get(b'uri', b''))}: {entry.unread}")
+        self._watchdog.since = started = time.perf_counter()
         try:
             payload = decode_request(entry.fields, self._limits, self._opening)
             tensors = tensors_for(payload, self._inputs, self._rules, self._rows)
         except RequestError as err:
             return self._refuse(entry, str(err))
+        finally:
+            self._watchdog.since = None
         origin = Origin(
             entry.stream, entry.entry_id, payload.uri, payload.generation, payload.request_id, entry.consumer
         )
         self._stats.stages["decode"].record(time.perf_counter() - started)
-        return (Example(origin, tensors),)
+        example = Example(origin, tensors)
+        return self._in_batch(example) if self._sizes_are_free else (example,)
+
+    def teardown(self) -> None:
+        self._watchdog.close()
+
+    def _in_batch(self, example: Example) -> Iterable[Example | Flush]:
+        """Gives an example, after the end of the batch where this would become too large."""
+        size = sum(
+            tensor.nbytes * (_TEXT_TIMES if tensor.dtype == STRING else 1) for tensor in example.tensors.values()
+        )
+        if self._batch_bytes and self._batch_bytes + size > _MOST_BATCH_BYTES:
+            self._batch_bytes = size
+            return (Flush(), example)
+        self._batch_bytes += size
+        return (example,)
 
     def _give_up(self, entry: Entry) -> Iterable[_Refused]:
         reason = f"given up after {entry.deliveries - 1} deliveries without a result: it may have ended its workers"

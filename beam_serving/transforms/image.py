@@ -14,9 +14,11 @@ import simplejpeg
 from beam_serving.errors import RequestError
 from beam_serving.models.base import STRING, TensorSpec
 from beam_serving.transforms.decoders import DECODERS
+from beam_serving.transforms.image_cost import check_memory, check_scans, decoding_bytes
 from beam_serving.transforms.image_file import JPEG, ImageSize, image_size
-from beam_serving.transforms.resize import Filter, resized
+from beam_serving.transforms.resize import Filter, pixels_between, resized
 from beam_serving.transforms.rows import Rows
+from beam_serving.wire.limits import DEFAULT_LIMITS
 
 if "OPENCV_LOG_LEVEL" not in os.environ:
     # What is wrong with a client's file is its answer; OpenCV would fill the log with it too.
@@ -40,6 +42,9 @@ class ImageRules:
     `area` averages where the image shrinks; `antialias` is PIL's bilinear filter and so torchvision's. `auto` is linear
     for `stretch` and area otherwise.
 
+    An image, with all that is made of it, takes at most `max_decode_bytes` of memory; one for which that would not do
+    is refused before it is decoded.
+
     With `strict` a JPEG whose data is corrupt is refused. OpenCV decodes what it can of it and tells nobody.
     """
 
@@ -52,6 +57,7 @@ class ImageRules:
     resize_to: int | None = None
     strict: bool = False
     resize_filter: Filter = "auto"
+    max_decode_bytes: int = DEFAULT_LIMITS.max_decode_bytes
 
     @property
     def plain(self) -> bool:
@@ -167,7 +173,9 @@ def _first_wrong(values: Any, dtype: np.dtype) -> float | None:
     return float(values[wrong][0]) if wrong.any() else None
 
 
-def tensor_of_image(encoded: bytes, spec: TensorSpec, rules: ImageRules, rows: Rows | None = None) -> np.ndarray:
+def tensor_of_image(
+    encoded: bytes, spec: TensorSpec, rules: ImageRules, rows: Rows | None = None, held_bytes: int = 0
+) -> np.ndarray:
     """Decodes an image file to the shape and type of the model input `spec`.
 
     Pixels are those that OpenCV gives, 8 bits each: grey files become three equal channels and alpha is dropped for a
@@ -175,11 +183,11 @@ def tensor_of_image(encoded: bytes, spec: TensorSpec, rules: ImageRules, rows: R
     8 bits are reduced to 8, floats of Radiance HDR from 0..1, of PFM and OpenEXR from 0..255, and what lies beyond is
     cut off. The first frame or page is taken. The orientation of EXIF is applied, but to AVIF files, and to PNG and
     WebP files whose alpha is wanted. A tensor of float32 with channels first is written into one of the `rows`, where
-    there are some.
+    there are some. `held_bytes` is what its request takes already.
 
     Raises:
-        RequestError: the format is not supported, the file is truncated, too large or cannot be decoded, the rules
-            have another number of channels than the input, or give numbers that its type cannot hold.
+        RequestError: the format is not supported, the file is truncated, too large, of too many scans or cannot be
+            decoded, the rules have another number of channels than the input, or numbers that its type cannot hold.
     """
     frame = frame_of(spec, rules.layout)
     if reason := _wrong_count(spec, frame, rules):
@@ -187,12 +195,51 @@ def tensor_of_image(encoded: bytes, spec: TensorSpec, rules: ImageRules, rows: R
     size = image_size(encoded)
     if size.width * size.height > rules.max_pixels:
         raise RequestError(f"image of {size.width}x{size.height} pixels: more than the {rules.max_pixels} allowed")
+    check_scans(size)
+    room = rules.max_decode_bytes - held_bytes
+    what = f"image of {size.width}x{size.height} pixels"
+    check_memory(_fitting_bytes(size, frame, spec, rules), room, what)
     if rules.strict and encoded.startswith(JPEG):
         _refuse_corrupt(encoded)
-    pixels = _jpeg_pixels(encoded, frame.channels, rules.color) if size.plain_jpeg else None
-    if pixels is None:
-        pixels = _decoded(encoded, size, frame.channels, rules.color)
-    return _fit(pixels, frame, spec, rules, rows)
+    # No name here keeps the pixels while something else is made of them.
+    return _fit(_decoded_within(encoded, size, frame.channels, rules.color, room, what), frame, spec, rules, rows)
+
+
+def _fitting_bytes(size: ImageSize, frame: _Frame, spec: TensorSpec, rules: ImageRules) -> int:
+    """Gives the most memory that is taken for decoded pixels, from these to the tensor."""
+    if size.width == 0 or size.height == 0:
+        return 0
+    # A file may be turned by its EXIF.
+    turns = (size.height, size.width), (size.width, size.height)
+    return max(_bytes_of(sides, frame, spec, rules) for sides in turns)
+
+
+def _bytes_of(sides: tuple[int, int], frame: _Frame, spec: TensorSpec, rules: ImageRules) -> int:
+    goal = frame.height or sides[0], frame.width or sides[1]
+    pixels, wanted, between = sides[0] * sides[1], goal[0] * goal[1], 0
+    if sides != goal or rules.resize == "crop":
+        between = wanted + pixels_between(sides, goal, rules.resize, rules.resize_to, rules.resize_filter)
+        if rules.resize_filter == "antialias" and frame.channels == 4:
+            between += pixels  # multiplied by their alpha
+    each = spec.dtype.itemsize
+    # Planes of pixels, then numbers of float32 and of the type of the input, and what compares these.
+    per_value = 2 + (each if rules.plain else 4 if each == 4 and spec.dtype.kind == "f" else 4 + 2 * each + 8)
+    return frame.channels * max(pixels + between, wanted * (1 + per_value))
+
+
+def _decoded_within(encoded: bytes, size: ImageSize, channels: int, color: str, room: int, what: str) -> Any:
+    """Gives the pixels, from the decoder that takes less time and memory where it can.
+
+    Raises:
+        RequestError: they would take more memory than there is room, or see `_decoded`.
+    """
+    if size.plain_jpeg and channels != 4:
+        check_memory(channels * size.width * size.height + size.kept_bytes, room, what)
+        pixels = _jpeg_pixels(encoded, channels, color)
+        if pixels is not None:
+            return pixels
+    check_memory(decoding_bytes(size, channels), room, what)
+    return _decoded(encoded, size, channels, color)
 
 
 def _decoded(encoded: bytes, size: ImageSize, channels: int, color: str) -> Any:
@@ -219,8 +266,6 @@ def _refuse_corrupt(encoded: bytes) -> None:
 
 def _jpeg_pixels(encoded: bytes, channels: int, color: str) -> Any:
     """Gives the pixels that OpenCV would give, bit by bit, in three quarters of the time; None where it is in doubt."""
-    if channels == 4:
-        return None
     try:
         pixels = simplejpeg.decode_jpeg(encoded, "GRAY" if channels == 1 else color.upper())
     except ValueError:
@@ -240,6 +285,7 @@ def _pixels(encoded: np.ndarray, channels: int, color: str) -> Any:
     # Only this keeps alpha; it also keeps 16 bits, and pays no heed to the orientation.
     pixels = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.ndim == 2 or pixels.shape[2] != 4 or pixels.dtype not in (np.uint8, np.uint16):
+        del pixels
         pixels = _pixels(encoded, 3, "bgr")
         return None if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2BGRA)
     return pixels if pixels.dtype == np.uint8 else cv2.convertScaleAbs(pixels, alpha=1 / 257)
@@ -254,7 +300,9 @@ def _fit(pixels: Any, frame: _Frame, spec: TensorSpec, rules: ImageRules, rows: 
     if frame.channels_first and len(spec.shape or ()) == 3:
         return _planes(pixels, frame.channels, spec, rules, rows)
     if not rules.plain:
-        pixels = (pixels.astype(np.float32) - np.asarray(rules.mean, np.float32)) * np.asarray(rules.scale, np.float32)
+        pixels = pixels.astype(np.float32)
+        pixels -= np.asarray(rules.mean, np.float32)
+        pixels *= np.asarray(rules.scale, np.float32)
     if pixels.ndim == 2 and len(spec.shape or ()) == 3:
         pixels = pixels[:, :, None]
     return np.ascontiguousarray(_as_type(pixels, spec))

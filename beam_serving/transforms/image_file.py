@@ -13,12 +13,18 @@ from typing import NamedTuple
 from beam_serving.errors import RequestError
 from beam_serving.transforms import image_headers as headers
 from beam_serving.transforms.image_boxes import boxed_size, brand_format
+from beam_serving.transforms.image_headers import Announced
 from beam_serving.transforms.jpeg2000 import j2k_size, jp2_size
 from beam_serving.transforms.unsupported import unsupported_format
 
 JPEG = b"\xff\xd8\xff"
 """How a JPEG file begins."""
 _PNG = b"\x89PNG\r\n\x1a\n"
+_FILL = re.compile(rb"\xff+")
+_MOST_SEGMENTS = 4096
+"""Of a JPEG file, in front of its first scan; a colour profile takes 255 of them at most."""
+_MOST_CHUNKS = 65_536
+"""Of a PNG file, whose pixels stand in chunks of 4 KB or more."""
 _SIZES_AT = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 """JPEG markers SOF0..SOF15 without DHT, JPG and DAC: the segments that hold the frame's size."""
 _STAND_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
@@ -27,6 +33,7 @@ _BMP_PLAIN = (0, 3)
 _START_OF_SCAN = 0xDA
 _APP1 = 0xE1
 """The segment that EXIF (and XMP) stands in."""
+_SCAN = b"\xff\xda"
 _END_OF_IMAGE = b"\xff\xd9"
 
 
@@ -34,19 +41,23 @@ class ImageSize(NamedTuple):
     """Width and height in pixels, as the header announces them.
 
     A `plain_jpeg` is grey or of three colours and has no EXIF part, which could ask for another orientation.
-    `format` is empty for JPEG, PNG, BMP and WebP.
+    `format` is empty for JPEG, PNG, BMP and WebP. `deep` files have more than 8 bits per channel. `kept_bytes` is what
+    the decoder keeps beside pixels, and `scans` how often it goes over them.
     """
 
     width: int
     height: int
     plain_jpeg: bool = False
     format: str = ""
+    deep: bool = False
+    kept_bytes: int = 0
+    scans: int = 1
 
 
 class _Format(NamedTuple):
     name: str
     begins: re.Pattern[bytes]
-    size: Callable[[bytes], tuple[int, int]]
+    size: Callable[[bytes], Announced | tuple[int, int]]
 
 
 _FORMATS = tuple(
@@ -87,13 +98,14 @@ def image_size(encoded: bytes) -> ImageSize:
 def _of_other_format(encoded: bytes) -> ImageSize:
     name, size = _format_of(encoded)
     try:
-        width, height = size(encoded)
+        announced = Announced(*size(encoded))
     except struct_error as err:
         raise RequestError(f"truncated {name}: {len(encoded)} bytes without a whole header") from err
-    return ImageSize(width, height, format=name)
+    width, height, deep, kept_bytes, scans = announced
+    return ImageSize(width, height, format=name, deep=deep, kept_bytes=kept_bytes, scans=scans)
 
 
-def _format_of(encoded: bytes) -> tuple[str, Callable[[bytes], tuple[int, int]]]:
+def _format_of(encoded: bytes) -> tuple[str, Callable[[bytes], Announced | tuple[int, int]]]:
     for known in _FORMATS:
         if known.begins.match(encoded):
             return known.name, known.size
@@ -114,14 +126,17 @@ def _int(encoded: bytes, start: int, order: str = "big", *, signed: bool = False
 
 
 def _jpeg(encoded: bytes) -> ImageSize:
-    at, size, exif = 2, None, False
-    while at + 4 <= len(encoded):
-        if encoded[at] != 0xFF:
+    at, size, exif, frame = 2, None, False, 0
+    for _ in range(_MOST_SEGMENTS):
+        if at + 4 > len(encoded):
+            break
+        fill = _FILL.match(encoded, at)
+        if fill is None:
             raise RequestError(f"corrupt JPEG: no marker at byte {at} of {len(encoded)}")
+        at = fill.end() - 1
+        if at + 4 > len(encoded):
+            break
         marker = encoded[at + 1]
-        if marker == 0xFF:
-            at += 1
-            continue
         if marker in _STAND_ALONE:
             at += 2
             continue
@@ -133,24 +148,48 @@ def _jpeg(encoded: bytes) -> ImageSize:
                 break
             plain = encoded[at + 9 : at + 10] in (b"\x01", b"\x03")
             size = ImageSize(_int(encoded, at + 7, length=2), _int(encoded, at + 5, length=2), plain)
+            frame = at
         exif = exif or marker == _APP1
         if marker == _START_OF_SCAN:
             # Inside a scan a 0xFF of the data is followed by 0, so this pair can only be the end.
             if size is None or encoded.rfind(_END_OF_IMAGE, at + length) < 0:
                 break
-            return size._replace(plain_jpeg=size.plain_jpeg and not exif)
+            size = size._replace(plain_jpeg=size.plain_jpeg and not exif)
+            return _of_several_scans(encoded, frame, at, size)
         at += 2 + length
+    else:
+        raise RequestError(f"corrupt JPEG: more than {_MOST_SEGMENTS} segments before its pixels")
     raise RequestError(f"truncated JPEG: {len(encoded)} bytes without an end-of-image marker")
+
+
+def _of_several_scans(encoded: bytes, frame: int, scan: int, size: ImageSize) -> ImageSize:
+    """Adds what a file takes whose pixels come in several scans, as those of a progressive one do.
+
+    The decoder keeps all coefficients, two bytes each, and goes over all of them with every scan, however little that
+    holds. A file that is not progressive and has all components in its first scan has no other.
+    """
+    components = encoded[frame + 9]
+    if encoded[frame + 1] & 3 != 2 and encoded[scan + 4] >= components:
+        return size
+    factors = [(packed >> 4, packed & 15) for packed in encoded[frame + 11 : frame + 10 + 3 * components : 3]]
+    widest, tallest = (max(1, *sides) for sides in zip(*factors, strict=True)) if factors else (1, 1)
+    units = -(-size.width // (8 * widest)) * -(-size.height // (8 * tallest))
+    blocks = units * sum(across * down for across, down in factors)
+    return size._replace(kept_bytes=128 * blocks, scans=encoded.count(_SCAN, scan))
 
 
 def _png(encoded: bytes) -> ImageSize:
     if len(encoded) < 33 or encoded[12:16] != b"IHDR":
         raise RequestError(f"truncated PNG: {len(encoded)} bytes without a whole header")
     at = 8
-    while at + 12 <= len(encoded):
+    for _ in range(_MOST_CHUNKS):
+        if at + 12 > len(encoded):
+            break
         if encoded[at + 4 : at + 8] == b"IEND":
-            return ImageSize(_int(encoded, 16), _int(encoded, 20))
+            return ImageSize(_int(encoded, 16), _int(encoded, 20), deep=encoded[24] > 8)
         at += 12 + _int(encoded, at)
+    else:
+        raise RequestError(f"corrupt PNG: more than {_MOST_CHUNKS} chunks")
     raise RequestError(f"truncated PNG: {len(encoded)} bytes without an end chunk")
 
 

@@ -27,24 +27,47 @@ _MOST_ENTRIES = 4096
 _MOST_BLOCKS = 1_000_000
 
 
-def tiff_size(encoded: bytes) -> tuple[int, int]:
+class Announced(NamedTuple):
+    """What a header says: the sides in pixels, and as `ImageSize` what the decoder will do for them."""
+
+    width: int
+    height: int
+    deep: bool = False
+    kept_bytes: int = 0
+    scans: int = 1
+
+
+def tiff_size(encoded: bytes) -> Announced:
     """Reads the first page. Where a tile is larger than the page, its sides are given: they are what is decoded."""
     order = "<" if encoded.startswith(b"I") else ">"
     big = unpack_from(order + "H", encoded, 2)[0] == _BIG_TIFF
     tags = _tiff_tags(encoded, order, big)
     width, height = (_one(encoded, tags, tag) for tag in (256, 257))
-    if max(_numbers(encoded, tags, 258, default=1).tolist()) > 16:
+    bits = int(_numbers(encoded, tags, 258, default=1).max())
+    if bits > 16:
         raise RequestError("TIFF of more than 16 bits per sample: not supported")
-    method = _TIFF_METHODS.get(_one(encoded, tags, 259, default=1))
-    if method:
+    packing = _one(encoded, tags, 259, default=1)
+    if method := _TIFF_METHODS.get(packing):
         raise RequestError(f"TIFF compressed with {method}: not supported")
     if 347 in tags:  # tables of a JPEG
         _numbers(encoded, tags, 347)
+    most_parts = 1
     for starts, lengths in ((273, 279), (324, 325)):
         if starts in tags and lengths in tags:
-            _check_parts(encoded, _numbers(encoded, tags, starts), _numbers(encoded, tags, lengths))
+            most_parts = max(
+                most_parts, _check_parts(encoded, _numbers(encoded, tags, starts), _numbers(encoded, tags, lengths))
+            )
     tile = [_one(encoded, tags, tag, default=0) for tag in (322, 323)]
-    return max(width, tile[0]), max(height, tile[1])
+    scans = -(-encoded.count(b"\xff\xda") // most_parts) if packing in _TIFF_JPEG else 1
+    # A strip or tile is kept beside the page, of as many bytes as there are samples in a pixel.
+    rows = _one(encoded, tags, 278, default=height)
+    part = tile[0] * tile[1] or width * min(rows, height)
+    samples = _one(encoded, tags, 277, default=1)
+    kept_bytes = part * max(samples - 4, 0) * (2 if bits > 8 else 1)
+    return Announced(max(width, tile[0]), max(height, tile[1]), bits > 8, kept_bytes, max(scans, 1))
+
+
+_TIFF_JPEG = (6, 7)
 
 
 _TIFF_METHODS = {
@@ -114,11 +137,13 @@ def _one(encoded: bytes, tags: dict[int, _Entry], tag: int, default: int | None 
     return number
 
 
-def _check_parts(encoded: bytes, starts: np.ndarray, lengths: np.ndarray) -> None:
+def _check_parts(encoded: bytes, starts: np.ndarray, lengths: np.ndarray) -> int:
+    """Gives the number of strips or tiles, but 1 where some share their bytes: each may then have all that there is."""
     count = min(len(starts), len(lengths))
     ends = starts[:count].astype(np.float64) + lengths[:count].astype(np.float64)
     if (end := int(ends.max())) > len(encoded):
         raise RequestError(f"truncated TIFF: {len(encoded)} bytes, its header says {end}")
+    return count if lengths[:count].astype(np.float64).sum() <= len(encoded) else 1
 
 
 _GIF_END, _GIF_EXTENSION, _GIF_FRAME = b";!,"
@@ -154,7 +179,7 @@ _PNM = re.compile(rb"P[1-6]" + _GAP + rb"(\d{1,9})" + _GAP + rb"(\d{1,9})(?:" + 
 _PFM = re.compile(rb"P[Ff]\s(\d{1,9})\s(\d{1,9})\s[-+.\deE]{1,30}\s")
 
 
-def pnm_size(encoded: bytes) -> tuple[int, int]:
+def pnm_size(encoded: bytes) -> Announced:
     """Reads a PBM, PGM or PPM file, of text or bytes."""
     kind = encoded[1:2]
     # A bitmap has no greatest value, and its text begins right after the height.
@@ -164,12 +189,13 @@ def pnm_size(encoded: bytes) -> tuple[int, int]:
     width, height = int(header[1]), int(header[2])
     samples = width * height * (3 if kind in b"36" else 1)
     if kind == b"4":
-        return _held("PNM", encoded, header.end(2) + 1, (width + 7) // 8 * height, (width, height))
+        return Announced(*_held("PNM", encoded, header.end(2) + 1, (width + 7) // 8 * height, (width, height)))
+    deep = kind in b"2356" and int(header[3]) > 255
     if kind in b"56":
-        return _held("PNM", encoded, header.end(), samples * (1 + (int(header[3]) > 255)), (width, height))
+        return Announced(*_held("PNM", encoded, header.end(), samples * (1 + deep), (width, height)), deep)
     # Text: a digit each, and between numbers of more than one digit something else.
     start = header.end(2) + 1 if kind == b"1" else header.end()
-    return _held("PNM", encoded, start, samples if kind == b"1" else 2 * samples - 1, (width, height))
+    return Announced(*_held("PNM", encoded, start, samples if kind == b"1" else 2 * samples - 1, (width, height)), deep)
 
 
 def _held(name: str, encoded: bytes, start: int, needed: int, size: tuple[int, int]) -> tuple[int, int]:
@@ -199,10 +225,12 @@ def pam_header(encoded: bytes) -> PamHeader:
     return PamHeader(width, height, depth, most, end + 7)
 
 
-def pam_size(encoded: bytes) -> tuple[int, int]:
+def pam_size(encoded: bytes) -> Announced:
     """Reads a PAM file."""
     width, height, depth, most, start = pam_header(encoded)
-    return _held("PAM", encoded, start, width * height * depth * (1 + (most > 255)), (width, height))
+    size = _held("PAM", encoded, start, width * height * depth * (1 + (most > 255)), (width, height))
+    # Values of another range than 0..255 are multiplied and divided in wider types.
+    return Announced(*size, most > 255, width * height * depth * (0 if most == 255 else 3 if most < 255 else 7))
 
 
 def pfm_size(encoded: bytes) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Ends a worker process whose inference hangs, as a crash would: others take its entries over, none waits for ever."""
+"""Ends a worker process whose work hangs, as a crash would: others take its entries over, none waits for ever."""
 
 from __future__ import annotations
 
@@ -15,22 +15,27 @@ EXIT_HUNG = 70
 
 
 class Watchdog:
-    """Watches stretches of work from a thread of its own."""
+    """Watches stretches of work from a thread of its own; `work` is what its last message calls them.
 
-    def __init__(self, limit_s: float) -> None:
+    `since` is when the work began (`time.perf_counter`), None while there is none: on the path of every record it is
+    set as it is, elsewhere by `watch`.
+    """
+
+    def __init__(self, limit_s: float, work: str = "an inference") -> None:
         self._limit_s = limit_s
-        self._since: float | None = None
+        self._work = work
+        self.since: float | None = None
         self._stop = threading.Event()
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Ends the process if the body takes longer than the limit."""
-        self._since = time.monotonic()
+        self.since = time.perf_counter()
         try:
             yield
         finally:
-            self._since = None
+            self.since = None
 
     def close(self) -> None:
         """Ends the thread."""
@@ -38,7 +43,7 @@ class Watchdog:
 
     def _run(self) -> None:
         while not self._stop.wait(min(self._limit_s / 4, 1.0)):
-            since = self._since
-            if since is not None and time.monotonic() - since > self._limit_s:
-                _log.critical("an inference runs for more than %g s: ending this worker", self._limit_s)
+            since = self.since
+            if since is not None and time.perf_counter() - since > self._limit_s:
+                _log.critical("%s runs for more than %g s: ending this worker", self._work, self._limit_s)
                 os._exit(EXIT_HUNG)

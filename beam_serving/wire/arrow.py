@@ -23,9 +23,10 @@ import pyarrow as pa
 
 from beam_serving.errors import ModelError, RequestError
 from beam_serving.records import Answer, Image, TopClasses
-from beam_serving.wire.arrow_framing import encode_stream, is_compressed
+from beam_serving.wire.arrow_framing import encode_stream
+from beam_serving.wire.arrow_schema import check_batch, check_schema
 from beam_serving.wire.image import decode_base64
-from beam_serving.wire.limits import Limits, input_name, quote, subject
+from beam_serving.wire.limits import Limits, check_parsed, input_name, quote, subject
 from beam_serving.wire.numbers import holds
 from beam_serving.wire.text import is_text
 
@@ -36,6 +37,8 @@ _TENSOR_LISTS = {
     "shape": (pa.int32(),),
 }
 
+_TEXT_BYTES = 96
+"""What a short `str` takes, with its places in a list and an array."""
 _FLOAT32 = np.dtype("<f4")
 _WIDER = (np.dtype("<i8"), np.dtype("<u8"), np.dtype("<f8"))
 
@@ -55,11 +58,13 @@ def decode_inputs(fields: Mapping[bytes, bytes], limits: Limits) -> dict[str, Im
     try:
         batch = _read_batch(decode_base64(text, "field 'data'"), limits)
         inputs: dict[str, Image | np.ndarray] = {}
+        dense = 0
         for field, column in zip(batch.schema, batch.columns, strict=True):
             name = input_name(field.name.encode(), limits)
             if name in inputs:
                 raise RequestError(f"{subject(name)}two columns of this name")
-            inputs[name] = _decode_column(name, column, limits)
+            inputs[name] = decoded = _decode_column(name, column, limits, dense)
+            dense += 0 if isinstance(decoded, Image) or is_text(decoded) else decoded.nbytes
     except (pa.ArrowException, OSError, ValueError, struct.error) as err:
         raise RequestError(f"field 'data' is no valid Arrow stream: {str(err)[:200]}") from err
     return inputs
@@ -76,11 +81,10 @@ def _read_batch(stream: bytes, limits: Limits) -> pa.RecordBatch:
         raise RequestError("Arrow stream has no record batch after its schema")
     if next(messages, None) is not None:
         raise RequestError("Arrow stream has more than one record batch, wanted is one")
-    if is_compressed(batch_message.metadata.to_pybytes()):
-        raise RequestError("Arrow record batch is compressed, wanted is an uncompressed one")
+    check_schema(schema_message.metadata.to_pybytes(), limits)
     schema = pa.ipc.read_schema(schema_message)
-    if not 0 < len(schema) <= limits.max_fields:
-        raise RequestError(f"Arrow schema has {len(schema)} columns, wanted are 1 to {limits.max_fields}")
+    body = batch_message.body
+    check_batch(batch_message.metadata.to_pybytes(), 0 if body is None else body.size, len(schema))
     for field in schema:
         _check_type(field)
     batch = pa.ipc.read_record_batch(batch_message, schema)
@@ -104,9 +108,10 @@ def _check_type(field: pa.Field) -> None:
     raise RequestError(f"{subject(field.name)}column is {str(kind)[:120]}, wanted is {wanted}")
 
 
-def _decode_column(name: str, column: pa.Array, limits: Limits) -> Image | np.ndarray:
+def _decode_column(name: str, column: pa.Array, limits: Limits, before: int) -> Image | np.ndarray:
+    """Gives the value of a column; those `before` it are so many bytes of tensors."""
     if pa.types.is_string(column.type):
-        return _decode_text(name, column)
+        return _decode_text(name, column, limits)
     values = {child: _list_values(name, child, column) for child in _TENSOR_LISTS}
     shape = tuple(values["shape"].tolist())
     if any(dim < 1 for dim in shape) or len(shape) > limits.max_rank:
@@ -114,23 +119,26 @@ def _decode_column(name: str, column: pa.Array, limits: Limits) -> Image | np.nd
             f"{subject(name)}shape is {quote(str(shape))}, wanted are at most {limits.max_rank} numbers above 0"
         )
     if values["indiceShape"].size or values["indiceData"].size:
-        return _densify(name, values, shape, limits)
+        return _densify(name, values, shape, limits, before)
     flat = values["data"]
     if math.prod(shape) != flat.size:
         raise RequestError(f"{subject(name)}payload is {flat.size} values, shape {shape} needs {math.prod(shape)}")
     return flat.reshape(shape)
 
 
-def _decode_text(name: str, column: pa.Array) -> Image | np.ndarray:
+def _decode_text(name: str, column: pa.Array, limits: Limits) -> Image | np.ndarray:
     if len(column) != 1 or column.null_count:
         raise RequestError(f"{subject(name)}{len(column)} text values, {column.null_count} of them null, wanted is one")
-    text = column[0].as_py()
-    if not text:
+    raw = memoryview(column[0].as_buffer())
+    if not raw:
         raise RequestError(f"{subject(name)}text is empty")
     try:
-        return Image(decode_base64(text.encode(), "text"))
+        return Image(decode_base64(raw, "text"))
     except RequestError:
-        return np.array(text.split("|"), dtype=object)
+        text = str(raw, "utf-8")
+    texts = text.count("|") + 1
+    check_parsed(_TEXT_BYTES * texts + 8 * len(text), limits, f"{subject(name)}{texts} texts")
+    return np.array(text.split("|"), dtype=object)
 
 
 def _list_values(name: str, child: str, column: pa.StructArray) -> np.ndarray:
@@ -141,9 +149,14 @@ def _list_values(name: str, child: str, column: pa.StructArray) -> np.ndarray:
     return array
 
 
-def _densify(name: str, values: Mapping[str, np.ndarray], shape: tuple[int, ...], limits: Limits) -> np.ndarray:
+def _densify(
+    name: str, values: Mapping[str, np.ndarray], shape: tuple[int, ...], limits: Limits, before: int
+) -> np.ndarray:
     """Gives the dense array of a sparse one. Where its indices are square, a row of them is a dimension."""
     size_bytes = math.prod(shape) * values["data"].itemsize
+    if size_bytes <= limits.max_payload_bytes < before + size_bytes:
+        before_too = f"dense form is {size_bytes} bytes after {before} of other inputs"
+        raise RequestError(f"{subject(name)}{before_too}, at most {limits.max_payload_bytes} in all")
     if size_bytes > limits.max_payload_bytes:
         raise RequestError(f"{subject(name)}dense form is {size_bytes} bytes, at most {limits.max_payload_bytes}")
     filled, layout = values["data"], tuple(values["indiceShape"].tolist())

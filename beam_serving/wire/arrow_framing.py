@@ -1,6 +1,5 @@
-"""The two places where this project looks below pyarrow: a flag that it does not show, and replies at native speed."""
+"""Replies at native speed, written below pyarrow."""
 
-import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -9,28 +8,6 @@ import numpy as np
 import pyarrow as pa
 
 _PROBE = b"\xde\xad\xbe\xef\xde\xad\xbe\xef"
-
-
-def is_compressed(metadata: bytes) -> bool:
-    """Tells whether a record batch message has compressed buffers, which could unpack to any size.
-
-    `metadata` is a flatbuffer that pyarrow has verified: Message.header (its field 2) is the RecordBatch whose
-    field 3 is `compression`, see Message.fbs of the Arrow format.
-    """
-    header = _flatbuffer_field(metadata, struct.unpack_from("<I", metadata, 0)[0], 2)
-    if header is None:
-        return False
-    record_batch = header + struct.unpack_from("<I", metadata, header)[0]
-    return _flatbuffer_field(metadata, record_batch, 3) is not None
-
-
-def _flatbuffer_field(buffer: bytes, table: int, index: int) -> int | None:
-    """Gives where a field of a flatbuffer table is stored, None where it is absent."""
-    vtable = table - struct.unpack_from("<i", buffer, table)[0]
-    vtable_bytes = struct.unpack_from("<H", buffer, vtable)[0]
-    slot = 4 + 2 * index
-    offset = struct.unpack_from("<H", buffer, vtable + slot)[0] if slot < vtable_bytes else 0
-    return table + offset if offset else None
 
 
 class _ReplyFrame(NamedTuple):

@@ -39,7 +39,7 @@ def decode_inputs(fields: Mapping[bytes, bytes]) -> dict[str, Image | np.ndarray
     return {"": Image(decode_base64(text, "field 'image'"))}
 
 
-def decode_base64(text: bytes, what: str) -> bytes:
+def decode_base64(text: bytes | memoryview, what: str) -> bytes:
     """Decodes strict base64: the alphabet and padding of RFC 4648 section 4, no line breaks.
 
     Raises:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from beam_serving.errors import RequestError
+from beam_serving.records import MOST_FIELDS, MOST_REQUEST_BYTES
 
 
 @dataclass(frozen=True)
@@ -11,18 +12,21 @@ class Limits:
     """What one stream entry may hold. A request above any of these gets an error result that names the limit.
 
     `max_payload_bytes` bounds the names and values of all fields together, and each tensor after decoding (a sparse
-    tensor is small on the wire and large in memory). `max_json_bytes` bounds JSON, whose parsed form takes about
-    twenty times its text.
+    tensor is small on the wire and large in memory). `max_json_bytes` bounds JSON.
+
+    `max_decode_bytes` bounds the memory that decoding may take beside the request itself: it is estimated before
+    anything is decoded.
     """
 
-    max_fields: int = 256
+    max_fields: int = MOST_FIELDS
     max_uri_bytes: int = 4096
     max_name_bytes: int = 256
-    max_payload_bytes: int = 128 << 20
+    max_payload_bytes: int = MOST_REQUEST_BYTES
     max_rank: int = 32
     max_arrow_rows: int = 16
     max_json_bytes: int = 16 << 20
     max_json_depth: int = 35
+    max_decode_bytes: int = 384 << 20
 
 
 DEFAULT_LIMITS = Limits()
@@ -65,6 +69,19 @@ def check_entry(fields: Mapping[bytes, bytes], limits: Limits) -> bytes:
     if size_bytes > limits.max_payload_bytes:
         raise RequestError(f"request is {size_bytes} bytes, at most {limits.max_payload_bytes} are served")
     return uri
+
+
+def check_parsed(needed: int, limits: Limits, what: str) -> None:
+    """Refuse what would be too much in memory once it is parsed.
+
+    Raises:
+        RequestError: it would; the message names the limit.
+    """
+    if needed > limits.max_decode_bytes:
+        raise RequestError(
+            f"{what} take about {needed >> 20} MB to parse, at most {limits.max_decode_bytes >> 20} MB are given to "
+            "one request; send less or a tensor, or the service needs a larger data: max_decode_mb"
+        )
 
 
 def input_name(name: bytes, limits: Limits) -> str:

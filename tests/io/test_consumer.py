@@ -212,3 +212,77 @@ def test_what_was_read_ahead_on_a_connection_that_broke_is_taken_up_again(
         assert (entry.fields[b"uri"], entry.deliveries) == (uri, 2)
         client.xack("first", "serving", entry.entry_id)
     assert consumer.poll() == []
+
+
+def served(consumer: StreamConsumer, client: redis.Redis, group: str = "serving") -> list[list[Entry]]:
+    """Gives the polls up to the first empty one, each acknowledged."""
+    polls = []
+    while entries := consumer.poll():
+        polls.append(entries)
+        for one in entries:
+            client.xack(one.stream, group, one.entry_id)
+    return polls
+
+
+def test_a_poll_of_too_many_bytes_is_read_one_by_one_and_counts_once(
+    at: RedisAt, client: redis.Redis, stop: threading.Event
+) -> None:
+    for number in range(6):
+        client.xadd("first", {"uri": f"r{number}", "tensor:": bytes(700_000)})
+    consumer = StreamConsumer(reading(at, most_bytes=1_000_000), "me", stop)
+    polls = served(consumer, client)
+    assert [len(entries) for entries in polls] == [1] * 6
+    assert [one.fields[b"uri"] for (one,) in polls] == [b"r%d" % number for number in range(6)]
+    assert [(one.deliveries, one.unread, len(one.fields[b"tensor:"])) for (one,) in polls] == [(1, "", 700_000)] * 6
+
+
+def test_full_polls_return_when_entries_are_small_again(
+    at: RedisAt, client: redis.Redis, stop: threading.Event
+) -> None:
+    for number in range(24):
+        client.xadd("first", {"uri": f"r{number}", "tensor:": bytes(700_000 if number < 4 else 7)})
+    polls = served(StreamConsumer(reading(at, most_bytes=1_000_000), "me", stop), client)
+    assert [len(entries) for entries in polls] == [1, 1, 1, 1, 1, 2, 4, 4, 4, 4, 1]
+
+
+def test_an_entry_above_the_limit_comes_without_its_contents(
+    at: RedisAt, client: redis.Redis, stop: threading.Event
+) -> None:
+    client.xadd("first", {"uri": "large", "id": "i", "data": bytes(3_000_000)})
+    client.xadd("first", {"uri": "good"})
+    (large,), (good,) = served(StreamConsumer(reading(at, most_bytes=1_000_000), "me", stop), client)
+    assert large.fields == {b"uri": b"large", b"id": b"i", b"data": b""}
+    assert large.unread == "request is 3000015 bytes, at most 1000000 are served"
+    assert (large.deliveries, good.fields, good.unread) == (1, {b"uri": b"good"}, "")
+
+
+def test_an_entry_of_very_many_fields_comes_without_them(
+    at: RedisAt, client: redis.Redis, stop: threading.Event
+) -> None:
+    fields = {b"%d" % number: b"" for number in range(200_000)}
+    client.xadd("first", {b"uri": b"many", **fields})
+    ((many,),) = served(StreamConsumer(reading(at), "me", stop), client)
+    assert (many.fields, many.unread) == ({b"uri": b"many"}, "request has 200001 fields, at most 256 are served")
+
+
+def test_an_abandoned_entry_above_the_limit_comes_without_its_contents(
+    at: RedisAt, client: redis.Redis, stop: threading.Event
+) -> None:
+    client.xgroup_create("first", "serving", "0", mkstream=True)
+    client.xadd("first", {"uri": "large", "image:": bytes(3_000_000)})
+    client.xreadgroup("serving", "dead", {"first": ">"})
+    consumer = StreamConsumer(reading(at, most_bytes=1_000_000, reclaim_idle_s=0.0), "me", stop)
+    ((large,),) = served(consumer, client)
+    assert large.fields == {b"uri": b"large"}
+    assert (large.deliveries, large.unread) == (2, "request is 3000014 bytes, at most 1000000 are served")
+
+
+def test_what_is_read_ahead_is_bounded_too(at: RedisAt, client: redis.Redis, stop: threading.Event) -> None:
+    for number in range(8):
+        client.xadd("first", {"uri": f"r{number}", "tensor:": bytes(7 if number < 4 else 700_000)})
+    consumer = StreamConsumer(reading(at, most_bytes=1_000_000), "me", stop)
+    small = consumer.poll(read_ahead=True)
+    assert consumer.reading_ahead
+    client.xack("first", "serving", *[one.entry_id for one in small])
+    (large,) = consumer.poll()
+    assert (large.fields[b"uri"], large.deliveries) == (b"r4", 1)

@@ -6,6 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as some
 from PIL import Image as PilImage
 
+from beam_serving.transforms import antialias
 from beam_serving.transforms.antialias import Window, antialiased
 from beam_serving.transforms.resize import resized
 from tests.transforms.images import noise
@@ -80,3 +81,21 @@ def test_the_other_rules_take_the_filter_too(rule: str) -> None:
     pixels = noise(90, 120, 3)
     came = resized(pixels, 30, 40, rule, None, "antialias")  # type: ignore[arg-type]
     np.testing.assert_array_equal(came, in_pil(pixels, 30, 40))
+
+
+@pytest.mark.parametrize("rows", [Window(400, 37, 90), Window(64, 20, 20), Window(9, 4, 1), Window(100, 98, 2)])
+def test_rows_that_are_not_seen_change_nothing(rows: Window, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 70, 3), np.uint8)
+    whole = antialiased(pixels, rows, Window(30, 5, 20))
+    monkeypatch.setattr(antialias, "_MOST_NARROWED", 0)
+    np.testing.assert_array_equal(antialiased(pixels, rows, Window(30, 5, 20)), whole)
+    monkeypatch.setattr(antialias, "_MOST_SHRUNK", 0)
+    monkeypatch.setattr(antialias, "_MOST_CACHED_WEIGHTS", 0)
+    np.testing.assert_array_equal(antialiased(pixels, rows, Window(30, 5, 20)), whole)
+
+
+def test_alpha_is_worked_on_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 4), np.uint8)
+    whole = antialiased(pixels, Window(20, 0, 20), Window(20, 0, 20))
+    monkeypatch.setattr(antialias, "_MOST_AT_ONCE", 7)
+    np.testing.assert_array_equal(antialiased(pixels, Window(20, 0, 20), Window(20, 0, 20)), whole)

@@ -1,6 +1,8 @@
 """Decode: a request becomes the tensors that the model takes, or an error result that says why not."""
 
 import logging
+import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +21,7 @@ from beam_serving.records import Entry, Example, Flush, Generation, Image, Paylo
 from beam_serving.stats import stats_of_process
 from beam_serving.transforms import Decode, ImageRules
 from beam_serving.transforms.decode import tensors_for
+from beam_serving.transforms.watchdog import EXIT_HUNG
 from beam_serving.wire import Limits
 from tests.transforms.images import encode, noise
 
@@ -270,3 +273,53 @@ def test_an_entry_is_given_up_after_its_last_delivery() -> None:
     good = ((b"stream", b"1-0", b"r1", Generation.NATIVE, b"i", b"worker"), {"input": [0.0, 0.0]})
     reason = "given up after 3 deliveries without a result: it may have ended its workers"
     decode([entry(1, deliveries=3), entry(2, deliveries=4)], [good], [(b"2-0", b"r2", reason, True)])
+
+
+def test_an_entry_that_was_not_read_is_refused_with_the_reason() -> None:
+    unread = Entry(b"stream", b"1-0", {b"uri": b"r1"}, b"worker", 1, "request is 7 bytes, at most 1 are served")
+    decode([unread], [], [(b"1-0", b"r1", "request 'r1': request is 7 bytes, at most 1 are served", False)])
+
+
+def test_tensors_of_free_sizes_are_batched_up_to_so_many_bytes() -> None:
+    model = SharedModel("noop", ModelOptions(), 1)
+    half = b"%d" % (4 << 20)
+    large = [entry(number, **{"tensor:": bytes(16 << 20), "shape:": half}) for number in range(3)]
+    entries = [*large, entry(3), Flush(), *large[:2]]
+    step: Any = Decode(model, ImageRules(), Limits(), max_deliveries=3, batch_size=8)._step
+    step.setup()
+    given = [element for one in entries for element in step.process(one)]
+    step.teardown()
+    sizes = ["flush" if isinstance(one, Flush) else next(iter(one.tensors.values())).size for one in given]
+    assert sizes == [4 << 20, 4 << 20, "flush", 4 << 20, 2, "flush", 4 << 20, 4 << 20]
+
+
+def test_what_a_request_makes_of_all_its_inputs_is_bounded() -> None:
+    rules = ImageRules(max_decode_bytes=100_000)
+    specs = tuple(TensorSpec(name, None, np.dtype(np.float64)) for name in "ab")
+    inputs = {name: np.zeros(8000, np.uint8) for name in "ab"}
+    with pytest.raises(RequestError, match=r"^request 'a': a tensor of float64 takes 1 MB to decode, at most 0 MB are"):
+        tensors_for(Payload(b"a", inputs, Generation.NATIVE), specs, rules)
+    assert len(tensors_for(Payload(b"a", inputs, Generation.NATIVE), specs, ImageRules())) == 2
+
+
+HANGING = """\
+import os
+from beam_serving.models.base import ModelOptions
+from beam_serving.models.shared import SharedModel
+from beam_serving.records import Entry
+from beam_serving.transforms import Decode, ImageRules, image_cost
+from beam_serving.wire import Limits
+from tests.hostile import files
+
+image_cost._MOST_VISITS = 1 << 60
+file = files.with_scans(files.jpeg(4000, 4000, progressive=True), 3000)
+step = Decode(SharedModel("noop", ModelOptions(input_shape=(3, 8, 8)), 1), ImageRules(), Limits(), 3, 1, timeout_s=0.3)
+step._step.setup()
+list(step._step.process(Entry(b"s", b"1-0", {b"uri": b"u", b"image:": file})))
+"""
+
+
+def test_a_decoding_that_hangs_ends_the_process() -> None:
+    ended = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == EXIT_HUNG, ended.stderr
+    assert "decoding a request runs for more than 0.3 s: ending this worker" in ended.stderr

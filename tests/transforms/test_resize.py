@@ -8,8 +8,10 @@ import pytest
 from PIL import Image as PilImage
 
 from beam_serving.models.base import TensorSpec
+from beam_serving.transforms import resize
 from beam_serving.transforms.image import ImageRules, tensor_of_image
-from beam_serving.transforms.resize import resized
+from beam_serving.transforms.resize import Filter, resized
+from tests.transforms.images import noise
 
 FLOAT32 = np.dtype(np.float32)
 MEAN, DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -119,3 +121,29 @@ def test_stretch_is_what_the_older_servers_did() -> None:
     pixels = scene(50, 80)
 
     np.testing.assert_array_equal(resized(pixels, 32, 32, "stretch"), cv2.resize(pixels, (32, 32)))
+
+
+@pytest.mark.parametrize("filter_", ["linear", "area"])
+@pytest.mark.parametrize(("height", "width", "side"), [(1, 200, 8), (200, 1, 8), (3, 301, 9), (40, 4000, 40)])
+def test_taking_the_middle_first_gives_the_same_pixels(
+    height: int, width: int, side: int, filter_: Filter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = noise(height, width, 3)
+    whole = resized(pixels, side, side, "crop", None, filter_)
+    monkeypatch.setattr(resize, "_MOST_WHOLE", 0)
+    part = resized(pixels, side, side, "crop", None, filter_)
+    assert part.shape == whole.shape == (side, side, 3)
+    np.testing.assert_array_equal(part, whole)
+
+
+@pytest.mark.parametrize("shorter_side", [None, 9, 13])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 311), (311, 7), (5, 400), (90, 91)])
+def test_taking_the_middle_first_keeps_its_place(
+    height: int, width: int, shorter_side: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smooth = cv2.resize(noise(3, 3, 3), (width, height), interpolation=cv2.INTER_LINEAR)
+    whole = resized(smooth, 8, 8, "crop", shorter_side, "linear")
+    monkeypatch.setattr(resize, "_MOST_WHOLE", 0)
+    part = resized(smooth, 8, 8, "crop", shorter_side, "linear")
+    assert part.shape == whole.shape
+    assert np.abs(part.astype(int) - whole).mean() < 3

@@ -1,0 +1,79 @@
+"""What decoding an image takes, known before it is decoded: memory and passes over its pixels.
+
+Decoders cannot be interrupted, and a small file may make them work long or keep much. The numbers are upper bounds of
+what was measured with OpenCV 4.14 and libheif, `tests/transforms/test_worst_requests.py` measures them again.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from beam_serving.errors import RequestError
+from beam_serving.transforms.image_file import ImageSize
+
+_MOST_VISITS = 1_000_000_000
+"""Pixels times scans, of which a progressive file has about ten: 2 s of one core (AMD EPYC, 2026-11-30)."""
+_LEAST_VISITS = 1 << 20
+"""A scan of a small image counts as one of so many pixels."""
+
+
+class _PerPixel(NamedTuple):
+    """Bytes per pixel that a decoder takes with its result: for 1 or 3 channels, and for 4; of deep files also."""
+
+    color: int
+    alpha: int
+    deep_color: int
+    deep_alpha: int
+
+
+_PER_PIXEL = {
+    "": _PerPixel(6, 8, 7, 16),
+    "TIFF": _PerPixel(8, 12, 12, 18),
+    "GIF": _PerPixel(8, 11, 8, 11),
+    "AVIF": _PerPixel(24, 40, 24, 40),
+    "HEIC": _PerPixel(12, 16, 12, 16),
+    "JPEG 2000": _PerPixel(6, 8, 6, 8),
+    "PNM": _PerPixel(6, 8, 12, 14),
+    "PAM": _PerPixel(8, 8, 8, 8),
+    "PFM": _PerPixel(18, 20, 18, 20),
+    "Sun raster": _PerPixel(6, 8, 6, 8),
+    "Radiance HDR": _PerPixel(16, 20, 16, 20),
+    "OpenEXR": _PerPixel(40, 44, 40, 44),
+}
+"""By the format of `ImageSize`; the four without a name are OpenCV's JPEG, PNG, BMP and WebP."""
+
+
+def check_scans(size: ImageSize) -> None:
+    """Refuse a file whose scans make a decoder go over its pixels too often.
+
+    Raises:
+        RequestError: its pixels times its scans are too many.
+    """
+    if size.scans * max(size.width * size.height, _LEAST_VISITS) > _MOST_VISITS and size.scans > 1:
+        raise RequestError(
+            f"image of {size.width}x{size.height} pixels in {size.scans} scans: more work than is done for one; "
+            "send it with fewer scans or pixels"
+        )
+
+
+def decoding_bytes(size: ImageSize, channels: int) -> int:
+    """Give the most memory that OpenCV and the other decoders take for a file, with the pixels that they give."""
+    rates = _PER_PIXEL[size.format]
+    if size.deep:
+        rate = rates.deep_alpha if channels == 4 else rates.deep_color
+    else:
+        rate = rates.alpha if channels == 4 else rates.color
+    return size.width * size.height * rate + size.kept_bytes
+
+
+def check_memory(needed: int, most: int, what: str) -> None:
+    """Refuse what would take more memory than one request may.
+
+    Raises:
+        RequestError: it would; the message names the limit.
+    """
+    if needed > most:
+        raise RequestError(
+            f"{what} takes {-(-needed >> 20)} MB to decode, at most {most >> 20} MB are given to one request; "
+            "send less, or the service needs a larger data: max_decode_mb"
+        )
