@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -97,7 +97,7 @@ class Traffic:
         queue: AsyncInputQueue,
         results: AsyncOutputQueue,
         seen: Seen,
-        attack,  # type: ignore[no-untyped-def]
+        attack: Callable[[int], Awaitable[None]],
     ) -> None:
         for number in numbers:
             await attack(number)
@@ -109,6 +109,18 @@ class Traffic:
             seen.latencies_s.append(time.perf_counter() - started)
             if not isinstance(answer, dict) or next(iter(answer)) != self._classes[which]:
                 seen.wrong.append(f"{uri}: {answer!r}"[:200])
+
+
+def with_decoders(most_bytes: int) -> dict[str, Fields]:
+    """Requests that want more of a decoder than they should, of at most so many bytes each."""
+    from tests.hostile.requests import CASES
+
+    made = {}
+    for name, case in CASES.items():
+        fields = {b"uri": b"hostile", **case.fields()}
+        if sum(map(len, fields.values())) <= most_bytes:
+            made[name] = fields
+    return made
 
 
 def mixed(kinds: Mapping[str, Fields], count: int, seed: int = 7) -> list[Fields]:
