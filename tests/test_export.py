@@ -119,7 +119,7 @@ def test_a_drain_with_an_output_needs_the_rights_in_the_readme(
     at: RedisAt, client: redis.Redis, tmp_path: Path
 ) -> None:
     queue_records(client, 1000)
-    client.execute_command("ACL", "SETUSER", "worker", *WORKER.split(), "~serving_stream:rows", "+xrevrange", "+xtrim")
+    client.execute_command("ACL", "SETUSER", "worker", *WORKER, "~serving_stream:rows", "+xrevrange", "+xtrim")
     (tmp_path / "password").write_text("worker-secret", encoding="utf-8")
     data = {"streams": "serving_stream", "src": f"redis://worker@{at}"}
     try:
