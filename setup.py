@@ -58,6 +58,7 @@ setup(
         "onnxruntime>=1.30",
         "opencv-python-headless>=4.14,<5",
         "openvino>=2026.0",
+        "orjson>=3.10",
         "pyarrow>=16",
         "pydantic>=2.7",
         "PyYAML>=6",

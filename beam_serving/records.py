@@ -1,12 +1,13 @@
-"""The values that travel through the pipeline: one immutable record per stage.
+"""The values that travel through the pipeline: one immutable value per stage, which holds many records in columns.
 
-    Entry --Decode--> Example --BatchElements--> [Example] --Infer--> Predictions --TopN--> [Result]
+    Block --Decode--> Examples --BatchElements--> [Examples] --Infer--> Predictions --TopN--> Ranked or [Result]
 
-`Flush` travels along from the source to the batching step and ends there: it says that the entries of one poll are
-complete, so that a batch never waits for more.
+A record crosses Beam with its neighbours, since crossing alone costs more than all that is done with it. `Flush`
+travels along from the source to the batching step and ends there: it says that what was read at once is complete, so
+that a batch never waits for more.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -44,8 +45,37 @@ class Entry(NamedTuple):
     unread: str = ""
 
 
+class Block(NamedTuple):
+    """Entries of one stream that were read at once, in the order of their ids.
+
+    `fields` has a list for each entry: names and values in turn, as the server sends them. `consumer` holds their
+    lease. `deliveries` is above 1 for an entry that was handed out before; such a one is alone in its block, and so is
+    one with `unread` (see `Entry`).
+    """
+
+    stream: bytes
+    consumer: bytes
+    ids: Sequence[bytes]
+    fields: Sequence[list[bytes]]
+    deliveries: int = 1
+    unread: str = ""
+
+    @classmethod
+    def of(cls, entry: Entry) -> "Block":
+        """Give a block of one entry."""
+        flat = [part for pair in entry.fields.items() for part in pair]
+        return cls(entry.stream, entry.consumer, (entry.entry_id,), (flat,), entry.deliveries, entry.unread)
+
+    def entries(self, places: Iterable[int]) -> Iterator[Entry]:
+        """Yields the entries at these places."""
+        for place in places:
+            flat = self.fields[place]
+            fields = dict(zip(flat[::2], flat[1::2], strict=True))
+            yield Entry(self.stream, self.ids[place], fields, self.consumer, self.deliveries, self.unread)
+
+
 class Flush(NamedTuple):
-    """Marks the end of one poll of one reader."""
+    """Marks the end of one read batch of one reader."""
 
 
 class Image(NamedTuple):
@@ -78,21 +108,75 @@ class Origin(NamedTuple):
     consumer: bytes = b""
 
 
-class Example(NamedTuple):
-    """A decoded request: `tensors` by input name of the model, without a batch axis, in the model's types."""
+class Origins(NamedTuple):
+    """The origins of some records of one stream, in columns, in the order of the entries' ids."""
 
-    origin: Origin
+    stream: bytes
+    consumer: bytes
+    generation: Generation
+    ids: Sequence[bytes]
+    uris: Sequence[bytes]
+    request_ids: Sequence[bytes]
+
+    @classmethod
+    def of(cls, origins: Sequence[Origin]) -> "Origins":
+        """Put origins of one stream, consumer and generation into columns."""
+        first = origins[0]
+        ids, uris, request_ids = zip(*((one.entry_id, one.uri, one.request_id) for one in origins), strict=True)
+        return cls(first.stream, first.consumer, first.generation, ids, uris, request_ids)
+
+    def part(self, low: int, high: int) -> "Origins":
+        """Give those of the records from `low` up to `high`."""
+        if low == 0 and high == len(self.ids):
+            return self
+        columns = (column[low:high] for column in (self.ids, self.uris, self.request_ids))
+        return Origins(self.stream, self.consumer, self.generation, *columns)
+
+    def each(self) -> list[Origin]:
+        """Give them one by one."""
+        return [
+            Origin(self.stream, entry_id, uri, self.generation, request_id, self.consumer)
+            for entry_id, uri, request_id in zip(self.ids, self.uris, self.request_ids, strict=True)
+        ]
+
+
+class Examples(NamedTuple):
+    """Decoded requests: `tensors` by input name of the model, of shape (records, ...), in the model's types."""
+
+    origins: Origins
     tensors: Mapping[str, np.ndarray]
+
+    def part(self, low: int, high: int) -> "Examples":
+        """Give those of the records from `low` up to `high`."""
+        return Examples(self.origins.part(low, high), {name: rows[low:high] for name, rows in self.tensors.items()})
 
 
 class Predictions(NamedTuple):
-    """What the model gave for one batch: `outputs` by name, each with the batch axis first.
+    """What the model gave for some records: `outputs` by name, each with the batch axis first.
 
-    Row i of every output belongs to `origins[i]`.
+    Row i of every output belongs to record i of `origins`.
     """
 
-    origins: tuple[Origin, ...]
+    origins: Origins
     outputs: Mapping[str, np.ndarray]
+
+
+class Ranked(NamedTuple):
+    """The best classes of the only output `name` of some records: 0-based indices and scores, of shape (records, n)."""
+
+    origins: Origins
+    name: str
+    classes: np.ndarray
+    scores: np.ndarray
+    labels: tuple[str, ...] = ()
+    as_lists: bool = False
+
+    def each(self) -> "list[Result]":
+        """Give the results one by one."""
+        return [
+            Result(origin, Answer({self.name: TopClasses(classes, scores)}, self.labels, self.as_lists))
+            for origin, classes, scores in zip(self.origins.each(), self.classes, self.scores, strict=True)
+        ]
 
 
 class TopClasses(NamedTuple):

@@ -18,7 +18,7 @@ from beam_serving.errors import ConnectError
 from beam_serving.io.channel import Argument, Channel, ReplyTooLargeError
 from beam_serving.io.group import Group
 from beam_serving.io.memory import BALANCE, Room
-from beam_serving.records import MOST_REQUEST_BYTES, Entry
+from beam_serving.records import MOST_REQUEST_BYTES, Block, Entry
 from beam_serving.stats import stats_of_process
 
 _log = logging.getLogger(__name__)
@@ -88,8 +88,8 @@ class StreamConsumer:
             _log.debug("cannot leave the group, others will remove the name: %s", err)
         self._client.close()
 
-    def poll(self, read_ahead: bool = False) -> list[Entry]:
-        """Waits up to `poll_s` for entries and gives at most `count` of each stream; empty when none came.
+    def poll(self, read_ahead: bool = False) -> list[Block]:
+        """Waits up to `poll_s` for entries and gives a block of at most `count` of each stream; empty when none came.
 
         Or when Redis has no memory for more results.
 
@@ -108,10 +108,10 @@ class StreamConsumer:
             try:
                 if BALANCE.short and not self.reading_ahead and not self._room.there():
                     return []
-                entries = self._read()
+                blocks = self._read()
                 if BALANCE.short:
-                    BALANCE.read(entries)
-                elif read_ahead and len(entries) >= self._count:
+                    BALANCE.read(blocks)
+                elif read_ahead and sum(len(block.ids) for block in blocks) >= self._count:
                     self._ask_ahead()
             except ReplyTooLargeError as err:
                 self._leave_unread(err)
@@ -120,7 +120,7 @@ class StreamConsumer:
                 self._stop.wait(next(waits))
             else:
                 self._stats.state = "serving"
-                return entries
+                return blocks
         return []
 
     def drained(self) -> bool:
@@ -162,7 +162,7 @@ class StreamConsumer:
             self._channel.send(*self._read_now)
             self.reading_ahead = True
 
-    def _read(self) -> list[Entry]:
+    def _read(self) -> list[Block]:
         if self.reading_ahead:
             reply = self._channel.receive()
             self.reading_ahead = False
@@ -170,21 +170,18 @@ class StreamConsumer:
             if entry.deliveries > 1:
                 _log.warning("took over %s of %r: delivered before and not served", entry.entry_id, entry.stream)
                 self._stats.counts["reclaimed"] += 1
-            return [entry]
+            return [Block.of(entry)]
         else:
             reply = self._channel.call(*self._read_waiting)
         if self._count < self._reading.count and 4 * self._channel.reply_bytes < self._reading.most_bytes:
             self._ask_for(min(2 * self._count, self._reading.count))
-        entries = [
-            Entry(stream, entry_id, dict(zip(flat[::2], flat[1::2], strict=True)), self.name)
-            for stream, rows in reply or ()
-            for entry_id, flat in rows
-        ]
-        if entries:
-            queued_at_ms = min(int(entry.entry_id.partition(b"-")[0]) for entry in entries)
+        columns = ((stream, zip(*rows, strict=True)) for stream, rows in reply or () if rows)
+        blocks = [Block(stream, self.name, ids, fields) for stream, (ids, fields) in columns]
+        if blocks:
+            queued_at_ms = min(int(block.ids[0].partition(b"-")[0]) for block in blocks)
             waited_s = time.time() + self._ahead_s - queued_at_ms / 1000
-            self._stats.stages["wait"].record(max(waited_s, 0.0), len(entries))
-        return entries
+            self._stats.stages["wait"].record(max(waited_s, 0.0), sum(len(block.ids) for block in blocks))
+        return blocks
 
     def _measure_clock(self) -> None:
         """Learns how far the clock of Redis, which stamps the entries, is ahead of ours."""

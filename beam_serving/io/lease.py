@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from beam_serving.connection import RedisAt
 from beam_serving.io.scripts import KEEP_LEASE
 from beam_serving.lua import evaluate
-from beam_serving.records import Entry
+from beam_serving.records import Block
 
 _log = logging.getLogger(__name__)
 
@@ -28,14 +28,14 @@ class Lease:
         self._group = group
         self._consumer = consumer
         self._every_s = idle_s / 3
-        self._held: Sequence[Entry] = ()
+        self._held: Sequence[Block] = ()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self._thread.start()
 
-    def hold(self, entries: Sequence[Entry]) -> None:
+    def hold(self, blocks: Sequence[Block]) -> None:
         """Replaces what is held; an empty sequence releases everything."""
-        self._held = entries
+        self._held = blocks
 
     def close(self) -> None:
         """Ends the thread."""
@@ -45,7 +45,7 @@ class Lease:
 
     def _run(self) -> None:
         while not self._stop.wait(self._every_s):
-            for stream in {entry.stream for entry in self._held}:
+            for stream in {block.stream for block in self._held}:
                 try:
                     evaluate(self._client, KEEP_LEASE, 1, stream, self._group, self._consumer)
                 except RedisError as err:

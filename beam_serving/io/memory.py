@@ -18,7 +18,7 @@ from redis.exceptions import NoPermissionError
 
 from beam_serving.connection import RedisAt
 from beam_serving.io.channel import Argument
-from beam_serving.records import Entry
+from beam_serving.records import Block
 
 _log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 1.0
@@ -45,12 +45,10 @@ class Balance:
         elif self.short:
             self.clear()
 
-    def read(self, entries: Iterable[Entry]) -> None:
+    def read(self, blocks: Iterable[Block]) -> None:
         """Takes note of the requests whose results come next."""
         self._results = 0
-        self._requests = sum(
-            sum(len(name) + len(value) for name, value in entry.fields.items()) + _REQUEST_BYTES for entry in entries
-        )
+        self._requests = sum(sum(map(len, flat)) + _REQUEST_BYTES for block in blocks for flat in block.fields)
 
     def grows(self) -> bool:
         """Whether the last requests whose results were written without memory were smaller than these."""

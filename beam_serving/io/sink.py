@@ -16,6 +16,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -28,13 +29,13 @@ from beam_serving.errors import ConnectError, ModelError
 from beam_serving.io.channel import Argument, Channel, Script
 from beam_serving.io.memory import BALANCE
 from beam_serving.io.outbox import ROWS
-from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP
+from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP, COMMIT_RANKED
 from beam_serving.io.stop import STOP
 from beam_serving.keys import DEAD_LETTERS, result_key
-from beam_serving.records import Failure, Generation, Result
+from beam_serving.records import Failure, Generation, Ranked, Result
 from beam_serving.stats import stats_of_process
 from beam_serving.terminal import printable
-from beam_serving.wire import encode_result
+from beam_serving.wire import encode_ranked, encode_result
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class _Written(NamedTuple):
 
 
 class WriteToRedis(beam.PTransform[Any, Any]):
-    """Writes each list of `Result` records and acknowledges their entries, at once or not at all.
+    """Writes each `Ranked` or list of `Result` records and acknowledges their entries, at once or not at all.
 
     Results live for `result_ttl_s` (0: until they are read). Writing the same result twice is harmless; see the module.
     """
@@ -91,7 +92,7 @@ class WriteToRedis(beam.PTransform[Any, Any]):
         self._result_ttl_s = result_ttl_s
         self._step = _CommitFn(at, group, result_ttl_s, keep_rows, dead_letters)
 
-    def expand(self, results: beam.PCollection[list[Result]]) -> beam.PCollection[None]:
+    def expand(self, results: beam.PCollection[Ranked | list[Result]]) -> beam.PCollection[None]:
         return results | "Commit" >> beam.ParDo(self._step)
 
     def display_data(self) -> dict[str, Any]:
@@ -113,18 +114,46 @@ class _CommitFn(beam.DoFn):
         self._written = Metrics.counter("beam_serving", "results_written")
 
     def setup(self) -> None:
-        self._commit = Script(Channel(self._at.client()), COMMIT_AND_KEEP if self._keep_rows else COMMIT)
+        channel = Channel(self._at.client())
+        self._commit = Script(channel, COMMIT_AND_KEEP if self._keep_rows else COMMIT)
+        self._commit_ranked = Script(channel, COMMIT_RANKED)
         self._stats = stats_of_process()
 
-    def process(self, results: list[Result]) -> Iterable[None]:
+    def process(self, results: Ranked | list[Result]) -> Iterable[None]:
         started = time.perf_counter()
-        for same_lease in _by_lease(results):
-            self._commit_apart(same_lease)
-        self._stats.stages["write"].record(time.perf_counter() - started, len(results))
+        if isinstance(results, Ranked):
+            records = len(results.origins.ids)
+            if not self._write_ranked(results):
+                self._commit_apart(results.each())
+        else:
+            records = len(results)
+            for same_lease in _by_lease(results):
+                self._commit_apart(same_lease)
+        self._stats.stages["write"].record(time.perf_counter() - started, records)
         return ()
 
     def teardown(self) -> None:
         self._commit.close()
+
+    def _write_ranked(self, ranked: Ranked) -> bool:
+        """Commit records by columns; says no where COMMIT has to judge each by itself.
+
+        That is where a record has another owner now, and where something went wrong: whatever came of it, a second try
+        that looks at each record is harmless.
+        """
+        if self._keep_rows or (given := ranked_arguments(ranked, self._group, self._ttl_ms)) is None:
+            return False
+        try:
+            written: int = self._commit_ranked.run(*given)
+        except RedisError as err:
+            _log.debug("a commit by columns failed, each record is committed by itself: %s", err)
+            return False
+        if not written:
+            return False
+        BALANCE.written(written < 0, given[1], abs(written))
+        self._stats.counts["served"] += abs(written)
+        self._written.inc(abs(written))
+        return True
 
     def _commit_apart(self, results: Sequence[Result]) -> None:
         """Commit results of one lease; when Redis refuses them their halves, down to the one that it refuses.
@@ -247,6 +276,17 @@ def commit_arguments(
         parts = -1 if len(letter) == 1 else len(letter)
         arguments += [origin.entry_id, len(fields), parts, *fields, *letter]
     return keys, arguments
+
+
+def ranked_arguments(ranked: Ranked, group: str, ttl_ms: int) -> tuple[list[bytes], list[Argument]] | None:
+    """Gives the keys and arguments of the script COMMIT_RANKED; None where these results have no such form."""
+    origins = ranked.origins
+    columns = encode_ranked(ranked)
+    if columns is None:
+        return None
+    keys = [origins.stream, *(result_key(origins.generation, origins.stream, uri) for uri in origins.uris)]
+    head: list[Argument] = [group, origins.consumer, ttl_ms, len(columns), *columns]
+    return keys, [*head, *origins.ids, *chain.from_iterable(columns.values())]
 
 
 def _encoded(result: Result) -> dict[bytes, bytes]:

@@ -11,6 +11,7 @@ the worker dies before, the entry stays pending and another consumer, or the nex
 """
 
 import dataclasses
+import gc
 import math
 import time
 import uuid
@@ -26,10 +27,12 @@ from beam_serving.io.consumer import Reading, StreamConsumer
 from beam_serving.io.lease import Lease
 from beam_serving.io.readers import Readers
 from beam_serving.io.stop import STOP
-from beam_serving.records import Entry, Flush
+from beam_serving.records import Block, Flush
 from beam_serving.stats import stats_of_process
 
 _DRAIN_POLL_S = 0.2
+_ALLOCATIONS = 20_000
+"""New objects between two looks for garbage: a read batch of records makes some thousands."""
 
 
 class Polls(NamedTuple):
@@ -88,7 +91,7 @@ class _PollProvider(RestrictionProvider):
 
 
 class ReadFromRedisStream(beam.PTransform[Any, Any]):
-    """Reads the streams of `reading` as members of a consumer group and gives `Entry` and `Flush` records.
+    """Reads the streams of `reading` as members of a consumer group and gives `Block`s and `Flush`es.
 
     See `Readers` for who reads, and the module for the delivery guarantee.
     """
@@ -99,7 +102,7 @@ class ReadFromRedisStream(beam.PTransform[Any, Any]):
         self._reading = reading
         self._checkpoint_interval_s = checkpoint_interval_s
 
-    def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection[Entry | Flush]:
+    def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection[Block | Flush]:
         names, polling = self._readers.names, _Polling(self._reading, self._readers)
         if self._readers.bounded:
             # One element for each reader that no worker is needed for: else Spark starts one before those that read.
@@ -127,7 +130,7 @@ class _ReadFn(beam.DoFn):
         self._checkpoint_interval_s = checkpoint_interval_s
 
     @beam.DoFn.unbounded_per_element()
-    def process(self, name: str, tracker: Any = _TRACKER) -> Iterable[Entry | Flush]:
+    def process(self, name: str, tracker: Any = _TRACKER) -> Iterable[Block | Flush]:
         return self._polling.entries(name, tracker, self._checkpoint_interval_s)
 
 
@@ -138,7 +141,7 @@ class _DrainFn(beam.DoFn):
         self._polling = polling
         self._name = name
 
-    def process(self, start: bytes) -> Iterable[Entry | Flush]:  # noqa: ARG002 - says only that reading starts
+    def process(self, start: bytes) -> Iterable[Block | Flush]:  # noqa: ARG002 - says only that reading starts
         return self._polling.entries(self._name, _PollTracker(Polls(0)), math.inf)
 
 
@@ -152,8 +155,9 @@ class _Polling:
         )
         self._names_are_shared = readers.names_are_shared
 
-    def entries(self, name: str, tracker: Any, checkpoint_interval_s: float) -> Iterator[Entry | Flush]:
+    def entries(self, name: str, tracker: Any, checkpoint_interval_s: float) -> Iterator[Block | Flush]:
         """Yields what is queued, poll by poll, as long as the tracker and the interval allow."""
+        _collect_seldom()
         checkpoint_at = time.monotonic() + checkpoint_interval_s
         position = tracker.current_restriction().start
         own_name = f"{name}-{uuid.uuid4().hex[:8]}" if self._names_are_shared else name
@@ -161,11 +165,11 @@ class _Polling:
         lease = Lease(self._reading.at, self._reading.group, consumer.name, self._reading.reclaim_idle_s)
         try:
             while consumer.reading_ahead or tracker.try_claim(position):
-                entries = consumer.poll(read_ahead=time.monotonic() < checkpoint_at)
-                empty = not entries
-                yield from _served(entries, lease)
+                blocks = consumer.poll(read_ahead=time.monotonic() < checkpoint_at)
+                empty = not blocks
+                yield from _served(blocks, lease)
                 # The next poll may be as large, and both are more than a worker may hold.
-                del entries
+                del blocks
                 if self._drain and empty and consumer.drained():
                     STOP.set()
                 if time.monotonic() >= checkpoint_at and not consumer.reading_ahead:
@@ -178,10 +182,17 @@ class _Polling:
             consumer.close()
 
 
-def _served(entries: list[Entry], lease: Lease) -> Iterator[Entry | Flush]:
+def _collect_seldom() -> None:
+    """Take what is loaded from the garbage collector's eyes, which would look through all of it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_ALLOCATIONS, 10, 50)
+
+
+def _served(blocks: list[Block], lease: Lease) -> Iterator[Block | Flush]:
     """Yields the entries of one poll and its end; when it returns, the fused chain has served them all."""
-    if entries:
-        lease.hold(entries)
-        yield from entries
+    if blocks:
+        lease.hold(blocks)
+        yield from blocks
         yield Flush()
         lease.hold(())

@@ -127,11 +127,17 @@ def _stack(spec: TensorSpec, arrays: Sequence[np.ndarray]) -> np.ndarray:
         if array.shape != first.shape:
             shapes = f"{list(first.shape)} and {list(array.shape)}"
             raise ModelError(f"input {spec.name!r} has the shapes {shapes} in one batch, a batch needs one")
+    return stacked(arrays)
+
+
+def stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack arrays of one shape and type; what lies one after the other in an array is not copied."""
+    first = arrays[0]
     if len(arrays) == 1:
         return np.ascontiguousarray(first[np.newaxis])
-    if (stacked := _stacked_already(arrays)) is not None:
-        return stacked
-    batch = np.empty((len(arrays), *first.shape), spec.dtype)
+    if (already := _stacked_already(arrays)) is not None:
+        return already
+    batch = np.empty((len(arrays), *first.shape), first.dtype)
     for row, array in enumerate(arrays):
         batch[row, ...] = array
     return batch

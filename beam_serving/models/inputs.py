@@ -97,6 +97,11 @@ def _refuse_where(unfit: np.ndarray, what: str, tensor: np.ndarray, spec: Tensor
         raise RequestError(f"input {spec.name!r} has {tensor.dtype} {what}, such as {tensor[unfit][0]!s}")
 
 
+def holds_all(came: np.dtype, wanted: np.dtype) -> bool:
+    """Tell of two types alone that `fitted` gives every value of the one in the other, unchanged."""
+    return came == wanted or (wanted != STRING and _is_wide_enough(came, wanted))
+
+
 def _is_wide_enough(came: np.dtype, wanted: np.dtype) -> bool:
     """Tells of two types alone that no value changes; NumPy calls int64 to float64 safe too, which it is not."""
     return came.itemsize < 8 and bool(np.can_cast(came, wanted, "safe"))

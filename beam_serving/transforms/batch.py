@@ -1,14 +1,16 @@
-"""Batch: groups the examples of one poll, at most `batch_size` at a time, and waits for nothing."""
+"""Batch: groups the examples of one read batch, at most `batch_size` records at a time, and waits for nothing."""
 
 from typing import Any
 
 import apache_beam as beam
 
-from beam_serving.records import Example, Flush
+from beam_serving.records import Examples, Flush
 
 
 class Batch(beam.PTransform[Any, Any]):
-    """Gives lists of up to `batch_size` examples: whatever has arrived at low load, full batches at high load.
+    """Gives lists of examples, of up to `batch_size` records together.
+
+    These are whatever has arrived at low load, and full batches at high load.
 
     Beam's `BatchElements` emits when a batch would exceed its size. A `Flush` counts as more than any batch, so it
     pushes out what is there; it ends in a list of its own, which `Infer` drops.
@@ -18,11 +20,11 @@ class Batch(beam.PTransform[Any, Any]):
         super().__init__()
         self._batch_size = batch_size
 
-    def expand(self, examples: beam.PCollection[Example | Flush]) -> beam.PCollection[list[Example | Flush]]:
+    def expand(self, examples: beam.PCollection[Examples | Flush]) -> beam.PCollection[list[Examples | Flush]]:
         over_full = self._batch_size + 1
 
-        def weight(element: Example | Flush) -> int:
-            return over_full if isinstance(element, Flush) else 1
+        def weight(element: Examples | Flush) -> int:
+            return over_full if isinstance(element, Flush) else len(element.origins.ids)
 
         return examples | "Group" >> beam.BatchElements(
             min_batch_size=self._batch_size,

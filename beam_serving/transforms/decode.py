@@ -4,8 +4,8 @@ import base64
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import apache_beam as beam
 import numpy as np
@@ -14,15 +14,29 @@ from apache_beam import pvalue
 from beam_serving.encryption.records import NOT_ENCRYPTED, RecordEncryption
 from beam_serving.errors import RequestError
 from beam_serving.models.base import STRING, TensorSpec, fits
-from beam_serving.models.inputs import fitted
+from beam_serving.models.batches import stacked
+from beam_serving.models.inputs import fitted, holds_all
 from beam_serving.models.shared import SharedModel
-from beam_serving.records import Entry, Example, Failure, Flush, Generation, Image, Origin, Payload, Result
+from beam_serving.records import (
+    Block,
+    Entry,
+    Examples,
+    Failure,
+    Flush,
+    Generation,
+    Image,
+    Origin,
+    Origins,
+    Payload,
+    Result,
+)
 from beam_serving.stats import stats_of_process
 from beam_serving.transforms.image import ImageRules, tensor_of_image
 from beam_serving.transforms.image_cost import check_memory
 from beam_serving.transforms.rows import Rows
 from beam_serving.transforms.watchdog import Watchdog
 from beam_serving.wire import Limits, decode_request, identify
+from beam_serving.wire.columns import decode_alike
 from beam_serving.wire.limits import quote
 from beam_serving.wire.text import is_text
 
@@ -117,6 +131,50 @@ def _tensor(value: Image | np.ndarray, spec: TensorSpec, rules: ImageRules, rows
     return fitted(value, spec)
 
 
+class Example(NamedTuple):
+    """A decoded request: `tensors` by input name of the model, without a batch axis, in the model's types."""
+
+    origin: Origin
+    tensors: Mapping[str, np.ndarray]
+
+
+def fitted_columns(
+    columns: Mapping[str, np.ndarray], inputs: tuple[TensorSpec, ...]
+) -> Mapping[str, np.ndarray] | None:
+    """Give the tensors of many native requests by the model's input names, as `tensors_for` gives those of one.
+
+    None where a look at each request is needed: its names, its shape or its numbers may not be the model's.
+    """
+    if not inputs:
+        return columns
+    named = all(spec.name in columns for spec in inputs)
+    if len(inputs) != len(columns) or not (named or columns.keys() == {""}):
+        return None
+    fitted: dict[str, np.ndarray] = {}
+    for spec in inputs:
+        rows = columns[spec.name if named else ""]
+        if not fits(rows.shape[1:], spec.shape) or not holds_all(rows.dtype, spec.dtype):
+            return None
+        fitted[spec.name] = rows.astype(spec.dtype, copy=False)
+    return fitted
+
+
+def side_by_side(examples: Sequence[Example]) -> Iterable[Examples]:
+    """Stack examples of one client generation and of the same shapes."""
+    alike: dict[Any, list[Example]] = {}
+    for example in examples:
+        shapes = tuple((name, tensor.dtype.str, tensor.shape) for name, tensor in example.tensors.items())
+        alike.setdefault((example.origin.generation, shapes), []).append(example)
+    for together in alike.values():
+        names = together[0].tensors
+        tensors = {name: stacked([example.tensors[name] for example in together]) for name in names}
+        yield Examples(Origins.of([example.origin for example in together]), tensors)
+
+
+def _held_bytes(tensors: Mapping[str, np.ndarray]) -> int:
+    return sum(tensor.nbytes * (_TEXT_TIMES if tensor.dtype == STRING else 1) for tensor in tensors.values())
+
+
 def _rows_of(inputs: Iterable[TensorSpec], batch_size: int) -> dict[str, Rows]:
     """Gives rows to the inputs that may take images of one size."""
     return {
@@ -127,8 +185,9 @@ def _rows_of(inputs: Iterable[TensorSpec], batch_size: int) -> dict[str, Rows]:
 
 
 class Decode(beam.PTransform[Any, Any]):
-    """Turns each `Entry` into an `Example`; gives these as `examples` and, as `refused`, lists of error results.
+    """Turns each `Block` into `Examples`; gives these as `examples` and, as `refused`, lists of error results.
 
+    Native tensor requests are decoded by columns where they are alike, all others one by one.
     An entry that was delivered more than `max_deliveries` times is given up: its error result is also a dead letter.
     Images of one poll are decoded side by side into arrays of `batch_size` rows, so that they need not be stacked.
     The secret of encrypted records is read where a worker starts. A decoding that takes longer than `timeout_s` ends
@@ -150,7 +209,7 @@ class Decode(beam.PTransform[Any, Any]):
         super().__init__()
         self._step = _DecodeFn(model, rules, limits, max_deliveries, batch_size, encryption, timeout_s)
 
-    def expand(self, entries: beam.PCollection[Entry | Flush]) -> Any:  # two collections, which Beam has no type for
+    def expand(self, entries: beam.PCollection[Block | Flush]) -> Any:  # two collections, which Beam has no type for
         return entries | "Decode" >> beam.ParDo(self._step).with_outputs(REFUSED, main="examples")
 
 
@@ -184,14 +243,67 @@ class _DecodeFn(beam.DoFn):
         self._opening = self._encryption.opening()
         self._stats = stats_of_process()
 
-    def process(self, entry: Entry | Flush) -> Iterable[Example | Flush | _Refused]:
-        if isinstance(entry, Flush):
+    def process(self, block: Block | Flush) -> Iterable[Examples | Flush | _Refused]:
+        if isinstance(block, Flush):
             for rows in self._rows.values():
                 rows.end_batch()
             self._batch_bytes = 0
-            return (entry,)
-        if entry.deliveries > self._max_deliveries:
-            return self._give_up(entry)
+            yield block
+            return
+        refused: list[Result] = []
+        for outcome in self._decoded(block):
+            if isinstance(outcome, Result):
+                refused.append(outcome)
+            else:
+                yield from self._in_batch(outcome)
+        if refused:
+            yield pvalue.TaggedOutput(REFUSED, refused)
+
+    def teardown(self) -> None:
+        self._watchdog.close()
+
+    def _decoded(self, block: Block) -> Iterator[Examples | Result]:
+        """Yields the examples of a block, those of one form together and as many at a time as a batch may hold."""
+        if block.deliveries > self._max_deliveries:
+            yield from map(self._give_up, block.entries(range(len(block.ids))))
+            return
+        alike, places = self._by_columns(block)
+        yield from alike
+        waiting: list[Example] = []
+        waiting_bytes = 0
+        for entry in block.entries(places):
+            outcome = self._one(entry)
+            if isinstance(outcome, Result):
+                yield outcome
+                continue
+            size = _held_bytes(outcome.tensors)
+            if waiting and waiting_bytes + size > _MOST_BATCH_BYTES:
+                yield from side_by_side(waiting)
+                waiting, waiting_bytes = [], 0
+            waiting.append(outcome)
+            waiting_bytes += size
+        yield from side_by_side(waiting)
+
+    def _by_columns(self, block: Block) -> tuple[list[Examples], Sequence[int]]:
+        """Decode what is alike, and give the places of the rest."""
+        if self._opening is not None or block.deliveries > 1:
+            return [], range(len(block.ids))
+        started = time.perf_counter()
+        groups, rest = decode_alike(block.fields, self._limits)
+        examples = []
+        for places, uris, request_ids, columns in groups:
+            tensors = fitted_columns(columns, self._inputs)
+            if tensors is None:
+                rest = sorted([*rest, *places])
+            else:
+                ids = block.ids if len(places) == len(block.ids) else [block.ids[place] for place in places]
+                origins = Origins(block.stream, block.consumer, Generation.NATIVE, ids, uris, request_ids)
+                examples.append(Examples(origins, tensors))
+        if decoded := len(block.ids) - len(rest):
+            self._stats.stages["decode"].record((time.perf_counter() - started) / decoded, decoded)
+        return examples, rest
+
+    def _one(self, entry: Entry) -> "Example | Result":
         if entry.unread:
             return self._refuse(entry, f"request {quote(entry.fields.get(b'uri', b''))}: {entry.unread}")
         self._watchdog.since = started = time.perf_counter()
@@ -202,32 +314,31 @@ class _DecodeFn(beam.DoFn):
             return self._refuse(entry, str(err))
         finally:
             self._watchdog.since = None
-        origin = Origin(
-            entry.stream, entry.entry_id, payload.uri, payload.generation, payload.request_id, entry.consumer
-        )
         self._stats.stages["decode"].record(time.perf_counter() - started)
-        example = Example(origin, tensors)
-        return self._in_batch(example) if self._sizes_are_free else (example,)
+        of = payload.uri, payload.generation, payload.request_id
+        return Example(Origin(entry.stream, entry.entry_id, *of, entry.consumer), tensors)
 
-    def teardown(self) -> None:
-        self._watchdog.close()
+    def _in_batch(self, examples: Examples) -> Iterable[Examples | Flush]:
+        """Yields examples, after the end of the batch where with these it would become too large."""
+        if not self._sizes_are_free:
+            yield examples
+            return
+        size, records = _held_bytes(examples.tensors), len(examples.origins.ids)
+        step = max(1, records * _MOST_BATCH_BYTES // max(size, 1))
+        for low in range(0, records, step):
+            part = examples.part(low, min(low + step, records))
+            part_bytes = _held_bytes(part.tensors)
+            if self._batch_bytes and self._batch_bytes + part_bytes > _MOST_BATCH_BYTES:
+                yield Flush()
+                self._batch_bytes = 0
+            self._batch_bytes += part_bytes
+            yield part
 
-    def _in_batch(self, example: Example) -> Iterable[Example | Flush]:
-        """Gives an example, after the end of the batch where this would become too large."""
-        size = sum(
-            tensor.nbytes * (_TEXT_TIMES if tensor.dtype == STRING else 1) for tensor in example.tensors.values()
-        )
-        if self._batch_bytes and self._batch_bytes + size > _MOST_BATCH_BYTES:
-            self._batch_bytes = size
-            return (Flush(), example)
-        self._batch_bytes += size
-        return (example,)
-
-    def _give_up(self, entry: Entry) -> Iterable[_Refused]:
+    def _give_up(self, entry: Entry) -> Result:
         reason = f"given up after {entry.deliveries - 1} deliveries without a result: it may have ended its workers"
         return self._refuse(entry, reason, dead=True)
 
-    def _refuse(self, entry: Entry, reason: str, dead: bool = False) -> Iterable[_Refused]:
+    def _refuse(self, entry: Entry, reason: str, dead: bool = False) -> Result:
         """Gives the error result; a request without a usable uri can have none, so it becomes a dead letter too."""
         self._stats.counts["refused"] += 1
         identity = identify(entry.fields, self._limits)
@@ -241,4 +352,4 @@ class _DecodeFn(beam.DoFn):
             identity.request_id,
             entry.consumer,
         )
-        return (pvalue.TaggedOutput(REFUSED, [Result(origin, Failure(reason, letter))]),)
+        return Result(origin, Failure(reason, letter))

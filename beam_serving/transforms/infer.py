@@ -3,18 +3,20 @@
 import logging
 import re
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import apache_beam as beam
+import numpy as np
 from apache_beam import pvalue
 from apache_beam.metrics import Metrics
 
 from beam_serving.errors import ModelError
 from beam_serving.models.base import LoadedModel
-from beam_serving.models.batches import alike, predict_batch
+from beam_serving.models.batches import check_rows
 from beam_serving.models.shared import SharedModel
-from beam_serving.records import Example, Failure, Flush, Predictions, Result
+from beam_serving.records import Examples, Failure, Flush, Origins, Predictions, Result
 from beam_serving.stats import stats_of_process
 from beam_serving.transforms.watchdog import Watchdog
 
@@ -23,26 +25,66 @@ FAILED = "failed"
 _Failed: TypeAlias = pvalue.TaggedOutput[Literal["failed"], list[Result]]
 
 
-def predict_apart(model: LoadedModel, examples: Sequence[Example]) -> Iterable[Predictions | Result]:
-    """Predicts a batch; when that fails, its halves, down to the single examples that make it fail.
+class _Stretch(NamedTuple):
+    """What became of the rows of a batch from `low` up to `high`: their outputs, or why there are none."""
 
-    These become error results. The rest is predicted once more, in smaller batches.
-    """
+    low: int
+    high: int
+    outputs: Mapping[str, np.ndarray] | ModelError
+
+
+def predict_apart(model: LoadedModel, tensors: Mapping[str, np.ndarray], low: int, high: int) -> Iterable[_Stretch]:
+    """Predict the rows of a batch from `low` up to `high`; when that fails, its halves, down to the rows that fail."""
+    if model.one_by_one and high - low > 1:
+        return [stretch for row in range(low, high) for stretch in predict_apart(model, tensors, row, row + 1)]
     try:
-        outputs = predict_batch(model, [example.tensors for example in examples])
+        outputs = model.predict({name: rows[low:high] for name, rows in tensors.items()})
+        check_rows(outputs, high - low)
     except ModelError as err:
-        if len(examples) == 1:
-            _log.warning("the model failed on request %r: %s", examples[0].origin.uri[:100], err)
-            return [Result(examples[0].origin, Failure(for_client(str(err), model)))]
-        middle = len(examples) // 2
-        return [*predict_apart(model, examples[:middle]), *predict_apart(model, examples[middle:])]
-    return [Predictions(tuple(example.origin for example in examples), outputs)]
+        if high - low == 1:
+            return [_Stretch(low, high, err)]
+        middle = (low + high) // 2
+        return [*predict_apart(model, tensors, low, middle), *predict_apart(model, tensors, middle, high)]
+    return [_Stretch(low, high, outputs)]
 
 
-def predict_all(model: LoadedModel, examples: Sequence[Example]) -> list[Predictions | Result]:
-    """Predict examples of whatever shapes, those that can be stacked together; see `predict_apart`."""
-    places = alike([example.tensors for example in examples], model.one_by_one)
-    return [outcome for some in places for outcome in predict_apart(model, [examples[place] for place in some])]
+def predict_all(model: LoadedModel, blocks: Sequence[Examples]) -> list[Predictions | Result]:
+    """Predict examples of whatever shapes, those that fit together in one batch; see `predict_apart`.
+
+    Returns:
+        Predictions for stretches of each block, and an error result for each record that makes the model fail.
+    """
+    alike: dict[Any, list[Examples]] = {}
+    for block in blocks:
+        form = tuple((name, rows.dtype.str, rows.shape[1:]) for name, rows in block.tensors.items())
+        alike.setdefault(form, []).append(block)
+    return [outcome for together in alike.values() for outcome in _predict_together(model, together)]
+
+
+def _predict_together(model: LoadedModel, blocks: Sequence[Examples]) -> Iterator[Predictions | Result]:
+    names = blocks[0].tensors
+    tensors = {name: _joined([block.tensors[name] for block in blocks]) for name in names}
+    ends = list(accumulate(len(block.origins.ids) for block in blocks))
+    stretches = predict_apart(model, tensors, 0, ends[-1])
+    for block, end in zip(blocks, ends, strict=True):
+        start = end - len(block.origins.ids)
+        for stretch in stretches:
+            low, high = max(stretch.low, start), min(stretch.high, end)
+            if low < high:
+                yield _outcome(model, block.origins.part(low - start, high - start), stretch, low, high)
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _outcome(model: LoadedModel, origins: Origins, stretch: _Stretch, low: int, high: int) -> Predictions | Result:
+    if isinstance(stretch.outputs, ModelError):
+        (origin,) = origins.each()
+        _log.warning("the model failed on request %r: %s", origin.uri[:100], stretch.outputs)
+        return Result(origin, Failure(for_client(str(stretch.outputs), model)))
+    rows = slice(low - stretch.low, high - stretch.low)
+    return Predictions(origins, {name: output[rows] for name, output in stretch.outputs.items()})
 
 
 _INTERNALS = re.compile(
@@ -81,7 +123,7 @@ class Infer(beam.PTransform[Any, Any]):
         self._step = _InferFn(model, timeout_s)
 
     def expand(
-        self, batches: beam.PCollection[list[Example | Flush]]
+        self, batches: beam.PCollection[list[Examples | Flush]]
     ) -> Any:  # two collections, which Beam has no type for
         return batches | "Predict" >> beam.ParDo(self._step).with_outputs(FAILED, main="predictions")
 
@@ -97,22 +139,23 @@ class _InferFn(beam.DoFn):
         self._watchdog = Watchdog(self._timeout_s)
         self._stats = stats_of_process()
 
-    def process(self, batch: list[Example | Flush]) -> Iterable[Predictions | _Failed]:
-        examples = [element for element in batch if not isinstance(element, Flush)]
-        if not examples:
+    def process(self, batch: list[Examples | Flush]) -> Iterable[Predictions | _Failed]:
+        blocks = [element for element in batch if not isinstance(element, Flush)]
+        if not blocks:
             return
+        records = sum(len(block.origins.ids) for block in blocks)
         started = time.perf_counter()
         with self._watchdog.watch(), self._worker_model.lock:
-            outcomes = predict_all(self._worker_model.model, examples)
-        self._stats.stages["infer"].record(time.perf_counter() - started, len(examples))
+            outcomes = predict_all(self._worker_model.model, blocks)
+        self._stats.stages["infer"].record(time.perf_counter() - started, records)
         self._stats.counts["batches"] += 1
-        self._batch_sizes.update(len(examples))
+        self._batch_sizes.update(records)
         for outcome in outcomes:
-            yield outcome if isinstance(outcome, Predictions) else pvalue.TaggedOutput(FAILED, [self._failure(outcome)])
+            if isinstance(outcome, Predictions):
+                yield outcome
+            else:
+                self._stats.counts["failed"] += 1
+                yield pvalue.TaggedOutput(FAILED, [outcome])
 
     def teardown(self) -> None:
         self._watchdog.close()
-
-    def _failure(self, result: Result) -> Result:
-        self._stats.counts["failed"] += 1
-        return result

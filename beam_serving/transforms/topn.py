@@ -13,11 +13,13 @@ import numpy as np
 from beam_serving.models.base import LoadedModel
 from beam_serving.models.shared import SharedModel
 from beam_serving.post_processing import PostProcessing
-from beam_serving.records import Answer, Predictions, Result, TopClasses
+from beam_serving.records import Answer, Predictions, Ranked, Result, TopClasses
 from beam_serving.stats import stats_of_process
 from beam_serving.wire.text import is_text
 
 _log = logging.getLogger(__name__)
+_FEW_CLASSES = 64
+"""Up to so many classes all rows are sorted at once; beyond, looking for the best first is faster."""
 
 
 def top_classes(scores: np.ndarray, n: int) -> list[TopClasses]:
@@ -25,13 +27,20 @@ def top_classes(scores: np.ndarray, n: int) -> list[TopClasses]:
 
     An `n` above the number of classes gives all of them.
     """
+    return list(map(TopClasses, *best_of(scores, n)))
+
+
+def best_of(scores: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gives what `top_classes` gives as two arrays, classes and scores, of shape (rows, n)."""
     # Ascending order of these is descending order of the scores: NumPy sorts NaN last, and ~ reverses integers exactly.
     reverse = -scores if scores.dtype.kind == "f" else ~scores
     if n == 1 and scores.size and not np.isnan(reverse.min()):
         best = reverse.argmin(axis=1)[:, np.newaxis]
+    elif scores.shape[1] <= _FEW_CLASSES:
+        best = np.argsort(reverse, axis=1, kind="stable")[:, :n]
     else:
         best = np.stack([_least_of_row(row, n) for row in reverse])
-    return list(map(TopClasses, best, np.take_along_axis(scores, best, axis=1)))
+    return best, np.take_along_axis(scores, best, axis=1)
 
 
 def _least_of_row(row: np.ndarray, n: int) -> np.ndarray:
@@ -126,7 +135,7 @@ def served_of(model: LoadedModel, labels: tuple[str, ...] = ()) -> Served:
 
 
 class TopN(beam.PTransform[Any, Any]):
-    """Turns `Predictions` into a list of `Result` records with what `served` leaves of the outputs.
+    """Turns `Predictions` into what `served` leaves of the outputs: `Ranked`, or a list of `Result` records.
 
     A number stands for as many best classes, 0 for whole tensors, None for what `served_of` makes of the model. Without
     `labels` classes have the names that are in the model's file.
@@ -138,7 +147,7 @@ class TopN(beam.PTransform[Any, Any]):
         super().__init__()
         self._step = _TopNFn(PostProcessing(served) if isinstance(served, int) else served, labels, model)
 
-    def expand(self, predictions: beam.PCollection[Predictions]) -> beam.PCollection[list[Result]]:
+    def expand(self, predictions: beam.PCollection[Predictions]) -> beam.PCollection[Ranked | list[Result]]:
         return predictions | "Rank" >> beam.ParDo(self._step)
 
 
@@ -160,14 +169,29 @@ class _TopNFn(beam.DoFn):
         of = ", ".join(ranked or [spec.name for spec in model.outputs])
         _log.info("top_n: auto: results are %s of output %s", f"the {n} best classes" if n else "whole tensors", of)
 
-    def process(self, predictions: Predictions) -> Iterable[list[Result]]:
+    def process(self, predictions: Predictions) -> Iterable[Ranked | list[Result]]:
         started = time.perf_counter()
-        origins = predictions.origins
+        served = self._ranked(predictions) or self._one_by_one(predictions)
+        self._stats.stages["top_n"].record(time.perf_counter() - started, len(predictions.origins.ids))
+        return (served,)
+
+    def _ranked(self, predictions: Predictions) -> Ranked | None:
+        """Rank the only output of all records at once; None where there are several, or it is served otherwise."""
+        (n, rows, as_lists), only, labels = self._served
+        if n == 0 or rows or len(predictions.outputs) > 1:
+            return None
+        ((name, output),) = predictions.outputs.items()
+        if is_text(output) or (only is not None and name not in only):
+            return None
+        # Not reshape(rows, -1): an output may be empty.
+        scores = output.reshape(len(output), math.prod(output.shape[1:]))
+        return Ranked(predictions.origins, name, *best_of(scores, n), labels, as_lists)
+
+    def _one_by_one(self, predictions: Predictions) -> list[Result]:
+        origins = predictions.origins.each()
         (n, rows, as_lists), only, labels = self._served
         if rows:
             ranked = first_rows(predictions.outputs, len(origins), n)
         else:
             ranked = answers(predictions.outputs, len(origins), n, labels, as_lists, only)
-        results = [Result(origin, answer) for origin, answer in zip(origins, ranked, strict=True)]
-        self._stats.stages["top_n"].record(time.perf_counter() - started, len(results))
-        return (results,)
+        return [Result(origin, answer) for origin, answer in zip(origins, ranked, strict=True)]

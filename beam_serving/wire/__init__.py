@@ -10,7 +10,7 @@ Everything here is a pure function from bytes to values or back. Whatever the by
 raises RequestError: no code in a request is ever run, and no uri is ever opened.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from beam_serving.encryption.records import Opening
 from beam_serving.errors import RequestError
 from beam_serving.keys import IMAGE_STREAM, result_key
-from beam_serving.records import Answer, Failure, Generation, Image, Payload, Result
+from beam_serving.records import Answer, Failure, Generation, Image, Payload, Ranked, Result
 from beam_serving.terminal import printable
 from beam_serving.wire import arrow, image, instances, native
 from beam_serving.wire.encrypted import CIPHER, decode_encrypted
@@ -30,6 +30,7 @@ __all__ = [
     "Identity",
     "Limits",
     "decode_request",
+    "encode_ranked",
     "encode_result",
     "identify",
     "result_key",
@@ -119,6 +120,22 @@ def encode_result(result: Result) -> dict[bytes, bytes]:
     if origin.request_id:
         fields[b"id"] = origin.request_id
     return fields
+
+
+def encode_ranked(ranked: Ranked) -> dict[bytes, Sequence[bytes]] | None:
+    """Gives the hash fields of results in columns, the same that `encode_result` gives of each.
+
+    None where the clients read another form, or where only some of the requests have an id.
+    """
+    origins = ranked.origins
+    if origins.generation is not Generation.NATIVE:
+        return None
+    columns = native.encode_ranked(ranked)
+    if all(origins.request_ids):
+        columns[b"id"] = origins.request_ids
+    elif any(origins.request_ids):
+        return None
+    return columns
 
 
 def _encode_answer(answer: Answer, generation: Generation) -> dict[bytes, bytes]:

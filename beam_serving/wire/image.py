@@ -93,5 +93,5 @@ def _as_object(output: TopClasses | np.ndarray) -> str:
 
 def _as_lists(output: TopClasses | np.ndarray) -> str:
     if isinstance(output, TopClasses):
-        return top_json(output)
+        return top_json(output).decode()
     return nested_text_json(output) if is_text(output) else nested_json(output)

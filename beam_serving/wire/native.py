@@ -9,14 +9,14 @@ result    id, and   value [labels]   JSON: the best classes
           or        error   why there is no result
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from beam_serving.errors import ModelError, RequestError
-from beam_serving.records import Answer, Image, TopClasses
+from beam_serving.records import Answer, Image, Ranked, TopClasses
 from beam_serving.wire.limits import DEFAULT_LIMITS, Limits, input_name, names_of, subject
-from beam_serving.wire.scores import labels_json, object_json, top_json
+from beam_serving.wire.scores import labels_json, object_json, top_json, top_json_rows
 from beam_serving.wire.tensors import parse_layout, tensor_fields, view
 from beam_serving.wire.text import decode_text, is_text, text_fields
 
@@ -100,7 +100,7 @@ def encode_answer(answer: Answer) -> dict[bytes, bytes]:
     if len(outputs) == 1:
         (only,) = outputs.values()
         if isinstance(only, TopClasses):
-            value = {b"value": top_json(only).encode()}
+            value = {b"value": top_json(only)}
             if answer.labels:
                 value[b"labels"] = labels_json(only, answer.labels).encode()
             return value
@@ -112,11 +112,20 @@ def encode_answer(answer: Answer) -> dict[bytes, bytes]:
         else:
             fields.update(_output_fields(name, output))
     if tops:
-        fields[b"value"] = object_json([(name, top_json(top)) for name, top in tops.items()]).encode()
+        fields[b"value"] = object_json([(name, top_json(top).decode()) for name, top in tops.items()]).encode()
         if answer.labels:
             texts = [(name, labels_json(top, answer.labels)) for name, top in tops.items()]
             fields[b"labels"] = object_json(texts).encode()
     return fields
+
+
+def encode_ranked(ranked: Ranked) -> dict[bytes, Sequence[bytes]]:
+    """Gives the hash fields of `encode_answer` for many records, in columns."""
+    columns: dict[bytes, Sequence[bytes]] = {b"value": top_json_rows(ranked.classes, ranked.scores)}
+    if ranked.labels:
+        tops = map(TopClasses, ranked.classes, ranked.scores)
+        columns[b"labels"] = [labels_json(top, ranked.labels).encode() for top in tops]
+    return columns
 
 
 def _output_fields(name: str, output: np.ndarray) -> dict[bytes, bytes]:

@@ -17,10 +17,11 @@ from beam_serving.io.outbox import sole_writer
 from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP
 from beam_serving.io.sink import commit_arguments
 from beam_serving.keys import DEAD_LETTERS
-from beam_serving.records import Entry, Failure, Generation, Origin, Result
+from beam_serving.records import Block, Entry, Failure, Generation, Origin, Result
 from beam_serving.report import announce, ask_to_stop, asked_to_stop, read_reports, ready_key
 from beam_serving.reporter import Reporter
 from beam_serving.stats import WorkerStats
+from tests.io.blocks import entries_of
 from tests.io.test_sink import SEVEN, STREAM, key, queue_and_read
 
 pytestmark = pytest.mark.every_server
@@ -97,7 +98,7 @@ def test_serving_grows_where_results_need_more_than_their_requests(requests: lis
     balance.written(True, [b"x" * 9999], 1)
     assert balance.short
     assert not balance.grows(), "nothing is known of the requests"
-    balance.read(entry(size, number) for number, size in enumerate(requests))
+    balance.read(Block.of(entry(size, number)) for number, size in enumerate(requests))
     for size in results:
         balance.written(True, [b"key", b"v" * size, 3], 1)
     taken = sum(len(b"uria" + b"tensor:") + size + 10 for size in requests)
@@ -113,7 +114,7 @@ def origin_of(one: Entry) -> Origin:
 
 def short_of_memory() -> None:
     BALANCE.written(True, [], 1)
-    BALANCE.read([entry(1)])
+    BALANCE.read([Block.of(entry(1))])
     BALANCE.written(True, [b"x" * 1000], 1)
     assert BALANCE.grows()
 
@@ -129,15 +130,15 @@ def test_a_reader_pauses_with_one_warning_and_goes_on_when_there_is_room(
     client.config_set("maxmemory", "1mb")
     short_of_memory()
     stop.set()
-    assert consumer.poll() == []
+    assert entries_of(consumer.poll()) == []
     stop.clear()
-    assert consumer.poll() == consumer.poll() == []
+    assert entries_of(consumer.poll()) == entries_of(consumer.poll()) == []
     assert client.xlen(STREAM) == 1
     (said,) = caplog.messages
     assert said.startswith(f"Redis at {at} has no memory left (")
     assert " of maxmemory 1.0 MB), and results are larger than requests: reading pauses, requests stay queued." in said
     client.config_set("maxmemory", "1gb")
-    assert [one.fields for one in consumer.poll()] == [{b"uri": b"a"}]
+    assert [one.fields for one in entries_of(consumer.poll())] == [{b"uri": b"a"}]
     assert caplog.messages[1:] == [f"Redis at {at} has memory again: reading goes on"]
     assert not BALANCE.short
     consumer.close()
@@ -150,7 +151,7 @@ def test_a_queue_that_fills_the_server_drains(at: RedisAt, client: redis.Redis, 
         client.xadd(STREAM, {"uri": f"r{number}", "tensor:": b"x" * 1000})
     client.config_set("maxmemory", 1)
     served = 0
-    while entries := consumer.poll():
+    while entries := entries_of(consumer.poll()):
         results = [Result(origin_of(one), SEVEN) for one in entries]
         keys, arguments = commit_arguments(results, "serving", 60_000)
         written = script.run(keys, arguments)

@@ -26,6 +26,7 @@ RUNS: dict[str, tuple[list[str], list[str]]] = {
     "RELEASE_CONSUMER": (["stream"], [GROUP, "idle"]),
     "COMMIT": (["stream", "stream:dead", "result"], RECORD),
     "COMMIT_AND_KEEP": (["stream", "stream:dead", "result", "stream:rows"], RECORD),
+    "COMMIT_RANKED": (["stream", "result"], [GROUP, ME, "60000", "1", "value", "1-1", "[]"]),
     "FORGET_ROWS": (["stream:rows"], ["1-1"]),
     "KEEP_LOCK": (["lock"], ["me", "60000"]),
     "TAKE_LOCK": (["free"], ["me", "60000"]),
@@ -34,7 +35,13 @@ RUNS: dict[str, tuple[list[str], list[str]]] = {
     "DISOWN": (["owned"], ["me"]),
 }
 """Keys and arguments with which a script runs every command it has, but for those that only some streams see."""
-NOT_FATAL = {("RELEASE_CONSUMER", "XPENDING"), ("COMMIT", "SET"), ("COMMIT_AND_KEEP", "SET")}
+NOT_FATAL = {
+    ("RELEASE_CONSUMER", "XPENDING"),
+    ("COMMIT", "SET"),
+    ("COMMIT_AND_KEEP", "SET"),
+    ("COMMIT_RANKED", "SET"),
+    ("COMMIT_RANKED", "XPENDING"),
+}
 """Who leaves does not mind, nor who only wants to know whether there is memory."""
 
 

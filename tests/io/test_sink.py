@@ -15,9 +15,10 @@ from hypothesis import strategies as some
 from beam_serving.connection import PASSWORD_VARIABLE, RedisAt
 from beam_serving.errors import ConnectError
 from beam_serving.io.channel import Channel, Script
+from beam_serving.io.memory import BALANCE
 from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP
 from beam_serving.io.sink import DeadLetters, _CommitFn, commit_arguments
-from beam_serving.records import Answer, Failure, Generation, Origin, Result, TopClasses
+from beam_serving.records import Answer, Failure, Generation, Origin, Origins, Ranked, Result, TopClasses
 from beam_serving.stats import stats_of_process
 from beam_serving.wire import IMAGE_STREAM
 
@@ -377,3 +378,104 @@ def test_a_dead_letter_stream_that_takes_no_more_costs_the_letter_and_not_the_se
         assert client.hget(key("a"), "error") == b"given up"
         assert client.xlen(STREAM) == 0
         assert "1 dead letters of 'serving_stream' were dropped, " in caplog.messages[-1]
+
+
+def ranked_of(origins: list[Origin], scores: np.ndarray, labels: tuple[str, ...] = ()) -> Ranked:
+    classes = np.argsort(-scores, axis=1, kind="stable")
+    return Ranked(Origins.of(origins), "prob", classes, np.take_along_axis(scores, classes, axis=1), labels)
+
+
+def stored(client: redis.Redis, uris: list[bytes]) -> list[Any]:
+    names = [key(uri.decode()) for uri in uris]
+    lives = [0 < client.pttl(name) <= 60_000 for name in names]  # type: ignore[operator]
+    return [[client.hgetall(name) for name in names], lives, client.xlen(STREAM), client.xpending(STREAM, "serving")]
+
+
+FLOATS = some.floats(width=32) | some.sampled_from([1e-7, 123456790.0, 0.1, float("nan"), float("inf"), -0.0])
+
+
+@given(some.lists(some.lists(FLOATS, min_size=3, max_size=3), min_size=1, max_size=6), some.booleans(), some.booleans())
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_results_by_columns_are_byte_for_byte_those_one_by_one(
+    at: RedisAt, client: redis.Redis, rows: list[list[float]], labelled: bool, with_ids: bool
+) -> None:
+    uris = [b"r%d" % (number // 2) for number in range(len(rows))]  # some uris twice
+    labels = ("cat", 'd"og', "ü") if labelled else ()
+    found = []
+    for by_columns in (True, False):
+        client.flushdb()
+        origins = [origin._replace(request_id=b"i" if with_ids else b"") for origin in queue_and_read(client, uris)]
+        ranked = ranked_of(origins, np.array(rows, np.float32), labels)
+        step = step_of(at)
+        if by_columns:
+            assert step._write_ranked(ranked)
+        else:
+            step.process(ranked.each())
+        found.append(stored(client, uris))
+        step.teardown()
+    assert found[0] == found[1]
+
+
+def test_a_record_that_was_taken_over_is_judged_by_itself(at: RedisAt, client: redis.Redis) -> None:
+    uris = [b"a", b"b", b"c"]
+    for taken in range(3):
+        client.flushdb()
+        origins = queue_and_read(client, uris)
+        client.xclaim(STREAM, "serving", "thief", 0, [origins[taken].entry_id])
+        step = step_of(at)
+        assert not step._write_ranked(ranked_of(origins, np.ones((3, 2), np.float32)))
+        assert client.exists(*[key(uri.decode()) for uri in uris]) == 0, "nothing was done"
+        step.process(ranked_of(origins, np.ones((3, 2), np.float32)))
+        assert [client.exists(key(uri.decode())) for uri in uris] == [int(at != taken) for at in range(3)]
+        assert client.xpending(STREAM, "serving")["pending"] == 1
+
+
+def test_others_of_the_same_consumer_in_between_send_nobody_down_the_slow_way(at: RedisAt, client: redis.Redis) -> None:
+    origins = queue_and_read(client, [b"r%d" % number for number in range(100)])
+    assert step_of(at)._write_ranked(ranked_of(origins[::2], np.ones((50, 2), np.float32)))
+    assert client.xlen(STREAM) == 50
+    assert client.xpending(STREAM, "serving")["pending"] == 50
+
+
+def test_a_commit_by_columns_that_runs_twice_changes_nothing_the_second_time(at: RedisAt, client: redis.Redis) -> None:
+    origins = queue_and_read(client, [b"a"])
+    step = step_of(at)
+    ranked = ranked_of(origins, np.ones((1, 2), np.float32))
+    step.process(ranked)
+    before = stored(client, [b"a"])
+    step.process(ranked._replace(scores=ranked.scores * 0))
+    assert stored(client, [b"a"]) == before
+
+
+def test_results_by_columns_are_written_when_the_group_is_gone_and_after_a_flush_of_scripts(
+    at: RedisAt, client: redis.Redis
+) -> None:
+    step = step_of(at)
+    (origin,) = queue_and_read(client, [b"a"])
+    client.script_flush()
+    step.process(ranked_of([origin], np.ones((1, 2), np.float32)))
+    assert client.exists(key("a")) == 1
+    (origin,) = queue_and_read(client, [b"b"])
+    client.xgroup_destroy(STREAM, "serving")
+    step.process(ranked_of([origin], np.ones((1, 2), np.float32)))
+    assert client.exists(key("b")) == 1
+
+
+def test_any_number_of_results_by_columns_is_one_commit(at: RedisAt, client: redis.Redis) -> None:
+    origins = queue_and_read(client, [b"%d" % number for number in range(9000)])
+    assert step_of(at)._write_ranked(ranked_of(origins, np.ones((9000, 1), np.float32)))
+    assert client.xlen(STREAM) == 0
+
+
+def test_a_commit_by_columns_tells_of_a_server_without_memory(at: RedisAt, client: redis.Redis) -> None:
+    origins = queue_and_read(client, [b"a", b"b"])
+    client.config_set("maxmemory", 1)
+    try:
+        BALANCE.clear()
+        assert step_of(at)._write_ranked(ranked_of(origins, np.ones((2, 2), np.float32)))
+        assert BALANCE.short
+    finally:
+        client.config_set("maxmemory", 0)
+        BALANCE.clear()
+    assert client.exists(key("a"), key("b")) == 2
+    assert client.xlen(STREAM) == 0

@@ -7,16 +7,17 @@ import numpy as np
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 
-from beam_serving.records import Example, Flush, Generation, Origin
+from beam_serving.records import Examples, Flush, Generation, Origin, Origins
 from beam_serving.transforms import Batch
 
 
-def example(number: int) -> Example:
-    return Example(Origin(b"stream", b"%d-0" % number, b"a", Generation.NATIVE), {"x": np.zeros(1)})
+def example(number: int) -> Examples:
+    origins = Origins.of([Origin(b"stream", b"%d-0" % number, b"a", Generation.NATIVE)])
+    return Examples(origins, {"x": np.zeros((1, 1))})
 
 
-def shown(batch: Sequence[Example | Flush]) -> str:
-    return " ".join("|" if isinstance(element, Flush) else element.origin.entry_id.decode()[0] for element in batch)
+def shown(batch: Sequence[Examples | Flush]) -> str:
+    return " ".join("|" if isinstance(element, Flush) else element.origins.ids[0].decode()[0] for element in batch)
 
 
 CASES = {
@@ -30,7 +31,7 @@ CASES = {
 """By name: what is polled (`|` is a flush), the batch size, the batches."""
 
 
-def polled(elements: str) -> list[Example | Flush]:
+def polled(elements: str) -> list[Examples | Flush]:
     return [Flush() if element == "|" else example(int(element)) for element in elements]
 
 
@@ -42,14 +43,14 @@ def test_a_flush_pushes_out_what_is_there() -> None:
             assert_that(batches, equal_to(wanted), label=name)
 
 
-@beam.typehints.with_input_types(list[Example | Flush])
+@beam.typehints.with_input_types(list[Examples | Flush])
 class _Order(beam.DoFn):
     """Checks, where the next fused step sees it, that a batch is out before the flush that follows it is consumed."""
 
     def setup(self) -> None:
         self._seen: list[str] = []
 
-    def process(self, batch: list[Example | Flush]) -> list[str]:
+    def process(self, batch: list[Examples | Flush]) -> list[str]:
         self._seen.append(shown(batch))
         return [" / ".join(self._seen)]
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as some
 from beam_serving.errors import RequestError
 from beam_serving.models.base import ModelOptions, TensorSpec
 from beam_serving.models.shared import SharedModel
-from beam_serving.records import Entry, Example, Flush, Generation, Image, Payload, Result
+from beam_serving.records import Block, Entry, Examples, Flush, Generation, Image, Payload, Result
 from beam_serving.stats import stats_of_process
 from beam_serving.transforms import Decode, ImageRules
 from beam_serving.transforms.decode import tensors_for
@@ -224,19 +224,36 @@ def summary(result: Result) -> tuple[Any, ...]:
     return (result.origin.entry_id, result.origin.uri, outcome.reason, outcome.dead_letter is not None)
 
 
-def shown(element: Example | Flush) -> Any:
-    return (
-        "flush" if isinstance(element, Flush) else (element.origin, {k: v.tolist() for k, v in element.tensors.items()})
-    )
+def shown(element: Examples | Flush) -> list[Any]:
+    if isinstance(element, Flush):
+        return ["flush"]
+    origins = enumerate(element.origins.each())
+    return [(origin, {name: rows[row].tolist() for name, rows in element.tensors.items()}) for row, origin in origins]
+
+
+def read_at_once(*entries: Entry) -> Block:
+    """Gives entries of one stream as the source does."""
+    fields = [[part for pair in one.fields.items() for part in pair] for one in entries]
+    return Block(entries[0].stream, entries[0].consumer, [one.entry_id for one in entries], fields)
+
+
+def blocks_of(entries: list[Entry | Flush]) -> list[Block | Flush]:
+    return [one if isinstance(one, Flush) else Block.of(one) for one in entries]
 
 
 def decode(entries: list[Entry | Flush], wanted_examples: list[Any], wanted_refusals: list[tuple[Any, ...]]) -> None:
     """Runs Decode for the no-op model of one input of two values, and checks both of its outputs."""
+    decode_blocks(blocks_of(entries), wanted_examples, wanted_refusals)
+
+
+def decode_blocks(
+    blocks: list[Block | Flush], wanted_examples: list[Any], wanted_refusals: list[tuple[Any, ...]]
+) -> None:
     model = SharedModel("noop", ModelOptions(input_shape=(2,)), 1)
     step = Decode(model, ImageRules(), Limits(max_payload_bytes=1000), max_deliveries=3, batch_size=2)
     with beam.Pipeline(FnApiRunner()) as pipeline:
-        examples, refused = pipeline | beam.Create([0]) | beam.FlatMap(lambda _: entries) | step
-        assert_that(examples | "Show" >> beam.Map(shown), equal_to(wanted_examples), label="examples")
+        examples, refused = pipeline | beam.Create([0]) | beam.FlatMap(lambda _: blocks) | step
+        assert_that(examples | "Show" >> beam.FlatMap(shown), equal_to(wanted_examples), label="examples")
         assert_that(
             refused | beam.FlatMap(lambda results: map(summary, results)), equal_to(wanted_refusals), label="refused"
         )
@@ -264,6 +281,22 @@ def test_a_bad_request_does_not_stop_a_good_one(caplog: pytest.LogCaptureFixture
     assert f"refused an entry of 'stream': {wrong_shape}" in caplog.messages
 
 
+def test_of_a_block_each_record_has_its_own_outcome() -> None:
+    def good(number: int) -> tuple[Any, ...]:
+        origin = (b"stream", b"%d-0" % number, b"r%d" % number, Generation.NATIVE, b"i", b"worker")
+        return (origin, {"input": [float(number), 0.0]})
+
+    def of(number: int, **fields: bytes) -> Entry:
+        return entry(number, **{"tensor:": np.array([number, 0], np.float32).tobytes(), **fields})
+
+    odd = [of(2, **{"dtype:": b"float64"}), of(4, uri=b""), of(6, **{"shape:": b"1,2"})]
+    block = read_at_once(of(1), odd[0], of(3), odd[1], of(5), odd[2], of(7))
+    payload = "request 'r2': payload is 8 bytes, float64[2] needs 16"
+    missing = "request without uri: field 'uri' is missing, the fields are 'id', 'tensor:', 'dtype:', 'shape:'"
+    wanted = [good(1), good(3), good(5), good(6), good(7)]
+    decode_blocks([block, Flush()], [*wanted, "flush"], [(b"2-0", b"r2", payload, False), (b"4-0", b"", missing, True)])
+
+
 def test_a_request_that_no_client_waits_for_becomes_a_dead_letter() -> None:
     missing = "request without uri: field 'uri' is missing, the fields are 'id', 'tensor:', 'dtype:', 'shape:'"
     decode([entry(1, uri=b"")], [], [(b"1-0", b"", missing, True)])
@@ -287,7 +320,7 @@ def test_tensors_of_free_sizes_are_batched_up_to_so_many_bytes() -> None:
     entries = [*large, entry(3), Flush(), *large[:2]]
     step: Any = Decode(model, ImageRules(), Limits(), max_deliveries=3, batch_size=8)._step
     step.setup()
-    given = [element for one in entries for element in step.process(one)]
+    given = [element for one in blocks_of(entries) for element in step.process(one)]
     step.teardown()
     sizes = ["flush" if isinstance(one, Flush) else next(iter(one.tensors.values())).size for one in given]
     assert sizes == [4 << 20, 4 << 20, "flush", 4 << 20, 2, "flush", 4 << 20, 4 << 20]
@@ -306,7 +339,7 @@ HANGING = """\
 import os
 from beam_serving.models.base import ModelOptions
 from beam_serving.models.shared import SharedModel
-from beam_serving.records import Entry
+from beam_serving.records import Block, Entry
 from beam_serving.transforms import Decode, ImageRules, image_cost
 from beam_serving.wire import Limits
 from tests.hostile import files
@@ -315,7 +348,7 @@ image_cost._MOST_VISITS = 1 << 60
 file = files.with_scans(files.jpeg(4000, 4000, progressive=True), 3000)
 step = Decode(SharedModel("noop", ModelOptions(input_shape=(3, 8, 8)), 1), ImageRules(), Limits(), 3, 1, timeout_s=0.3)
 step._step.setup()
-list(step._step.process(Entry(b"s", b"1-0", {b"uri": b"u", b"image:": file})))
+list(step._step.process(Block.of(Entry(b"s", b"1-0", {b"uri": b"u", b"image:": file}))))
 """
 
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as some
 from beam_serving.errors import ModelError
 from beam_serving.models.base import TensorSpec
 from beam_serving.models.shared import WorkerModel
-from beam_serving.records import Example, Failure, Flush, Generation, Origin, Predictions, Result
+from beam_serving.records import Examples, Failure, Flush, Generation, Origin, Origins, Predictions, Result
 from beam_serving.stats import stats_of_process
 from beam_serving.transforms import Infer
-from beam_serving.transforms.infer import for_client, predict_all, predict_apart
+from beam_serving.transforms.infer import for_client, predict_all
 
 UNLUCKY, FORBIDDEN = 13.0, 14.0
 
@@ -52,9 +52,18 @@ class OneModel:
         return WorkerModel(Doubling())
 
 
-def example(number: int, *values: float) -> Example:
+def example(number: int, *values: float) -> Examples:
+    """Gives a block of one record."""
     origin = Origin(b"stream", b"%d-0" % number, b"r%d" % number, Generation.NATIVE)
-    return Example(origin, {"x": np.array(values, np.float32)})
+    return Examples(Origins.of([origin]), {"x": np.array([values], np.float32)})
+
+
+def block(*values: float, first: int = 0) -> Examples:
+    """Gives a block of records of one value each."""
+    origins = [
+        Origin(b"stream", b"%d-0" % at, b"r%d" % at, Generation.NATIVE) for at in range(first, first + len(values))
+    ]
+    return Examples(Origins.of(origins), {"x": np.array(values, np.float32)[:, np.newaxis]})
 
 
 def shown(outcomes: Sequence[Predictions | Result]) -> list[tuple[bytes, Any]]:
@@ -65,51 +74,58 @@ def shown(outcomes: Sequence[Predictions | Result]) -> list[tuple[bytes, Any]]:
             assert isinstance(outcome.outcome, Failure)
             answered.append((outcome.origin.uri, outcome.outcome.reason))
         else:
-            rows = zip(outcome.origins, outcome.outputs["y"].tolist(), strict=True)
+            rows = zip(outcome.origins.each(), outcome.outputs["y"].tolist(), strict=True)
             answered += [(origin.uri, row) for origin, row in rows]
     return answered
 
 
 def test_a_batch_that_works_is_predicted_once() -> None:
     model = Doubling()
-    (predictions,) = predict_apart(model, [example(number, number) for number in range(4)])
+    (predictions,) = predict_all(model, [block(0, 1, 2, 3)])
     assert shown([predictions]) == [(b"r0", [0.0]), (b"r1", [2.0]), (b"r2", [4.0]), (b"r3", [6.0])]
     assert model.batches == [4]
 
 
 def test_one_example_that_fails_is_found_by_halving() -> None:
     model = Doubling()
-    outcomes = list(predict_apart(model, [example(number, UNLUCKY if number == 2 else number) for number in range(4)]))
+    outcomes = predict_all(model, [block(0, 1, UNLUCKY, 3)])
     assert shown(outcomes) == [(b"r0", [0.0]), (b"r1", [2.0]), (b"r2", "a value is 13"), (b"r3", [6.0])]
     assert model.batches == [4, 2, 2, 1, 1]
 
 
-@given(some.lists(some.sampled_from([1.0, 2.0, UNLUCKY]), min_size=1, max_size=33))
-def test_every_request_has_one_outcome_in_the_order_of_the_batch(values: list[float]) -> None:
-    outcomes = list(predict_apart(Doubling(), [example(number, value) for number, value in enumerate(values)]))
+@given(
+    some.lists(some.sampled_from([1.0, 2.0, UNLUCKY]), min_size=1, max_size=33),
+    some.lists(some.integers(0, 33), max_size=4),
+)
+def test_every_request_has_one_outcome_in_the_order_of_its_batch_however_it_is_cut_into_blocks(
+    values: list[float], cuts: list[int]
+) -> None:
+    ends = sorted({min(cut, len(values)) for cut in cuts} - {0} | {len(values)})
+    blocks = [block(*values[start:end], first=start) for start, end in zip([0, *ends], ends, strict=False)]
+    outcomes = predict_all(Doubling(), blocks)
     assert shown(outcomes) == [
         (b"r%d" % number, "a value is 13" if value == UNLUCKY else [2 * value]) for number, value in enumerate(values)
     ]
 
 
 def test_a_row_that_is_missing_fails_its_request() -> None:
-    outcomes = list(predict_apart(Doubling(dropped_rows=1), [example(1, 1.0), example(2, 2.0)]))
+    outcomes = predict_all(Doubling(dropped_rows=1), [example(1, 1.0), example(2, 2.0)])
     reason = "output 'y' of the model is float32[0, 1], 1 examples need 1 rows"
     assert shown(outcomes) == [(b"r1", reason), (b"r2", reason)]
 
 
 def test_a_fault_that_is_none_of_the_model_is_not_taken_for_one() -> None:
     with pytest.raises(ZeroDivisionError):
-        list(predict_apart(Doubling(), [example(1, FORBIDDEN)]))
+        predict_all(Doubling(), [example(1, FORBIDDEN)])
 
 
 def test_only_examples_of_one_shape_are_predicted_together() -> None:
     examples = [example(1, 1.0), example(2, 2.0), example(3, 1.0, 2.0), example(4, 1.0)]
     outcomes = [outcome for outcome in predict_all(Doubling(), examples) if isinstance(outcome, Predictions)]
-    assert [[origin.uri for origin in one.origins] for one in outcomes] == [[b"r1", b"r2", b"r4"], [b"r3"]]
+    assert [list(one.origins.uris) for one in outcomes] == [[b"r1"], [b"r2"], [b"r4"], [b"r3"]]
 
 
-def infer(batches: list[list[Example | Flush]], predicted: list[Any], failed: list[Any]) -> None:
+def infer(batches: list[list[Examples | Flush]], predicted: list[Any], failed: list[Any]) -> None:
     """Runs Infer on batches and checks both of its outputs."""
     with beam.Pipeline(FnApiRunner()) as pipeline:
         model: Any = OneModel()

@@ -15,7 +15,7 @@ from hypothesis import strategies as some
 
 from beam_serving.models.base import TensorSpec
 from beam_serving.post_processing import PostProcessing
-from beam_serving.records import Answer, Generation, Origin, Predictions, Result, TopClasses
+from beam_serving.records import Answer, Generation, Origin, Origins, Predictions, TopClasses
 from beam_serving.stats import stats_of_process
 from beam_serving.transforms import TopN
 from beam_serving.transforms.topn import answers, first_rows, served_of, top_classes
@@ -140,17 +140,17 @@ def test_the_first_rows_of_each_record(shape: tuple[int, ...], n: int, wanted: t
         np.testing.assert_array_equal(picked.ravel(), batch[row].ravel()[: picked.size])
 
 
-def _shown(results: list[Result]) -> list[tuple[bytes, Any]]:
+def _shown(ranked: Any) -> list[tuple[bytes, Any]]:
     shown = []
-    for origin, outcome in results:
+    for origin, outcome in ranked.each():
         assert isinstance(outcome, Answer)
         top: Any = outcome.outputs["y"]
         shown.append((origin.uri, top.classes.tolist()))
     return shown
 
 
-def test_a_batch_of_predictions_becomes_one_list_of_results() -> None:
-    origins = tuple(Origin(b"s", b"1-0", uri, Generation.NATIVE) for uri in (b"a", b"b"))
+def test_a_batch_of_predictions_is_ranked_at_once() -> None:
+    origins = Origins.of([Origin(b"s", b"1-0", uri, Generation.NATIVE) for uri in (b"a", b"b")])
     predictions = Predictions(origins, {"y": np.array([[0.1, 0.9, 0.0], [0.5, 0.2, 0.3]], np.float32)})
     with beam.Pipeline(FnApiRunner()) as pipeline:
         results = pipeline | beam.Create([0]) | beam.Map(lambda _: predictions) | TopN(2)
@@ -158,13 +158,13 @@ def test_a_batch_of_predictions_becomes_one_list_of_results() -> None:
     assert sum(stats_of_process().stages["top_n"].counts.values()) == 2
 
 
-def _picked(results: list[Result]) -> list[tuple[Any, bool]]:
+def _picked(results: Any) -> list[tuple[Any, bool]]:
     outcomes: list[Any] = [outcome for _, outcome in results]
     return [(outcome.outputs["y"].tolist(), outcome.as_lists) for outcome in outcomes]
 
 
 def test_rows_are_picked_where_that_is_asked_for() -> None:
-    origins = tuple(Origin(b"s", b"1-0", uri, Generation.NATIVE) for uri in (b"a", b"b"))
+    origins = Origins.of([Origin(b"s", b"1-0", uri, Generation.NATIVE) for uri in (b"a", b"b")])
     predictions = Predictions(origins, {"y": np.arange(8.0).reshape(2, 2, 2)})
     with beam.Pipeline(FnApiRunner()) as pipeline:
         step = TopN(PostProcessing.of("pickTopN(1)"))

@@ -160,7 +160,7 @@ def test_what_a_client_sent_is_shown_short_and_printable() -> None:
 
 def test_best_classes_are_pairs_in_their_order() -> None:
     fields = encode_result(Result(ORIGIN, Answer({"p": top([3, 0], [0.913, 1e-7])})))
-    assert fields == {b"value": b"[[3,0.913],[0,1e-07]]", b"id": b"id1"}
+    assert fields == {b"value": b"[[3,0.913],[0,1e-7]]", b"id": b"id1"}
 
 
 def test_best_classes_of_several_outputs_go_by_name() -> None:
