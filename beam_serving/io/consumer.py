@@ -88,7 +88,7 @@ class StreamConsumer:
             _log.debug("cannot leave the group, others will remove the name: %s", err)
         self._client.close()
 
-    def poll(self, read_ahead: bool = False) -> list[Block]:
+    def poll(self, read_ahead: bool = False, wait: bool = True) -> list[Block]:
         """Waits up to `poll_s` for entries and gives a block of at most `count` of each stream; empty when none came.
 
         Or when Redis has no memory for more results.
@@ -98,7 +98,8 @@ class StreamConsumer:
         tries again, until it answers or `stop` is set.
 
         With `read_ahead` a full poll asks for the next one before it returns: Redis answers while these are served.
-        `reading_ahead` then says so, and the next poll, which must come, gives that answer even after a stop.
+        `reading_ahead` then says so, and the next poll, which must come, gives that answer even after a stop. Without
+        `wait` it gives what is there.
 
         Raises:
             ConnectError: Redis refuses us for good.
@@ -108,7 +109,7 @@ class StreamConsumer:
             try:
                 if BALANCE.short and not self.reading_ahead and not self._room.there():
                     return []
-                blocks = self._read()
+                blocks = self._read(self._read_waiting if wait else self._read_now)
                 if BALANCE.short:
                     BALANCE.read(blocks)
                 elif read_ahead and sum(len(block.ids) for block in blocks) >= self._count:
@@ -162,7 +163,7 @@ class StreamConsumer:
             self._channel.send(*self._read_now)
             self.reading_ahead = True
 
-    def _read(self) -> list[Block]:
+    def _read(self, command: list[Argument]) -> list[Block]:
         if self.reading_ahead:
             reply = self._channel.receive()
             self.reading_ahead = False
@@ -172,7 +173,7 @@ class StreamConsumer:
                 self._stats.counts["reclaimed"] += 1
             return [Block.of(entry)]
         else:
-            reply = self._channel.call(*self._read_waiting)
+            reply = self._channel.call(*command)
         if self._count < self._reading.count and 4 * self._channel.reply_bytes < self._reading.most_bytes:
             self._ask_for(min(2 * self._count, self._reading.count))
         columns = ((stream, zip(*rows, strict=True)) for stream, rows in reply or () if rows)

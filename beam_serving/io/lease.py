@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from redis.exceptions import RedisError
 
 from beam_serving.connection import RedisAt
+from beam_serving.io.aside import Aside
 from beam_serving.io.scripts import KEEP_LEASE
 from beam_serving.lua import evaluate
 from beam_serving.records import Block
@@ -23,11 +24,12 @@ class Lease:
     back, the sink's ownership check keeps it from writing.
     """
 
-    def __init__(self, at: RedisAt, group: str, consumer: bytes, idle_s: float) -> None:
+    def __init__(self, at: RedisAt, group: str, consumer: bytes, idle_s: float, aside: Aside | None = None) -> None:
         self._client = at.client()
         self._group = group
         self._consumer = consumer
         self._every_s = idle_s / 3
+        self._aside = aside
         self._held: Sequence[Block] = ()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
@@ -45,7 +47,8 @@ class Lease:
 
     def _run(self) -> None:
         while not self._stop.wait(self._every_s):
-            for stream in {block.stream for block in self._held}:
+            aside = self._aside.streams if self._aside else frozenset()
+            for stream in {block.stream for block in self._held} | aside:
                 try:
                     evaluate(self._client, KEEP_LEASE, 1, stream, self._group, self._consumer)
                 except RedisError as err:

@@ -23,6 +23,7 @@ from apache_beam.io.iobase import RestrictionProgress, RestrictionTracker
 from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.transforms.display import DisplayDataItem
 
+from beam_serving.io.aside import ASIDE
 from beam_serving.io.consumer import Reading, StreamConsumer
 from beam_serving.io.lease import Lease
 from beam_serving.io.readers import Readers
@@ -31,6 +32,7 @@ from beam_serving.records import Block, Flush
 from beam_serving.stats import stats_of_process
 
 _DRAIN_POLL_S = 0.2
+_TICK_S = 0.002
 _ALLOCATIONS = 20_000
 """New objects between two looks for garbage: a read batch of records makes some thousands."""
 
@@ -162,22 +164,26 @@ class _Polling:
         position = tracker.current_restriction().start
         own_name = f"{name}-{uuid.uuid4().hex[:8]}" if self._names_are_shared else name
         consumer = StreamConsumer(self._reading, own_name, STOP)
-        lease = Lease(self._reading.at, self._reading.group, consumer.name, self._reading.reclaim_idle_s)
+        aside = ASIDE.open(consumer.name, self._reading.group, self._reading.at.client())
+        lease = Lease(self._reading.at, self._reading.group, consumer.name, self._reading.reclaim_idle_s, aside)
         try:
-            while consumer.reading_ahead or tracker.try_claim(position):
-                blocks = consumer.poll(read_ahead=time.monotonic() < checkpoint_at)
+            while consumer.reading_ahead or aside.goes_on(STOP.is_set()) or tracker.try_claim(position):
+                blocks = consumer.poll(read_ahead=time.monotonic() < checkpoint_at, wait=not aside.busy)
                 empty = not blocks
                 yield from _served(blocks, lease)
+                if empty and aside.finished(within_s=_TICK_S):
+                    yield Flush()
                 # The next poll may be as large, and both are more than a worker may hold.
                 del blocks
                 if self._drain and empty and consumer.drained():
                     STOP.set()
-                if time.monotonic() >= checkpoint_at and not consumer.reading_ahead:
+                if time.monotonic() >= checkpoint_at and not consumer.reading_ahead and not aside.busy:
                     tracker.defer_remainder()
                     stats_of_process().counts["checkpoints"] += 1
                     return
                 position += 1
         finally:
+            aside.close()
             lease.close()
             consumer.close()
 

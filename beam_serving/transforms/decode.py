@@ -13,6 +13,7 @@ from apache_beam import pvalue
 
 from beam_serving.encryption.records import NOT_ENCRYPTED, RecordEncryption
 from beam_serving.errors import RequestError
+from beam_serving.io.aside import ASIDE, Aside
 from beam_serving.models.base import STRING, TensorSpec, fits
 from beam_serving.models.batches import stacked
 from beam_serving.models.inputs import fitted, holds_all
@@ -32,7 +33,7 @@ from beam_serving.records import (
 )
 from beam_serving.stats import stats_of_process
 from beam_serving.transforms.image import ImageRules, tensor_of_image
-from beam_serving.transforms.image_cost import check_memory
+from beam_serving.transforms.image_cost import check_memory, takes_long
 from beam_serving.transforms.rows import Rows
 from beam_serving.transforms.watchdog import Watchdog
 from beam_serving.wire import Limits, decode_request, identify
@@ -138,6 +139,11 @@ class Example(NamedTuple):
     tensors: Mapping[str, np.ndarray]
 
 
+def _example(entry: Entry, payload: Payload, tensors: Mapping[str, np.ndarray]) -> Example:
+    of = payload.uri, payload.generation, payload.request_id
+    return Example(Origin(entry.stream, entry.entry_id, *of, entry.consumer), tensors)
+
+
 def fitted_columns(
     columns: Mapping[str, np.ndarray], inputs: tuple[TensorSpec, ...]
 ) -> Mapping[str, np.ndarray] | None:
@@ -240,18 +246,28 @@ class _DecodeFn(beam.DoFn):
         )
         self._batch_bytes = 0
         self._watchdog = Watchdog(self._timeout_s, "decoding a request")
+        self._long_watchdog = Watchdog(self._timeout_s, "decoding a request")
+        self._aside: Aside | None = None
         self._opening = self._encryption.opening()
         self._stats = stats_of_process()
 
     def process(self, block: Block | Flush) -> Iterable[Examples | Flush | _Refused]:
         if isinstance(block, Flush):
+            yield from self._in_batches(self._finished())
             for rows in self._rows.values():
                 rows.end_batch()
             self._batch_bytes = 0
             yield block
-            return
+        else:
+            yield from self._in_batches(self._decoded(block))
+
+    def teardown(self) -> None:
+        self._watchdog.close()
+        self._long_watchdog.close()
+
+    def _in_batches(self, outcomes: Iterable[Examples | Result]) -> Iterator[Examples | Flush | _Refused]:
         refused: list[Result] = []
-        for outcome in self._decoded(block):
+        for outcome in outcomes:
             if isinstance(outcome, Result):
                 refused.append(outcome)
             else:
@@ -259,8 +275,13 @@ class _DecodeFn(beam.DoFn):
         if refused:
             yield pvalue.TaggedOutput(REFUSED, refused)
 
-    def teardown(self) -> None:
-        self._watchdog.close()
+    def _finished(self) -> Iterator[Examples | Result]:
+        """Yields what became of entries that were set aside."""
+        for outcome in self._aside.take() if self._aside else ():
+            if isinstance(outcome, Result):
+                yield outcome
+            else:
+                yield from side_by_side([outcome])
 
     def _decoded(self, block: Block) -> Iterator[Examples | Result]:
         """Yields the examples of a block, those of one form together and as many at a time as a batch may hold."""
@@ -273,6 +294,8 @@ class _DecodeFn(beam.DoFn):
         waiting_bytes = 0
         for entry in block.entries(places):
             outcome = self._one(entry)
+            if outcome is None:
+                continue
             if isinstance(outcome, Result):
                 yield outcome
                 continue
@@ -303,20 +326,43 @@ class _DecodeFn(beam.DoFn):
             self._stats.stages["decode"].record((time.perf_counter() - started) / decoded, decoded)
         return examples, rest
 
-    def _one(self, entry: Entry) -> "Example | Result":
+    def _one(self, entry: Entry) -> "Example | Result | None":
+        """Decode one entry; None where it is set aside, since its images take long."""
         if entry.unread:
             return self._refuse(entry, f"request {quote(entry.fields.get(b'uri', b''))}: {entry.unread}")
         self._watchdog.since = started = time.perf_counter()
         try:
             payload = decode_request(entry.fields, self._limits, self._opening)
+            if any(isinstance(one, Image) and takes_long(one.encoded) for one in payload.inputs.values()):
+                return self._long(entry)
             tensors = tensors_for(payload, self._inputs, self._rules, self._rows)
         except RequestError as err:
             return self._refuse(entry, str(err))
         finally:
             self._watchdog.since = None
         self._stats.stages["decode"].record(time.perf_counter() - started)
-        of = payload.uri, payload.generation, payload.request_id
-        return Example(Origin(entry.stream, entry.entry_id, *of, entry.consumer), tensors)
+        return _example(entry, payload, tensors)
+
+    def _long(self, entry: Entry) -> "Example | Result | None":
+        self._aside = ASIDE.of(entry.consumer)
+        if self._aside is None:
+            return self._in_thread(entry)
+        if self._aside.put(entry, self._in_thread):
+            return None
+        with self._aside.large:
+            return self._in_thread(entry)
+
+    def _in_thread(self, entry: Entry) -> "Example | Result":
+        """Decode an entry whatever it takes; has its own watchdog, as this may be another thread."""
+        started = time.perf_counter()
+        try:
+            with self._long_watchdog.watch():
+                payload = decode_request(entry.fields, self._limits, self._opening)
+                tensors = tensors_for(payload, self._inputs, self._rules)
+        except RequestError as err:
+            return self._refuse(entry, str(err))
+        self._stats.stages["decode"].record(time.perf_counter() - started)
+        return _example(entry, payload, tensors)
 
     def _in_batch(self, examples: Examples) -> Iterable[Examples | Flush]:
         """Yields examples, after the end of the batch where with these it would become too large."""

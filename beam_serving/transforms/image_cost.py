@@ -9,12 +9,20 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from beam_serving.errors import RequestError
-from beam_serving.transforms.image_file import ImageSize
+from beam_serving.transforms.image_file import JPEG, ImageSize, image_size
 
 _MOST_VISITS = 1_000_000_000
 """Pixels times scans, of which a progressive file has about ten: 2 s of one core (AMD EPYC, 2026-11-30)."""
 _LEAST_VISITS = 1 << 20
 """A scan of a small image counts as one of so many pixels."""
+
+
+_LONG_VISITS = 1_000_000
+"""Pixels times scans that take about 10 ms."""
+_FAST = 32
+"""JPEG files are decoded in a part of their size where that is enough."""
+_SLOW = 10
+_SLOW_FORMATS = frozenset({"AVIF", "HEIC", "JPEG 2000"})
 
 
 class _PerPixel(NamedTuple):
@@ -54,6 +62,18 @@ def check_scans(size: ImageSize) -> None:
             f"image of {size.width}x{size.height} pixels in {size.scans} scans: more work than is done for one; "
             "send it with fewer scans or pixels"
         )
+
+
+def takes_long(encoded: bytes) -> bool:
+    """Tell whether decoding an image may take more than some milliseconds; of one that is refused it does not."""
+    try:
+        size = image_size(encoded)
+    except RequestError:
+        return False
+    visits = size.scans * size.width * size.height
+    if encoded.startswith(JPEG):
+        return visits >= _LONG_VISITS * _FAST
+    return visits * (_SLOW if size.format in _SLOW_FORMATS else 1) >= _LONG_VISITS
 
 
 def decoding_bytes(size: ImageSize, channels: int) -> int:

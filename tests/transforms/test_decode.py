@@ -9,20 +9,25 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pytest
+import redis
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given
 from hypothesis import strategies as some
 
+from beam_serving.connection import RedisAt
 from beam_serving.errors import RequestError
+from beam_serving.io.aside import ASIDE
 from beam_serving.models.base import ModelOptions, TensorSpec
 from beam_serving.models.shared import SharedModel
 from beam_serving.records import Block, Entry, Examples, Flush, Generation, Image, Payload, Result
 from beam_serving.stats import stats_of_process
 from beam_serving.transforms import Decode, ImageRules
 from beam_serving.transforms.decode import tensors_for
+from beam_serving.transforms.image_cost import takes_long
 from beam_serving.transforms.watchdog import EXIT_HUNG
 from beam_serving.wire import Limits
+from tests.hostile import files
 from tests.transforms.images import encode, noise
 
 F32 = np.dtype(np.float32)
@@ -356,3 +361,40 @@ def test_a_decoding_that_hangs_ends_the_process() -> None:
     ended = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, check=False, timeout=60)
     assert ended.returncode == EXIT_HUNG, ended.stderr
     assert "decoding a request runs for more than 0.3 s: ending this worker" in ended.stderr
+
+
+def test_an_image_that_takes_long_is_decoded_beside_the_others(at: RedisAt, client: redis.Redis) -> None:
+    """It goes on with a later flush, and its neighbours with their own."""
+    client.xgroup_create("stream", "serving", "0", mkstream=True)
+    for uri, file in (("large", files.png(2000, 2000)), ("small", files.png(8, 8)), ("bad", b"no image")):
+        client.xadd("stream", {"uri": uri, "image:": file})
+    ((_, rows),) = client.xreadgroup("serving", "me", {"stream": ">"}, count=3)
+    block = read_at_once(*(Entry(b"stream", entry_id, fields, b"me") for entry_id, fields in rows))
+    aside = ASIDE.open(b"me", "serving", at.client())
+    step: Any = Decode(SharedModel("noop", ModelOptions(input_shape=(3, 8, 8)), 1), ImageRules(), Limits(), 3, 8)._step
+    step.setup()
+    examples, refused = step.process(block)
+    assert examples.origins.uris == (b"small",)
+    assert [result.origin.uri for result in refused.value] == [b"bad"]
+    assert aside.finished(within_s=30)
+    late, flush = step.process(Flush())
+    assert late.origins.uris == (b"large",)
+    assert late.tensors["input"].shape == (1, 3, 8, 8)
+    assert flush == Flush()
+    step.teardown()
+    aside.close()
+
+
+@pytest.mark.parametrize(
+    ("file", "long"),
+    [
+        (files.png(999, 1000), False),
+        (files.png(1000, 1000), True),
+        (files.jpeg(4000, 3000), False),
+        (files.jpeg(4000, 3000, progressive=True), True),
+        (b"no image", False),
+        (b"", False),
+    ],
+)
+def test_what_takes_long_is_known_before(file: bytes, long: bool) -> None:
+    assert takes_long(file) == long

@@ -1,0 +1,169 @@
+"""Entries that are set aside: what takes long to decode does not keep what was read with it waiting.
+
+A thread of low priority takes them up one after the other. Such an entry stays in Redis, pending and leased, and
+only its id is kept here, so that many may wait; what came of it goes on with the next read batch. A worker that ends
+leaves it pending, as any other, and not counted as delivered until its turn has come: who waits has ended no worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from redis.exceptions import RedisError
+
+from beam_serving.connection import backoff
+from beam_serving.records import Entry
+
+_log = logging.getLogger(__name__)
+_MOST = 4096
+"""Entries of one consumer; a lease renews some more at a time."""
+_LOW_PRIORITY = 10
+_STOPPING_S = 2.0
+_FINISHED = 4
+"""Outcomes that wait to be taken: they hold tensors."""
+
+
+class Aside:
+    """The entries that one consumer has set aside.
+
+    `large` is held while a large request is decoded, here or in place, so that a worker never does two at once.
+    """
+
+    def __init__(self, client: redis.Redis, group: str, consumer: bytes) -> None:
+        self._client = client
+        self._group = group
+        self._consumer = consumer
+        self._waiting: queue.SimpleQueue[tuple[Entry, Callable[[Entry], Any]] | None] = queue.SimpleQueue()
+        self._finished: queue.Queue[Any] = queue.Queue(_FINISHED)
+        self._thread: threading.Thread | None = None
+        self._ready = threading.Event()
+        self._stop = threading.Event()
+        self._count = 0
+        self._give_up_at: float | None = None
+        self._streams: frozenset[bytes] = frozenset()
+        self.large = threading.Lock()
+
+    def put(self, entry: Entry, decode: Callable[[Entry], Any]) -> bool:
+        """Set an entry aside for `decode`, which runs in another thread; says no where too many are already."""
+        if self._count >= _MOST or self._stop.is_set():
+            return False
+        try:
+            self._claim(entry, entry.deliveries - 1, only_id=True)
+        except RedisError as err:
+            _log.debug("cannot set an entry aside: %s", err)
+            return False
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="aside", daemon=True)
+            self._thread.start()
+        self._count += 1
+        self._streams |= {entry.stream}
+        self._waiting.put((entry._replace(fields={}), decode))
+        return True
+
+    @property
+    def busy(self) -> bool:
+        """Whether entries are set aside whose outcomes were not taken."""
+        return self._count > 0
+
+    def goes_on(self, stopping: bool) -> bool:
+        """Whether to wait for what is set aside; of a service that stops for a moment only, what is left stays."""
+        if stopping and self._give_up_at is None:
+            self._give_up_at = time.monotonic() + _STOPPING_S
+        return self.busy and (self._give_up_at is None or time.monotonic() < self._give_up_at)
+
+    @property
+    def streams(self) -> frozenset[bytes]:
+        """The streams of entries that are set aside."""
+        return self._streams if self._count else frozenset()
+
+    def finished(self, within_s: float) -> bool:
+        """Whether there are outcomes to be taken; waits for one so long."""
+        return self.busy and self._ready.wait(within_s)
+
+    def take(self) -> list[Any]:
+        """Give the outcomes that are there."""
+        found = []
+        self._ready.clear()
+        while not self._finished.empty():
+            self._count -= 1
+            if (outcome := self._finished.get()) is not None:
+                found.append(outcome)
+        return found
+
+    def close(self) -> None:
+        """End the thread after what it is at; what waits stays pending."""
+        self._stop.set()
+        self._waiting.put(None)
+        ASIDE.close(self)
+
+    def _work(self) -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOW_PRIORITY)
+        while (next_one := self._waiting.get()) is not None and not self._stop.is_set():
+            entry, decode = next_one
+            fields = self._fields(entry)
+            outcome = None
+            if fields:
+                with self.large:
+                    outcome = decode(entry._replace(fields=fields))
+            while not self._stop.is_set():
+                try:
+                    self._finished.put(outcome, timeout=1.0)
+                    self._ready.set()
+                    break
+                except queue.Full:
+                    continue
+        self._client.close()
+
+    def _claim(self, entry: Entry, deliveries: int, only_id: bool = False) -> Any:
+        return self._client.xclaim(
+            entry.stream,
+            self._group,
+            self._consumer,
+            0,
+            [entry.entry_id],
+            retrycount=deliveries,
+            justid=only_id,
+        )
+
+    def _fields(self, entry: Entry) -> dict[bytes, bytes]:
+        """Read an entry again, as delivered now; gives nothing where it is gone."""
+        for wait_s in backoff():
+            try:
+                found = self._claim(entry, entry.deliveries)
+                return found[0][1] if found else {}
+            except RedisError as err:
+                _log.debug("cannot read an entry that was set aside: %s", err)
+                if self._stop.wait(wait_s):
+                    return {}
+        raise AssertionError("backoff never ends")
+
+
+class _Consumers:
+    """What each consumer of this process has set aside: its source looks after it, its decoding puts and takes."""
+
+    def __init__(self) -> None:
+        self._of: dict[bytes, Aside] = {}
+
+    def open(self, consumer: bytes, group: str, client: redis.Redis) -> Aside:
+        """Begin for a consumer."""
+        self._of[consumer] = aside = Aside(client, group, consumer)
+        return aside
+
+    def of(self, consumer: bytes) -> Aside | None:
+        """Give that of a consumer; None where nobody would look after it."""
+        return self._of.get(consumer)
+
+    def close(self, aside: Aside) -> None:
+        """End for a consumer."""
+        self._of = {consumer: one for consumer, one in self._of.items() if one is not aside}
+
+
+ASIDE = _Consumers()
+"""That of this process, as `stop.STOP` is."""
