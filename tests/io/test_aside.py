@@ -1,4 +1,4 @@
-"""What is set aside: decoded by another thread, still pending and leased, and not counted as delivered while it waits."""
+"""What is set aside: decoded by another thread, pending and leased, not counted as delivered while it waits."""
 
 import threading
 from collections.abc import Iterator
