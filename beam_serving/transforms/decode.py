@@ -46,6 +46,8 @@ REFUSED = "refused"
 _MOST_BATCH_BYTES = 32 << 20
 _TEXT_TIMES = 8
 """A text takes so many times the eight bytes of its place in an array, or more."""
+_LARGE_BYTES = 8 << 20
+"""A request of more is decoded in place, and not while another large one is: each may take `max_decode_mb`."""
 _WIDEST_BYTES = 16
 """The most that a number takes in any type of a model."""
 _NO_ROWS: Mapping[str, Rows] = {}
@@ -315,7 +317,7 @@ class _DecodeFn(beam.DoFn):
         groups, rest = decode_alike(block.fields, self._limits)
         examples = []
         for places, uris, request_ids, columns in groups:
-            tensors = fitted_columns(columns, self._inputs)
+            tensors = None if self._is_too_much(columns) else fitted_columns(columns, self._inputs)
             if tensors is None:
                 rest = sorted([*rest, *places])
             else:
@@ -326,14 +328,25 @@ class _DecodeFn(beam.DoFn):
             self._stats.stages["decode"].record((time.perf_counter() - started) / decoded, decoded)
         return examples, rest
 
+    def _is_too_much(self, columns: Mapping[str, np.ndarray]) -> bool:
+        """Tell whether tensors of free sizes could become more at once than a batch of them may hold."""
+        return self._sizes_are_free and _WIDEST_BYTES * sum(rows.size for rows in columns.values()) > _MOST_BATCH_BYTES
+
     def _one(self, entry: Entry) -> "Example | Result | None":
         """Decode one entry; None where it is set aside, since its images take long."""
         if entry.unread:
             return self._refuse(entry, f"request {quote(entry.fields.get(b'uri', b''))}: {entry.unread}")
+        self._aside = ASIDE.of(entry.consumer)
+        size = sum(map(len, entry.fields.values()))
+        if size > _LARGE_BYTES and self._aside and self._aside.busy:
+            with self._aside.large:
+                return self._in_thread(entry)
         self._watchdog.since = started = time.perf_counter()
         try:
             payload = decode_request(entry.fields, self._limits, self._opening)
-            if any(isinstance(one, Image) and takes_long(one.encoded) for one in payload.inputs.values()):
+            if size <= _LARGE_BYTES and any(
+                isinstance(one, Image) and takes_long(one.encoded) for one in payload.inputs.values()
+            ):
                 return self._long(entry)
             tensors = tensors_for(payload, self._inputs, self._rules, self._rows)
         except RequestError as err:
@@ -344,7 +357,6 @@ class _DecodeFn(beam.DoFn):
         return _example(entry, payload, tensors)
 
     def _long(self, entry: Entry) -> "Example | Result | None":
-        self._aside = ASIDE.of(entry.consumer)
         if self._aside is None:
             return self._in_thread(entry)
         if self._aside.put(entry, self._in_thread):
