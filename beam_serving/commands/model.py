@@ -27,7 +27,7 @@ from beam_serving.models.formats import ENGINES, format_of
 from beam_serving.models.opening import decided_model, open_model
 from beam_serving.models.probing import Verdict
 from beam_serving.models.verdicts import KEPT, keep_verdict
-from beam_serving.terminal import say
+from beam_serving.terminal import printable, say
 
 _BATCH_SIZES = (1, 8)
 _TRIAL_S = 0.5
@@ -285,7 +285,7 @@ def _reason_rows(about: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     rows += [("NaN, inf", "refused: this engine computes them otherwise")] if not about["takes_nan"] else []
     rows += [(title, ", ".join(about[title])) for title in ("random", "state") if about[title]]
-    rows += [("note", note) for note in about["notes"]]
+    rows += [("note", printable(note)) for note in about["notes"]]
     rows += [("tried with", about["sandbox"] or "no sandbox")]
     return rows + ([("kept in", about["kept"])] if "kept" in about else [])
 

@@ -209,7 +209,9 @@ class _CommitFn(beam.DoFn):
                     _log.warning("Redis at %s takes no results (%s); trying again until it does", self._at, err)
                 STOP.wait(wait_s)
             else:
-                BALANCE.written(written.without_memory, arguments, len(results))
+                # Only the key of a result tells whether there is memory; a letter alone is written without asking.
+                if written.records and any(result.origin.uri for result in results):
+                    BALANCE.written(written.without_memory, arguments, len(results))
                 self._count(results, written)
                 return
         raise AssertionError("backoff never ends")

@@ -20,6 +20,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from stat import S_ISREG
 from typing import IO, NamedTuple
 
 from beam_serving.errors import ModelLoadError
@@ -28,6 +29,7 @@ from beam_serving.models.encrypted import files_in
 _LOG = logging.getLogger(__name__)
 _UNUSED_BYTES = 4 << 30
 _TRIES = 3
+_MOST_JSON_BYTES = 16 << 20
 
 
 class PrivateCopy(NamedTuple):
@@ -251,9 +253,13 @@ def _remove_unused(store: Path) -> None:
 
 
 def read_json(path: Path) -> object:
-    """Read a file of the cache; None where it is not there or not whole."""
+    """Read a file of the cache, or one beside a model; None where it is not there, not whole, too large or no file."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        # Opening a named pipe would wait for somebody who writes to it, and a device may have no end.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if not S_ISREG(os.fstat(file.fileno()).st_mode):
+                return None
+            return json.loads(file.read(_MOST_JSON_BYTES).decode())
     except (OSError, ValueError, RecursionError):
         return None
 

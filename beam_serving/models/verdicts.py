@@ -25,7 +25,7 @@ from beam_serving.models.arrangement import Port
 from beam_serving.models.base import ModelOptions
 from beam_serving.models.batch_axis import Kind
 from beam_serving.models.detect import ModelFiles
-from beam_serving.models.formats import ENGINES, format_of
+from beam_serving.models.formats import ENGINES, NOOP, format_of
 from beam_serving.models.probing import Verdict
 from beam_serving.models.store import cache_folder, derived_folder, exclusive, read_json, write_json
 
@@ -33,6 +33,7 @@ _LOG = logging.getLogger(__name__)
 KEPT = ".beam-serving-verdict.json"
 _RULES = 5
 """Counts up with every change of how verdicts are made: older ones are made anew."""
+_ENGINES = frozenset(ENGINES) - {"auto", NOOP}
 _CRASHES = 2
 _TRIAL_S = 1800
 _DISTRIBUTIONS = ("openvino", "onnxruntime", "tensorflow", "torch", "opencv-python-headless")
@@ -221,8 +222,10 @@ def _is_sound(verdict: Verdict) -> bool:
     ports = [*verdict.inputs, *verdict.outputs]
     places = [sorted(place for place, _ in some) for some in (verdict.inputs, verdict.outputs) if _are_ports(some)]
     return (
-        verdict.engine in ENGINES
-        and isinstance(verdict.sandbox, str)
+        verdict.engine in _ENGINES
+        and all(isinstance(text, str) for text in (verdict.sandbox, verdict.compared_with))
+        and type(verdict.difference) in (int, float)
+        and all(isinstance(text, str) for text in (*verdict.random, *verdict.state, *verdict.notes))
         and plan.kind in get_args(Kind)
         and all(type(count) is int and count >= 0 for count in counts)
         and all(type(one) is bool for one in (*plan.drops, plan.freed, plan.proven, verdict.nan))

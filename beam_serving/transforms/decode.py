@@ -32,7 +32,7 @@ from beam_serving.records import (
     Result,
 )
 from beam_serving.stats import stats_of_process
-from beam_serving.transforms.image import ImageRules, tensor_of_image
+from beam_serving.transforms.image import ImageRules, check_together, tensor_of_image
 from beam_serving.transforms.image_cost import check_memory, takes_long
 from beam_serving.transforms.rows import Rows
 from beam_serving.transforms.watchdog import Watchdog
@@ -72,7 +72,13 @@ def tensors_for(
         # Values of the native form are those of the entry, which has a limit of its own.
         held = 0 if payload.generation is Generation.NATIVE else _bytes_of(payload)
         tensors: dict[str, np.ndarray] = {}
-        for spec, value in _matched(payload, inputs):
+        matched = _matched(payload, inputs)
+        if len(inputs) > 1:
+            matched = list(matched)
+            check_together(
+                [one.encoded for spec, one in matched if isinstance(one, Image) and spec.dtype != STRING], rules
+            )
+        for spec, value in matched:
             tensor = _tensor(_text(value, spec, payload), spec, rules, rows.get(spec.name), held)
             tensors[spec.name] = tensor
             held += tensor.nbytes
@@ -335,7 +341,8 @@ class _DecodeFn(beam.DoFn):
     def _one(self, entry: Entry) -> "Example | Result | None":
         """Decode one entry; None where it is set aside, since its images take long."""
         if entry.unread:
-            return self._refuse(entry, f"request {quote(entry.fields.get(b'uri', b''))}: {entry.unread}")
+            uri = entry.fields.get(b"uri")
+            return self._refuse(entry, f"{f'request {quote(uri)}' if uri else 'request without uri'}: {entry.unread}")
         self._aside = ASIDE.of(entry.consumer)
         size = sum(map(len, entry.fields.values()))
         if size > _LARGE_BYTES and self._aside and self._aside.busy:
@@ -401,7 +408,9 @@ class _DecodeFn(beam.DoFn):
         self._stats.counts["refused"] += 1
         identity = identify(entry.fields, self._limits)
         _log.warning("refused an entry of %r: %s", entry.stream.decode(errors="replace"), reason)
-        letter = entry.fields if dead or not identity.uri else None
+        # Of an entry that was not read the letter has what Redis holds.
+        held: Mapping[bytes, bytes] = {} if entry.unread else entry.fields
+        letter = held if dead or not identity.uri else None
         origin = Origin(
             entry.stream,
             entry.entry_id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ import simplejpeg
 from beam_serving.errors import RequestError
 from beam_serving.models.base import STRING, TensorSpec
 from beam_serving.transforms.decoders import DECODERS
-from beam_serving.transforms.image_cost import check_memory, check_scans, decoding_bytes
+from beam_serving.transforms.image_cost import check_memory, check_scans, check_work, decoding_bytes, work_ns
 from beam_serving.transforms.image_file import JPEG, ImageSize, image_size
 from beam_serving.transforms.resize import Filter, pixels_between, resized
 from beam_serving.transforms.rows import Rows
@@ -196,6 +196,7 @@ def tensor_of_image(
     if size.width * size.height > rules.max_pixels:
         raise RequestError(f"image of {size.width}x{size.height} pixels: more than the {rules.max_pixels} allowed")
     check_scans(size)
+    check_work(_work_ns(encoded, size, rules), rules.max_pixels, f"{len(encoded)} bytes of an image")
     room = rules.max_decode_bytes - held_bytes
     what = f"image of {size.width}x{size.height} pixels"
     check_memory(_fitting_bytes(size, frame, spec, rules), room, what)
@@ -203,6 +204,21 @@ def tensor_of_image(
         _refuse_corrupt(encoded)
     # No name here keeps the pixels while something else is made of them.
     return _fit(_decoded_within(encoded, size, frame.channels, rules.color, room, what), frame, spec, rules, rows)
+
+
+def check_together(files: Sequence[bytes], rules: ImageRules) -> None:
+    """Refuse the images of one request that are too much work together, each of which may be little enough.
+
+    Raises:
+        RequestError: they are, or one cannot be decoded.
+    """
+    if len(files) > 1:
+        needed = sum(_work_ns(encoded, image_size(encoded), rules) for encoded in files)
+        check_work(needed, rules.max_pixels, f"{len(files)} images")
+
+
+def _work_ns(encoded: bytes, size: ImageSize, rules: ImageRules) -> int:
+    return work_ns(size, len(encoded), antialias=rules.resize_filter == "antialias")
 
 
 def _fitting_bytes(size: ImageSize, frame: _Frame, spec: TensorSpec, rules: ImageRules) -> int:

@@ -51,6 +51,41 @@ _PER_PIXEL = {
 """By the format of `ImageSize`; the four without a name are OpenCV's JPEG, PNG, BMP and WebP."""
 
 
+class _Work(NamedTuple):
+    """Nanoseconds of one core per pixel and per byte of the file, of those files that take most."""
+
+    pixel: int = 20
+    byte: int = 30
+
+
+_WORK = {"AVIF": _Work(byte=90), "HEIC": _Work(byte=60), "JPEG 2000": _Work(byte=110)}
+"""By the format of `ImageSize`; noise that is kept exactly takes most (AMD EPYC, 2026-11-30)."""
+_SCAN_NS, _SMOOTHING_NS = 2, 40
+_MOST_NS_PER_PIXEL = 80
+_LEAST_MAX_PIXELS = 50_000_000
+"""A service that takes smaller images only has no less time for one: 4 s."""
+
+
+def work_ns(size: ImageSize, encoded_bytes: int, *, antialias: bool = False) -> int:
+    """Give about the most time that a file takes one core, to its resized pixels."""
+    rate = _WORK.get(size.format, _Work())
+    each = rate.pixel + _SCAN_NS * (size.scans - 1) + (_SMOOTHING_NS if antialias else 0)
+    return size.width * size.height * each + encoded_bytes * rate.byte
+
+
+def check_work(needed_ns: int, max_pixels: int, what: str) -> None:
+    """Refuse what would take longer than one request may.
+
+    Raises:
+        RequestError: it would.
+    """
+    if needed_ns > _MOST_NS_PER_PIXEL * max(max_pixels, _LEAST_MAX_PIXELS):
+        raise RequestError(
+            f"{what} take about {needed_ns / 1e9:.1f} s to decode: more work than is done for one request; "
+            "send fewer bytes or pixels, or the service needs a larger data: max_pixels"
+        )
+
+
 def check_scans(size: ImageSize) -> None:
     """Refuse a file whose scans make a decoder go over its pixels too often.
 

@@ -25,6 +25,9 @@ _MOST_SEGMENTS = 4096
 """Of a JPEG file, in front of its first scan; a colour profile takes 255 of them at most."""
 _MOST_CHUNKS = 65_536
 """Of a PNG file, whose pixels stand in chunks of 4 KB or more."""
+_TEXTS = (b"zTXt", b"iTXt")
+_DEFLATED_TIMES, _MOST_TEXT_BYTES, _MOST_TEXTS_BYTES = 1032, 8 << 20, 256 << 20
+"""What deflate makes of a byte at most, where libpng ends a text of a PNG file, and of all texts: 1 s of work."""
 _SIZES_AT = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 """JPEG markers SOF0..SOF15 without DHT, JPG and DAC: the segments that hold the frame's size."""
 _STAND_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
@@ -181,13 +184,18 @@ def _of_several_scans(encoded: bytes, frame: int, scan: int, size: ImageSize) ->
 def _png(encoded: bytes) -> ImageSize:
     if len(encoded) < 33 or encoded[12:16] != b"IHDR":
         raise RequestError(f"truncated PNG: {len(encoded)} bytes without a whole header")
-    at = 8
+    at, texts_bytes = 8, 0
     for _ in range(_MOST_CHUNKS):
         if at + 12 > len(encoded):
             break
-        if encoded[at + 4 : at + 8] == b"IEND":
+        kind, length = encoded[at + 4 : at + 8], _int(encoded, at)
+        if kind == b"IEND":
             return ImageSize(_int(encoded, 16), _int(encoded, 20), deep=encoded[24] > 8)
-        at += 12 + _int(encoded, at)
+        if kind in _TEXTS:
+            texts_bytes += min(_DEFLATED_TIMES * length, _MOST_TEXT_BYTES)
+            if texts_bytes > _MOST_TEXTS_BYTES:
+                raise RequestError(f"PNG with compressed texts of more than {_MOST_TEXTS_BYTES >> 20} MB")
+        at += 12 + length
     else:
         raise RequestError(f"corrupt PNG: more than {_MOST_CHUNKS} chunks")
     raise RequestError(f"truncated PNG: {len(encoded)} bytes without an end chunk")

@@ -242,3 +242,57 @@ def hdr(width: int, height: int) -> bytes:
 def sun(width: int, height: int) -> bytes:
     """Writes a Sun raster file of run lengths, nearly empty."""
     return struct.pack(">8I", 0x59A66A95, width, height, 24, 3, 2, 0, 0) + bytes(3)
+
+
+def lying_avif(file: bytes, *, stored: bool = False, first_part: int = 0, before: bytes = b"", side: int = 2) -> bytes:
+    """Says another size in the box of an AVIF file, and puts its data, after other bytes, where no one may look."""
+    parts = dict(_boxes(file))
+    data = before + parts[b"mdat"]
+    inner = _boxes(parts[b"meta"][4:])
+    item = dict(inner)[b"iloc"][8:10]
+
+    def start_of(base: int) -> bytes:
+        extents = (
+            [(base, len(data))] if not first_part else [(base, first_part), (base + first_part, len(data) - first_part)]
+        )
+        where = b"\1\0\0\0\x44\0\0\1" + item + struct.pack(">HHH", int(stored), 0, len(extents))
+        places = b"".join(struct.pack(">II", *extent) for extent in extents)
+        meta = b"".join(_box(kind, where + places if kind == b"iloc" else body) for kind, body in inner)
+        at = meta.index(b"ispe") + 8
+        meta = meta[:at] + struct.pack(">II", side, side) + meta[at + 8 :]
+        return _box(b"ftyp", parts[b"ftyp"]) + _box(b"meta", bytes(4) + meta + (_box(b"idat", data) if stored else b""))
+
+    start = start_of(0 if stored else len(start_of(0)) + 8)
+    return start if stored else start + _box(b"mdat", data)
+
+
+def _box(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
+def _boxes(body: bytes) -> list[tuple[bytes, bytes]]:
+    found, at = [], 0
+    while at < len(body):
+        size, kind = struct.unpack_from(">I4s", body, at)
+        found.append((kind, body[at + 8 : at + size]))
+        at += size
+    return found
+
+
+def texts(count: int, size: int, kind: bytes = b"zTXt") -> bytes:
+    """Writes a PNG file with compressed texts."""
+    body = b"k\0\0" if kind == b"zTXt" else b"k\0\1\0\0\0"
+    return png(64, 64, chunks=[chunk(kind, body + deflated(size))] * count)
+
+
+def noise_of(format_: str, side: int, **options: object) -> bytes:
+    """Writes what no format packs well."""
+    pixels = np.random.default_rng(1).integers(0, 256, (side, side, 3), np.uint8)
+    if format_ == "JPEG":
+        return written(pixels, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 100, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    buffer = io.BytesIO()
+    if format_ == "HEIF":
+        pillow_heif.from_pillow(PilImage.fromarray(pixels)).save(buffer, **options)
+    else:
+        PilImage.fromarray(pixels).save(buffer, format_, **options)
+    return buffer.getvalue()

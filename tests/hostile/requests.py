@@ -266,6 +266,10 @@ CASES: dict[str, Case] = {
     "png text bomb": Case(
         lambda: image(files.png(64, 64, chunks=[files.chunk(b"zTXt", b"k\0\0" + files.deflated(1 << 30))] * 30))
     ),
+    "png texts": Case(lambda: image(files.texts(990, 7_900_000))),
+    "png texts in unicode": Case(lambda: image(files.texts(990, 7_900_000, b"iTXt"))),
+    "png texts, most": Case(lambda: image(files.texts(32, 7_900_000))),
+    "png small texts": Case(lambda: image(files.texts(60_000, 200_000))),
     "png profile bomb": Case(
         lambda: image(files.png(64, 64, chunks=[files.chunk(b"iCCP", b"k\0\0" + files.deflated(1 << 30))] * 30))
     ),
@@ -345,6 +349,18 @@ CASES: dict[str, Case] = {
     "avif alpha": Case(lambda: image(files.avif(4000, 4000, 4)), RGBA),
     "avif, all colours": Case(lambda: image(files.avif_of_all_colours(4000, 4000)), FREE),
     "avif, largest": Case(lambda: image(files.avif_of_all_colours(4480, 4480))),
+    "avif stored": Case(lambda: image(files.lying_avif(files.avif(SIDE, SIDE), stored=True))),
+    "avif in parts": Case(lambda: image(files.lying_avif(files.avif(SIDE, SIDE), first_part=3))),
+    "avif noise": Case(lambda: image(files.noise_of("AVIF", 4000, quality=100, speed=10, subsampling="4:4:4"))),
+    "avif noise, some": Case(lambda: image(files.noise_of("AVIF", 3200, quality=100, speed=10, subsampling="4:4:4"))),
+    "jpeg 2000, noise": Case(lambda: image(files.noise_of("JPEG2000", 4400))),
+    "jpeg 2000, some noise": Case(lambda: image(files.noise_of("JPEG2000", 3200))),
+    "heic noise": Case(lambda: image(files.noise_of("HEIF", 3000, quality=100))),
+    "jpeg noise": Case(lambda: image(files.noise_of("JPEG", 3900))),
+    "several images of much work": Case(
+        lambda: {b"image:%d" % index: files.png(SIDE, SIDE, 1, 0) for index in range(8)},
+        tuple(TensorSpec(str(index), (3, 224, 224), FLOAT32) for index in range(8)),
+    ),
     "heic": Case(lambda: image(files.heic(3000, 3000))),
     "heic, free size": Case(lambda: image(files.heic(2000, 2000)), FREE),
     "heic alpha": Case(lambda: image(files.heic(2000, 2000, "RGBA")), RGBA),

@@ -22,7 +22,7 @@ from beam_serving.report import announce, ask_to_stop, asked_to_stop, read_repor
 from beam_serving.reporter import Reporter
 from beam_serving.stats import WorkerStats
 from tests.io.blocks import entries_of
-from tests.io.test_sink import SEVEN, STREAM, key, queue_and_read
+from tests.io.test_sink import SEVEN, STREAM, key, queue_and_read, step_of
 
 pytestmark = pytest.mark.every_server
 
@@ -106,6 +106,23 @@ def test_serving_grows_where_results_need_more_than_their_requests(requests: lis
     balance.written(False, [], 1)
     assert not balance.short
     assert not balance.grows()
+
+
+def test_dead_letters_do_not_say_that_there_is_memory_again(
+    at: RedisAt, client: redis.Redis, without_memory: None
+) -> None:
+    """Or whoever puts one into every poll would let results go beyond the limit without an end."""
+    origin, letter = queue_and_read(client, [b"a", b"b"])
+    step = step_of(at)
+    client.config_set("maxmemory", 1)
+    list(step.process([Result(origin, SEVEN)]))
+    assert BALANCE.short
+    BALANCE.read([Block.of(entry(1))])
+    list(step.process([Result(letter._replace(uri=b""), Failure("no uri", {b"x": b"y"}))]))
+    assert BALANCE.short
+    BALANCE.written(True, [b"x" * 1000], 1)
+    assert BALANCE.grows()
+    step.teardown()
 
 
 def origin_of(one: Entry) -> Origin:

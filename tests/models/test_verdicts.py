@@ -1,7 +1,9 @@
 """Verdicts are found in a process of its own, once for each content and its options."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,6 +160,34 @@ def test_a_kept_verdict_of_other_content_or_no_verdict_is_none(tmp_path: Path, t
     assert len(trials) == 1
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("what", ["pipe", "device", "large", "folder"])
+def test_what_is_no_file_beside_a_model_is_no_verdict(tmp_path: Path, what: str, trials: list[list[str]]) -> None:
+    directory = scaled(tmp_path, 5.5)
+    kept = directory / verdicts.KEPT
+    if what == "pipe":
+        os.mkfifo(kept)
+    elif what == "device":
+        kept.symlink_to("/dev/zero")
+    elif what == "folder":
+        kept.mkdir()
+    else:
+        kept.write_text("[" + "1," * (16 << 20))
+    assert served(opened(directory), 1) == [5.5]
+
+
+def test_a_note_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = scaled(tmp_path, 5.5)
+    assert command.main(["verify", "--keep", str(directory)]) == 0
+    kept = directory / verdicts.KEPT
+    ((key, verdict),) = json.loads(kept.read_text()).items()
+    kept.write_text(json.dumps({key: {**verdict, "notes": ["x\n\nengine      torch"]}}))
+    shutil.rmtree(verdicts.cache_folder() / "verdicts")
+    capsys.readouterr()
+    assert command.main(["inspect", str(directory)]) == 0
+    assert "note        x\\n\\nengine      torch\n" in capsys.readouterr().out
+
+
 def test_another_processor_tries_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: list[list[str]]
 ) -> None:
@@ -185,6 +215,8 @@ def test_a_verdict_comes_back_from_json_as_it_was(tmp_path: Path) -> None:
             {"inputs": [[7, "x"]]},
             {"outputs": []},
         ),
+        *({"engine": "noop"}, {"engine": "auto"}, {"compared_with": 1}, {"difference": "1"}, {"difference": None}),
+        *({"random": [1]}, {"state": [[]]}, {"notes": [None]}),
         *({"nan": "no"}, {"plan": 5}, {"inputs": [[0, 1]]}),
         *({"plan": {"kind": "x"}}, {"plan": {"axis": "a"}}, {"plan": {"axis": -1}}, {"plan": {"drops": [1]}}),
         *({"plan": {"size": 0.5}}, {"plan": {"proven": None}}, {"plan": {"more": 1}}, {"more": 1}),

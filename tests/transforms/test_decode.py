@@ -18,7 +18,7 @@ from hypothesis import strategies as some
 from beam_serving.connection import RedisAt
 from beam_serving.errors import RequestError
 from beam_serving.io.aside import ASIDE
-from beam_serving.models.base import ModelOptions, TensorSpec
+from beam_serving.models.base import STRING, ModelOptions, TensorSpec
 from beam_serving.models.shared import SharedModel
 from beam_serving.records import Block, Entry, Examples, Flush, Generation, Image, Payload, Result
 from beam_serving.stats import stats_of_process
@@ -318,6 +318,33 @@ def test_an_entry_that_was_not_read_is_refused_with_the_reason() -> None:
     decode([unread], [], [(b"1-0", b"r1", "request 'r1': request is 7 bytes, at most 1 are served", False)])
 
 
+def test_the_letter_of_an_entry_that_was_not_read_is_what_redis_holds_of_it() -> None:
+    reason = "request has 300 fields, at most 256 are served"
+    unread = Entry(b"stream", b"1-0", {b"id": b"i"}, b"worker", 1, reason)
+    model = SharedModel("noop", ModelOptions(input_shape=(2,)), 1)
+    step = Decode(model, ImageRules(), Limits(), max_deliveries=3, batch_size=2)
+    with beam.Pipeline(FnApiRunner()) as pipeline:
+        _, refused = pipeline | beam.Create([0]) | beam.FlatMap(lambda _: [Block.of(unread)]) | step
+        letters = refused | beam.FlatMap(lambda results: [result.outcome.dead_letter for result in results])
+        assert_that(letters, equal_to([{}]))
+
+
+IMAGES = tuple(TensorSpec(str(number), (3, 8, 8), np.dtype(np.float32)) for number in range(8))
+
+
+def test_the_images_of_a_request_are_work_together() -> None:
+    large = encode(np.zeros((5000, 5000), np.uint8), ".png")
+    files = {str(number): Image(large) for number in range(8)}
+    with pytest.raises(RequestError, match=r"^request 'r': 8 images take about 4\.0 s to decode: more work than"):
+        tensors_for(Payload(b"r", files, Generation.NATIVE), IMAGES, ImageRules())
+
+
+def test_files_for_inputs_of_text_are_no_work() -> None:
+    texts = tuple(TensorSpec(str(number), (), STRING) for number in range(8))
+    files = {str(number): Image(b"no image") for number in range(8)}
+    assert len(tensors_for(Payload(b"r", files, Generation.NATIVE), texts, ImageRules())) == 8
+
+
 def test_tensors_of_free_sizes_are_batched_up_to_so_many_bytes() -> None:
     model = SharedModel("noop", ModelOptions(), 1)
     half = b"%d" % (4 << 20)
@@ -350,6 +377,7 @@ from beam_serving.wire import Limits
 from tests.hostile import files
 
 image_cost._MOST_VISITS = 1 << 60
+image_cost._MOST_NS_PER_PIXEL = 1 << 60
 file = files.with_scans(files.jpeg(4000, 4000, progressive=True), 3000)
 step = Decode(SharedModel("noop", ModelOptions(input_shape=(3, 8, 8)), 1), ImageRules(), Limits(), 3, 1, timeout_s=0.3)
 step._step.setup()

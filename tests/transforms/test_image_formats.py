@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from beam_serving.models.base import TensorSpec
 from beam_serving.transforms.image import ImageRules, tensor_of_image
 from beam_serving.transforms.image_boxes import av1_size
 from beam_serving.transforms.image_file import image_size
+from tests.hostile.files import lying_avif
 from tests.transforms.images import encode, noise
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -303,8 +305,40 @@ def test_the_sequence_header_of_av1_has_the_size_with_times_and_operating_points
     bits = "".join(f"{value:0{count}b}" for value, count in fields)
     payload = int(bits.ljust(8 * 40, "0"), 2).to_bytes(40, "big")
     assert av1_size(b"\x12\0" + b"\x0a\x28" + payload) == (1280, 720)
-    assert av1_size(b"\x12\0") is None
-    assert av1_size(b"\0\0\0\1") is None
+    with pytest.raises(RequestError, match="corrupt AVIF: AV1 without a sequence header"):
+        av1_size(b"\x12\0")
+    with pytest.raises(RequestError, match="corrupt HEIC: no unit of AV1 at byte 2 of 3"):
+        av1_size(b"\x12\0\x80", "HEIC")
+    with pytest.raises(RequestError, match="corrupt AVIF: AV1 of more than 4096 units"):
+        av1_size(b"\x12\0" * 4097)
+
+
+SMALL = io.BytesIO()
+PICTURE.resize((2, 2)).save(SMALL, "AVIF")
+DATA_OF_SMALL = SMALL.getvalue()[SMALL.getvalue().index(b"mdat") + 4 :]
+LIES = {
+    "in the file": lying_avif(FILES["avif"]),
+    "in the box of stored data": lying_avif(FILES["avif"], stored=True),
+    "in two parts": lying_avif(FILES["avif"], first_part=3),
+    "after padding": lying_avif(FILES["avif"], before=b"\x7a\x04\0\0\0\x80"),
+    "after metadata": lying_avif(FILES["avif"], before=b"\x2a\x04\x01\0\0\x80"),
+    "after many delimiters": lying_avif(FILES["avif"], before=b"\x12\0" * 9),
+    "after a smaller one": lying_avif(FILES["avif"], before=DATA_OF_SMALL),
+}
+"""Where the data of an AVIF file stands whose box says another size."""
+
+
+@pytest.mark.parametrize("place", LIES)
+def test_the_size_in_av1_data_counts_wherever_it_is(place: str) -> None:
+    assert image_size(LIES[place])[:2] == SIZE
+
+
+def test_the_size_of_the_first_frame_counts_which_the_decoder_may_take() -> None:
+    several = bytearray(FILES["avif, frames"])
+    for at in (place.start() for place in re.finditer(b"ispe", FILES["avif, frames"])):
+        struct.pack_into(">II", several, at + 8, 2, 2)
+    struct.pack_into(">II", several, several.index(b"iloc") + 18, len(several), len(DATA_OF_SMALL))
+    assert image_size(bytes(several) + DATA_OF_SMALL)[:2] == SIZE
 
 
 @pytest.mark.parametrize(
