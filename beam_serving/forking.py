@@ -22,8 +22,8 @@ from beam_serving.worker import Job, python_module, worker_environment
 
 _log = logging.getLogger(__name__)
 _ANSWER_S, _TICK_S = 10.0, 0.1
-_UNTHREADED = ("openvino", "torch", "tensorflow")
-"""Engines whose import starts no thread, which a copy would lack. That of onnxruntime does."""
+_THREADED = ("onnxruntime",)
+"""Engines whose import starts a thread, which a copy would lack: each worker imports them."""
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """What keeps NumPy and Arrow from starting threads when they are imported."""
 
@@ -85,8 +85,8 @@ class Workers:
             self._template = _Template(self._environment)
 
     def need(self, engine: str = "", module: str = "") -> None:
-        """Tells by what the model is loaded."""
-        self._modules = (module,) if engine in _UNTHREADED else ()
+        """Tells which engine serves the model, and which module loads it there; the no-op model needs none."""
+        self._modules = (module,) if module and engine not in _THREADED else ()
         if self._template is not None:
             self._template.prepare(self._modules)
 
@@ -95,7 +95,7 @@ class Workers:
         template = self._template
         if template is None:
             return True
-        template.listen(0)
+        template.listen(0.0)
         if template.refusal or (template.ended() and not template.was_ready):
             _log.info("workers are started one by one: %s", template.refusal or "their template ended")
             self.close()
@@ -242,6 +242,7 @@ class ForkedWorker:
     def _bury(self) -> None:
         """Learns how it ended, which only its parent is told, at once: where that was killed, this was with it."""
         give_up_at = time.monotonic() + _ANSWER_S
+        self._template.listen(0.0)
         while self.pid not in self._template.codes and not self._template.ended() and time.monotonic() < give_up_at:
             self._template.listen(_TICK_S)
         self._code = self._template.codes.pop(self.pid, -signal.SIGKILL)
