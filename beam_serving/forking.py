@@ -107,9 +107,9 @@ class Workers:
             return False
         return self._template is None or template.was_ready
 
-    def start(self, job: Job) -> WorkerProcess:
-        """Starts a worker."""
-        forked = self._template.fork(job) if self._template is not None else None
+    def start(self, job: Job, *, copy: bool) -> WorkerProcess:
+        """Starts a worker: one with the address space of the others, if that may be, or with its own."""
+        forked = self._template.fork(job) if copy and self._template is not None else None
         return forked or spawned("beam_serving.worker", job, job.consumers[0])
 
     def close(self) -> None:
@@ -135,7 +135,7 @@ class _Template:
         self.codes: dict[int, int] = {}
         self.was_ready = False
         self.refusal = ""
-        self._forked: tuple[int, int] | None = None
+        self._forked: tuple[int, ...] = ()
 
     def prepare(self, modules: Sequence[str]) -> None:
         """Asks it to import these, and to say whether it is ready."""
@@ -146,7 +146,7 @@ class _Template:
         return self._process.poll() is not None
 
     def fork(self, job: Job) -> ForkedWorker | None:
-        """Gives a copy that works at a job; None where the process does not answer, and so is ended."""
+        """Gives a copy that works at a job; None where none can be made. A process that does not answer is ended."""
         # Not a pipe, which takes only so much before somebody reads.
         told = os.memfd_create("job")
         said, output = os.pipe()
@@ -158,13 +158,15 @@ class _Template:
             os.close(told)
             os.close(output)
         give_up_at = time.monotonic() + _ANSWER_S
-        while self._forked is None and not self.ended() and time.monotonic() < give_up_at:
+        while not self._forked and not self.ended() and time.monotonic() < give_up_at:
             self.listen(max(0.0, give_up_at - time.monotonic()))
-        if self._forked is None:
+        if len(self._forked) < 2:
             os.close(said)
-            self._process.kill()
+            if not self._forked:
+                self._process.kill()
+            self._forked = ()
             return None
-        (pid, watched), self._forked = self._forked, None
+        (pid, watched), self._forked = self._forked, ()
         return ForkedWorker(self, pid, watched, os.fdopen(said, "rb"))
 
     def listen(self, within_s: float) -> None:
@@ -185,8 +187,7 @@ class _Template:
 
     def _note(self, told: Mapping[str, Any], descriptors: Sequence[int]) -> None:
         if "forked" in told:
-            (watched,) = descriptors
-            self._forked = told["forked"], watched
+            self._forked = told["forked"], *descriptors
         elif "ended" in told:
             self.codes[told["ended"]] = told["code"]
         else:

@@ -30,6 +30,8 @@ _ANNOUNCE_EVERY_S = 5.0
 _FIRST_RESTART_S, _LAST_RESTART_S = 0.2, 30.0
 _STABLE_AFTER_S = 30.0
 _EARLY_DEATHS = 3
+_FAULTS_OF_COPIES = 3
+"""After so many faults in native code a worker is a copy no more: who causes them might learn where its memory is."""
 
 
 class _Slot:
@@ -84,6 +86,7 @@ class Supervisor:
         self._copy: PrivateCopy | None = None
         self._was_ready = False
         self._early_deaths = 0
+        self._faults = 0
 
     def run(self) -> int:
         """Serves; gives the exit code.
@@ -147,7 +150,7 @@ class Supervisor:
             every_s=self._every_s,
         )
         if self._driver is None:
-            slot.process = self._workers.start(job)
+            slot.process = self._workers.start(job, copy=self._faults < _FAULTS_OF_COPIES)
         else:
             slot.process = spawned(self._driver, job, slot.consumers[0])
         slot.started_at = time.monotonic()
@@ -195,6 +198,7 @@ class Supervisor:
         slot.restart_at = now + slot.restart_wait_s
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         self._count_early_death(code, how)
+        self._faults += code < 0 and code != -signal.SIGKILL
         how = f"{how}: {said}" if said else how
         what = "the driver" if self._driver else f"worker {slot.consumers[0]}"
         _log.error("%s died (%s): starting it again in %g s", what, how, slot.restart_wait_s)

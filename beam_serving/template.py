@@ -3,7 +3,7 @@
 Its standard input is a socket, on which `beam_serving.forking` gives orders, one message each, and gets answers:
 
     {"import": [module, ...]}                    ->  {"ready": "" or why this process cannot be forked}
-    {"fork": 0}, with a file for the worker's    ->  {"forked": its pid}, with a descriptor of the process, and once
+    {"fork": 0}, with a file for the worker's    ->  {"forked": its pid}, with a descriptor of it (-1: none), and once
     standard input and one for its output            it has ended {"ended": its pid, "code": its exit code}
 
 A copy has the memory of the original and of its threads only the one that forked. So nothing but imports happens here:
@@ -36,6 +36,7 @@ _IMPORTS = (
     "cv2",
 )
 _PR_SET_PDEATHSIG = 1
+_NO_PROCESS = -1
 _GRACE_S = 30.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -79,14 +80,18 @@ class _Template:
                 if key.fileobj is not self._control:
                     self._bury(key.fd)
                     continue
-                message, descriptors, _, _ = socket.recv_fds(
-                    self._control, MESSAGE_BYTES, len(_Files._fields), socket.MSG_CMSG_CLOEXEC
-                )
+                message, descriptors = self._heard()
                 if not message:
                     self._end_children()
                     return None
                 if files := self._obey(json.loads(message), descriptors):
                     return files
+
+    def _heard(self) -> tuple[bytes, list[int]]:
+        try:
+            return socket.recv_fds(self._control, MESSAGE_BYTES, len(_Files._fields), socket.MSG_CMSG_CLOEXEC)[:2]
+        except ConnectionResetError:
+            return b"", []  # it ended before it had read all that was said
 
     def _obey(self, order: Mapping[str, Sequence[str]], descriptors: Sequence[int]) -> _Files | None:
         if "import" in order:
@@ -97,24 +102,37 @@ class _Template:
             return None
         files = _Files(*descriptors)
         parent = os.getpid()
-        pid = os.fork()
+        # What is sent to the copy before it heeds signals waits until then.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            pid = os.fork()
+        except OSError as err:
+            print(f"no copy can be made: {err}", file=sys.stderr, flush=True)
+            pid = _NO_PROCESS
         if pid == 0:
             self._forget()
             _follow(parent)
             return files
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         for descriptor in files:
             os.close(descriptor)
+        self._tell_of(pid)
+        return None
+
+    def _tell_of(self, pid: int) -> None:
+        if pid == _NO_PROCESS:
+            self._say({"forked": pid})
+            return
         # Nobody else waits for the child, so that until then its number is no other process's.
         watched = os.pidfd_open(pid)
         self._children[watched] = pid
         self._selector.register(watched, selectors.EVENT_READ)
         self._say({"forked": pid}, watched)
-        return None
 
     def _say(self, message: Mapping[str, object], *descriptors: int) -> None:
         try:
             socket.send_fds(self._control, [json.dumps(message).encode()], descriptors)
-        except BrokenPipeError:
+        except (BrokenPipeError, ConnectionResetError):
             return  # the end of the socket is read next
 
     def _bury(self, watched: int) -> None:
@@ -170,6 +188,7 @@ def _follow(parent: int) -> None:
     os.setsid()
     for signum in _SIGNALS:
         signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 def _become(number: int, descriptor: int) -> None:

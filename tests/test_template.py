@@ -140,6 +140,21 @@ def test_what_ends_a_worker_for_good_is_told_by_the_service(at: RedisAt, tmp_pat
     assert "labels" in running.log.splitlines()[-1]
 
 
+def test_after_some_faults_a_worker_gets_an_address_space_of_its_own(
+    at: RedisAt, client: redis.Redis, tmp_path: Path
+) -> None:
+    with service(at, tmp_path, {"params": {"workers": 1}}) as running:
+        template, parents = template_of(running), []
+        for _ in range(4):
+            (killed,) = running.worker_pids()
+            os.kill(killed, signal.SIGSEGV)
+            await_true(lambda killed=killed: {*running.worker_pids()} - {killed}, "a successor")
+            await_true(lambda killed=killed: killed not in running.worker_pids(), "its report")
+            parents.append(parent_of(running.worker_pids()[0]))
+        assert parents == [template] * 2 + [running.process.pid] * 2
+        assert_served(client, "a")
+
+
 def torch_model(folder: Path) -> dict[str, Any]:
     import torch
 
