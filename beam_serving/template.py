@@ -28,6 +28,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from beam_serving.logs import configure_logging
+
 MESSAGE_BYTES = 4096
 _IMPORTS = (
     "apache_beam.runners.portability.fn_api_runner.fn_runner",
@@ -54,6 +56,7 @@ def main() -> int:
         signal.signal(signum, signal.SIG_IGN)
     control = socket.socket(fileno=os.dup(0))
     _become(0, os.open(os.devnull, os.O_RDONLY))
+    configure_logging("warning", "template")
     files = _Template(control).run()
     if files is None:
         return 0

@@ -1,7 +1,12 @@
 """The process that workers are copies of: what it holds, what ends with it, and what serves without it."""
 
+import json
 import os
+import re
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -62,6 +67,47 @@ def test_workers_are_copies_of_a_process_with_one_thread_and_one_socket(
             assert not [name for name in open_files(pid) if "pidfd" in name]
             assert os.getsid(pid) == pid
         assert_served(client, "a")
+        # What libraries log while they are imported is no affair of the operator's.
+        assert all(
+            re.match(r"[-\d]+ [:,\d]+ \w+ \[(service|worker \d)\] ", line) for line in running.log.splitlines()
+        ), running.log
+
+
+DICE = """
+import random, sys
+import numpy
+from beam_serving import template, worker
+template._IMPORTS = ()
+worker.main = lambda: print(sys.stdin.read(), random.random(), numpy.random.random(), flush=True) or 7
+sys.exit(template.main())
+"""
+
+
+def test_each_copy_has_its_own_files_its_own_chance_and_tells_its_exit_code() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, subprocess.Popen([sys.executable, "-c", DICE], stdin=theirs.fileno()) as original:
+        ours.send(b'{"import": ["no_such_module"]}')
+        assert "No module named 'no_such_module'" in json.loads(ours.recv(4096))["ready"]
+        said = []
+        for number in range(3):
+            told, job = os.pipe()
+            output, stdout = os.pipe()
+            os.write(job, b"job %d" % number)
+            socket.send_fds(ours, [b'{"fork": 0}'], [told, stdout])
+            message, (watched,), _, _ = socket.recv_fds(ours, 4096, 1)
+            for descriptor in (told, stdout, job):
+                os.close(descriptor)
+            with os.fdopen(output) as text:
+                said.append(text.read().split())
+            pid = json.loads(message)["forked"]
+            assert json.loads(ours.recv(4096)) == {"ended": pid, "code": 7}
+            with pytest.raises(ProcessLookupError):
+                signal.pidfd_send_signal(watched, signal.SIGTERM)
+            os.close(watched)
+        assert [words[:2] for words in said] == [["job", "0"], ["job", "1"], ["job", "2"]]
+        assert len({number for words in said for number in words[2:]}) == 6
+        ours.close()
+        assert original.wait(10) == 0
 
 
 def test_the_successor_of_a_killed_worker_is_a_copy_too(at: RedisAt, client: redis.Redis, tmp_path: Path) -> None:
