@@ -5,7 +5,7 @@ import difflib
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 from redis.exceptions import RedisError
@@ -23,7 +23,7 @@ from beam_serving.keys import DEAD_LETTERS, result_key
 from beam_serving.models.base import STRING, LoadedModel
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.encrypted import look_at
-from beam_serving.models.formats import NOOP
+from beam_serving.models.formats import NOOP, loader_of
 from beam_serving.models.labels import check_labels, read_labels
 from beam_serving.models.opening import decided_model
 from beam_serving.models.options import model_options
@@ -88,7 +88,15 @@ def secret_files(settings: Settings) -> list[tuple[str, str | None]]:
     ]
 
 
-def decided_copy(settings: Settings) -> PrivateCopy | None:
+class Decision(NamedTuple):
+    """The private copy of a model, the engine that serves it, and the module that loads it there."""
+
+    copy: PrivateCopy
+    engine: str
+    module: str
+
+
+def decided_copy(settings: Settings) -> Decision | None:
     """Make the private copy of the model that all workers of this machine serve, and decide how it is served.
 
     Workers find both when they load it. None for the no-op model.
@@ -99,8 +107,9 @@ def decided_copy(settings: Settings) -> PrivateCopy | None:
     options = model_options(settings)
     if NOOP in (options.engine, settings.model.path):
         return None
-    with decided_model(settings.model.path, options) as (_, _, copy):
-        return copy
+    with decided_model(settings.model.path, options) as (files, verdict, copy):
+        module, _ = loader_of(files.format, verdict.engine)
+        return Decision(copy, verdict.engine, module)
 
 
 def _ensure_group(at: RedisAt, client: redis.Redis, stream: str, group: str) -> None:

@@ -15,13 +15,14 @@ from redis.exceptions import RedisError
 from beam_serving.config import Settings
 from beam_serving.connection import RedisAt
 from beam_serving.errors import ConfigError, ConnectError, ModelLoadError, UnreachableError
+from beam_serving.forking import WorkerProcess, Workers, spawned
 from beam_serving.launch import decided_copy, preflight
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.store import PrivateCopy
 from beam_serving.notify import tell_ready
 from beam_serving.report import FRESH_S, LIFETIME_S, Report, announce, asked_to_stop, described, read_reports, retract
 from beam_serving.statistics_line import StatisticsLine
-from beam_serving.worker import EXIT_CONFIG, EXIT_FAILED, Job, new_run, python_module, worker_environment
+from beam_serving.worker import EXIT_CONFIG, EXIT_FAILED, Job, new_run
 
 _log = logging.getLogger(__name__)
 _TICK_S = 0.1
@@ -29,6 +30,8 @@ _ANNOUNCE_EVERY_S = 5.0
 _FIRST_RESTART_S, _LAST_RESTART_S = 0.2, 30.0
 _STABLE_AFTER_S = 30.0
 _EARLY_DEATHS = 3
+_FAULTS_OF_COPIES = 3
+"""After so many faults in native code a worker is a copy no more: who causes them might learn where its memory is."""
 
 
 class _Slot:
@@ -39,7 +42,7 @@ class _Slot:
 
     def __init__(self, consumers: tuple[str, ...]) -> None:
         self.consumers = consumers
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: WorkerProcess | None = None
         self.started_at = 0.0
         self.restart_at = 0.0
         self.restart_wait_s = _FIRST_RESTART_S
@@ -74,6 +77,7 @@ class Supervisor:
         self._every_s = every_s
         self._names = tuple(f"{self._run}-{index}" for index in range(workers))
         self._slots = [_Slot(names) for names in ([self._names] if driver else [(name,) for name in self._names])]
+        self._workers = Workers(settings.model.threads)
         self._client: redis.Redis = RedisAt.of(settings).client()
         self._statistics = StatisticsLine(settings.data.streams, settings.data.group)
         self._stopping = False
@@ -82,6 +86,7 @@ class Supervisor:
         self._copy: PrivateCopy | None = None
         self._was_ready = False
         self._early_deaths = 0
+        self._faults = 0
 
     def run(self) -> int:
         """Serves; gives the exit code.
@@ -92,12 +97,13 @@ class Supervisor:
         self._files = preflight(self._settings)
         handlers = {signum: signal.signal(signum, self._on_signal) for signum in (signal.SIGTERM, signal.SIGINT)}
         try:
-            self._copy = decided_copy(self._settings)
-            for slot in self._slots if not self._stopping else ():
-                self._start(slot)
+            if self._driver is None:
+                self._workers.open()
+            self._decide()
             self._watch()
         finally:
             graceful = self._stop_workers()
+            self._workers.close()
             if self._copy is not None:
                 self._copy.close()
             self._retract()
@@ -105,6 +111,12 @@ class Supervisor:
                 signal.signal(signum, handler)
         _log.info("state DONE: %s", self._statistics.total(self._reports(LIFETIME_S)))
         return 0 if graceful else EXIT_FAILED
+
+    def _decide(self) -> None:
+        decided = decided_copy(self._settings)
+        if decided is not None:
+            self._copy = decided.copy
+        self._workers.need(*(decided[1:] if decided else ()))
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         del frame
@@ -114,7 +126,6 @@ class Supervisor:
     def _watch(self) -> None:
         next_announce = next_statistics = 0.0
         while not self._stopping and not all(slot.finished for slot in self._slots):
-            time.sleep(_TICK_S)
             for slot in self._slots:
                 self._look_after(slot)
             now = time.monotonic()
@@ -126,6 +137,7 @@ class Supervisor:
             if self._ready and now >= next_statistics:
                 next_statistics = now + self._settings.params.statistics_s
                 self._statistics.log(self._client, self._reports())
+            time.sleep(_TICK_S)
 
     def _start(self, slot: _Slot) -> None:
         job = Job(
@@ -137,21 +149,11 @@ class Supervisor:
             self._log_level,
             every_s=self._every_s,
         )
-        # A session of its own: Ctrl-C reaches the workers through us, once.
-        slot.process = subprocess.Popen(
-            python_module(self._driver or "beam_serving.worker"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=worker_environment(),
-            start_new_session=True,
-        )
+        if self._driver is None:
+            slot.process = self._workers.start(job, copy=self._faults < _FAULTS_OF_COPIES)
+        else:
+            slot.process = spawned(self._driver, job, slot.consumers[0])
         slot.started_at = time.monotonic()
-        assert slot.process.stdin is not None  # noqa: S101 - asked for two lines above
-        try:
-            slot.process.stdin.write(job.encode())
-            slot.process.stdin.close()
-        except BrokenPipeError:
-            _log.warning("worker %s ended before it took its job", slot.consumers[0])
 
     def _for_workers(self) -> Settings:
         """Give the settings with the private copy of the model: workers that start later serve what the first do."""
@@ -166,7 +168,7 @@ class Supervisor:
     def _look_after(self, slot: _Slot) -> None:
         now = time.monotonic()
         if slot.process is None:
-            if not slot.finished and now >= slot.restart_at:
+            if not slot.finished and now >= slot.restart_at and self._workers.settled():
                 self._start(slot)
             return
         code = slot.process.poll()
@@ -196,6 +198,7 @@ class Supervisor:
         slot.restart_at = now + slot.restart_wait_s
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         self._count_early_death(code, how)
+        self._faults += code < 0 and code != -signal.SIGKILL
         how = f"{how}: {said}" if said else how
         what = "the driver" if self._driver else f"worker {slot.consumers[0]}"
         _log.error("%s died (%s): starting it again in %g s", what, how, slot.restart_wait_s)

@@ -45,6 +45,8 @@ ORDER = (
     "launch",
     "export",
     "worker",
+    "template",
+    "forking",
     "portable",
     "flink",
     "spark",

@@ -120,7 +120,9 @@ def test_a_second_service_on_the_same_streams_does_not_start_unless_it_shares(
         ) in refused.log
         with service(at, folder("shared"), {"name": "svc-c", "data": {"share": True}, **params}):
             assert first.ready()
-        with service(at, folder("scaled out"), {"name": "svc-a", **params}):
+        with service(at, folder("scaled out"), {"name": "svc-a", **params}) as scaled_out:
+            # Before its own workers serve, the streams are taken for a start, which the end of no worker gives up.
+            await_true(lambda: "] ready: " in scaled_out.log, "its own workers")
             # Who serves renews what is taken, long before it is forgotten.
             client.expire("serving_stream:owner:serving", 10)
             await_true(lambda: client.ttl("serving_stream:owner:serving") >= 13, "a renewal", within_s=30)

@@ -7,6 +7,7 @@ nor an engine is paid for before it is needed.
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ __all__ = [
     "predict_batch",
     "warm_up",
 ]
+
+# OpenVINO would tell its makers of each import, over the network and from a thread; it works without that package.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 _MODULES = {
     "base": ("LoadedModel", "ModelOptions", "TensorSpec"),

@@ -101,3 +101,9 @@ ENGINES = ("auto", *sorted({engine for known in FORMATS for engine in known.load
 def format_of(name: str) -> Format:
     """Gives a format by its name, "noop" included."""
     return next(known for known in (*FORMATS, NO_MODEL) if known.name == name)
+
+
+def loader_of(name: str, engine: str) -> tuple[str, str]:
+    """Gives the module, and the function in it, that load a format for an engine."""
+    module, _, function = format_of(name).loaders[engine].partition(":")
+    return f"beam_serving.models.{module}", function

@@ -11,7 +11,7 @@ from beam_serving.models.arrangement import Port, arrange, ports_like
 from beam_serving.models.base import EngineModel, LoadedModel, ModelOptions
 from beam_serving.models.batch_axis import BatchedModel
 from beam_serving.models.detect import ModelFiles
-from beam_serving.models.formats import NOOP, format_of
+from beam_serving.models.formats import NOOP, format_of, loader_of
 from beam_serving.models.probing import (
     Comparison,
     Verdict,
@@ -289,8 +289,6 @@ def load_engine(files: ModelFiles, options: ModelOptions, engine: str) -> Engine
 
 
 def _function(files: ModelFiles, engine: str) -> Callable[[ModelFiles, ModelOptions], Any]:
-    module_name, _, function_name = format_of(files.format).loaders[engine].partition(":")
-    loader: Callable[[ModelFiles, ModelOptions], Any] = getattr(
-        importlib.import_module(f"beam_serving.models.{module_name}"), function_name
-    )
+    module, function = loader_of(files.format, engine)
+    loader: Callable[[ModelFiles, ModelOptions], Any] = getattr(importlib.import_module(module), function)
     return loader

@@ -1,4 +1,6 @@
 import logging
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -306,3 +308,13 @@ def test_bf16_is_near_f32(digits: Path, golden: dict[str, np.ndarray]) -> None:
 def test_an_output_that_is_named_twice_is_refused(digits: Path, engine: str) -> None:
     with pytest.raises(ModelLoadError, match="model: outputs names one output twice: output, output"):
         load(find_model(digits / "openvino"), ModelOptions(engine=engine, output_names=("output", "output")))
+
+
+def test_openvino_tells_nobody_that_it_was_imported() -> None:
+    """Its package for that connects to another host, from a thread, unless that was declined."""
+    program = (
+        "import sys, threading, beam_serving.models.openvino_engine\n"
+        "print(sys.modules['openvino_telemetry'], threading.active_count())"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout == "None 1\n"
