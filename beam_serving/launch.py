@@ -85,6 +85,7 @@ def secret_files(settings: Settings) -> list[tuple[str, str | None]]:
         (MODEL.file_key, settings.model.secret_file),
         (RECORDS.file_key, settings.data.secret_file),
         ("redis: password_file", settings.redis.password_file),
+        ("flink: worker_pool_secret_file", settings.flink.worker_pool_secret_file),
     ]
 
 

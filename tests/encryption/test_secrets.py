@@ -80,11 +80,13 @@ def test_a_file_that_every_user_may_read_is_warned_of(
 def test_every_file_with_a_secret_that_a_configuration_names_is_looked_at(tmp_path: Path) -> None:
     files = {key: str(tmp_path / key.replace(": ", "-")) for key in ("model: secret_file", "data: secret_file")}
     files["redis: password_file"] = str(tmp_path / "password")
+    files["flink: worker_pool_secret_file"] = str(tmp_path / "pool")
     settings = Settings.model_validate(
         {
             "model": {"path": "noop", "secret_file": files["model: secret_file"]},
             "data": {"secret_file": files["data: secret_file"]},
             "redis": {"password_file": files["redis: password_file"]},
+            "flink": {"worker_pool_secret_file": files["flink: worker_pool_secret_file"]},
         }
     )
     assert dict(secret_files(settings)) == files
