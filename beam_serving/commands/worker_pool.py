@@ -26,8 +26,8 @@ def main(arguments: Sequence[str]) -> int:
     """
     parser = Parser(
         prog="beam-serving worker-pool",
-        description="Start workers on this host when Flink's task managers ask for them (flink: worker_pool). They "
-        "serve with the configuration that is named here, whatever a task manager says.",
+        description="Start workers on this host when Flink's task managers ask for them (flink: worker_pool).\n"
+        "They serve with the configuration that is named here, whatever a task manager says.",
         epilog="example:\n  python -m beam_serving worker-pool --config config.yaml --listen 127.0.0.1:50000",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -21,6 +21,8 @@ _LONG_VISITS = 1_000_000
 """Pixels times scans that take about 10 ms."""
 _FAST = 32
 """JPEG files are decoded in a part of their size where that is enough."""
+_MANY_SCANS = 32
+"""A scan takes some time however few pixels it has; a progressive file has about ten."""
 _SLOW = 10
 _SLOW_FORMATS = frozenset({"AVIF", "HEIC", "JPEG 2000"})
 
@@ -107,7 +109,7 @@ def takes_long(encoded: bytes) -> bool:
         return False
     visits = size.scans * size.width * size.height
     if encoded.startswith(JPEG):
-        return visits >= _LONG_VISITS * _FAST
+        return visits >= _LONG_VISITS * _FAST or size.scans > _MANY_SCANS
     return visits * (_SLOW if size.format in _SLOW_FORMATS else 1) >= _LONG_VISITS
 
 

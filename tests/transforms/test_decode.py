@@ -420,6 +420,7 @@ def test_an_image_that_takes_long_is_decoded_beside_the_others(at: RedisAt, clie
         (files.png(1000, 1000), True),
         (files.jpeg(4000, 3000), False),
         (files.jpeg(4000, 3000, progressive=True), True),
+        (files.with_scans(files.jpeg(64, 64, progressive=True), 100), True),
         (b"no image", False),
         (b"", False),
     ],
