@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-ZIP_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+ZIP_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
 """What zipfile raises over archives that are damaged, encrypted or compressed in ways it does not know."""
 _MOST_TIMES = 100
 _ALWAYS_BYTES = 256 << 20
@@ -74,6 +74,34 @@ def rewritten(path: Path, check: Callable[[zipfile.ZipFile], Callable[[str], boo
     copy.flush()
     copy.seek(0)
     return copy
+
+
+def copy_or_reason(
+    path: Path,
+    check: Callable[[zipfile.ZipFile], Callable[[str], bool]],
+    damaged: str,
+    remedy: str,
+    errors: tuple[type[Exception], ...] = (),
+) -> IO[bytes]:
+    """Give `rewritten` of an archive, or say what is wrong with it in the words of its format.
+
+    Args:
+        path: the file.
+        check: see `rewritten`.
+        damaged: what is said of a file that is no whole archive.
+        remedy: what is said behind every other reason.
+        errors: what `check` raises, beside `ZIP_ERRORS`, over parts that are damaged.
+
+    Raises:
+        ValueError: it is not to be loaded; the message is the end of a sentence about it.
+    """
+    no_archive: tuple[type[Exception], ...] = (*ZIP_ERRORS, *errors)
+    try:
+        return rewritten(path, check)
+    except ArchiveError as err:
+        raise ValueError(f"{err}; {remedy}") from err
+    except no_archive as err:
+        raise ValueError(damaged) from err
 
 
 def name_of(copy: IO[bytes]) -> str | IO[bytes]:

@@ -35,7 +35,7 @@ _NUMPY = {"bfloat16": "float32"}
 # What h5py, zipfile and Keras raise over damaged files and foreign layers: a refusal that says so, never a traceback.
 _ERRORS = (
     *(OSError, ValueError, TypeError, RuntimeError, LookupError, AttributeError, ImportError, zipfile.BadZipFile),
-    *(EOFError, NotImplementedError, AssertionError),
+    *(EOFError, AssertionError),
 )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from beam_serving.models.checked_zip import ZIP_ERRORS, ArchiveError, check_members, rewritten
+from beam_serving.models.checked_zip import ZIP_ERRORS, ArchiveError, check_members, copy_or_reason
 
 _PICKLE_START = b"\x80"
 _MOST_PICKLE_BYTES = 1 << 20
@@ -61,12 +61,7 @@ def checked_copy(path: Path) -> IO[bytes]:
     Raises:
         ValueError: it is not safe to load; the message is the end of a sentence about it.
     """
-    try:
-        return rewritten(path, _check)
-    except ArchiveError as err:
-        raise ValueError(f"{err}; {_EXPORT}") from err
-    except ZIP_ERRORS as err:
-        raise ValueError(_DAMAGED) from err
+    return copy_or_reason(path, _check, _DAMAGED, _EXPORT)
 
 
 def _check(archive: zipfile.ZipFile) -> Callable[[str], bool]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from beam_serving.models.checked_zip import ZIP_ERRORS, ArchiveError, check_members, rewritten
+from beam_serving.models.checked_zip import ZIP_ERRORS, ArchiveError, check_members, copy_or_reason
 from beam_serving.models.torch_pure import is_pure
 
 SAMPLE_INPUTS = "data/sample_inputs/model.pt"
@@ -72,12 +72,7 @@ def checked_copy(path: Path) -> IO[bytes]:
     Raises:
         ValueError: it is not safe to load; the message is the end of a sentence about it.
     """
-    try:
-        return rewritten(path, _check)
-    except ArchiveError as err:
-        raise ValueError(f"{err}; {_REMEDY}") from err
-    except (*ZIP_ERRORS, *_NO_PLAIN_JSON) as err:
-        raise ValueError(_DAMAGED) from err
+    return copy_or_reason(path, _check, _DAMAGED, _REMEDY, _NO_PLAIN_JSON)
 
 
 def _check(archive: zipfile.ZipFile) -> Callable[[str], bool]:

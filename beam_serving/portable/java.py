@@ -6,6 +6,8 @@ import ctypes
 import json
 import signal
 import subprocess
+import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_serving.ending import end
+from beam_serving.errors import ConfigError
 
 LOOPBACK = "127.0.0.1"
 _PR_SET_PDEATHSIG = 1
@@ -99,7 +102,30 @@ def run_cluster(parts: Sequence[Part], offer: Callable[[], str | None]) -> None:
             part.stop()
 
 
-def warn_of_others(host: str) -> None:
+def run_cluster_in(
+    folder: Path | None,
+    host: str,
+    parts_in: Callable[[Path], Sequence[Part]],
+    offer_of: Callable[[Sequence[Part]], str | None],
+) -> int:
+    """Runs the parts of a cluster in a folder, its own where none is given; gives the exit code.
+
+    `parts_in` makes the parts, whose files are in the folder; `offer_of` says what they offer, see `run_cluster`.
+    """
+    with tempfile.TemporaryDirectory(prefix="beam-serving-cluster-", ignore_cleanup_errors=True) as own:
+        place = folder or Path(own)
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _warn_of_others(host)
+        try:
+            parts = parts_in(place)
+        except ConfigError as err:
+            print(f"error: {err}", file=sys.stderr)
+            return 2
+        run_cluster(parts, lambda: offer_of(parts))
+    return 0
+
+
+def _warn_of_others(host: str) -> None:
     """Says what a cluster at an address of the network is open for: neither Flink nor Spark asks who comes."""
     if host != LOOPBACK:
         print(

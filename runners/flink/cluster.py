@@ -15,13 +15,11 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from beam_serving.errors import ConfigError
 from beam_serving.portable.jar import guard_options
-from beam_serving.portable.java import LOOPBACK, Part, run_cluster, said_at, warn_of_others
+from beam_serving.portable.java import LOOPBACK, Part, run_cluster_in, said_at
 
 HERE = Path(__file__).parent
 PARTS = ("zookeeper", "jobmanager", "taskmanager")
@@ -46,17 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if (home := flink_home()) is None:
         print("error: there is no Flink; pip install 'beam-serving[flink]' brings one", file=sys.stderr)
         return 2
-    with tempfile.TemporaryDirectory(prefix="beam-serving-cluster-") as own:
-        folder = given.folder or Path(own)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        warn_of_others(given.host)
-        try:
-            parts = [_part(name, index, home, folder, given) for name, index in _wanted(given)]
-        except ConfigError as err:
-            print(f"error: {err}", file=sys.stderr)
-            return 2
-        run_cluster(parts, lambda: _slots(given, parts))
-    return 0
+
+    def parts_in(folder: Path) -> list[Part]:
+        return [_part(name, index, home, folder, given) for name, index in _wanted(given)]
+
+    return run_cluster_in(given.folder, given.host, parts_in, lambda parts: _slots(given, parts))
 
 
 def flink_home() -> Path | None:

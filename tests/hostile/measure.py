@@ -51,7 +51,8 @@ def costs(names: Iterable[str] = ()) -> list[Cost]:
     from beam_serving.worker import worker_environment
 
     command = [sys.executable, "-m", "tests.hostile.measure", *names]
-    environment = {**worker_environment(), "OMP_NUM_THREADS": "1"}
+    # A worker imports nothing from the current directory, where the tests are.
+    environment = {**worker_environment(), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     ended = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return [Cost(*json.loads(line)) for line in ended.stdout.splitlines()]
 

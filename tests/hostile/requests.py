@@ -35,6 +35,11 @@ def image(encoded: bytes) -> dict[bytes, bytes]:
     return {b"image:": encoded}
 
 
+def tiff_of_jpeg(side: int, part: bytes, tile: tuple[int, int] | None = None) -> dict[bytes, bytes]:
+    """Gives a square TIFF file whose pixels are a JPEG file."""
+    return image(files.tiff(side, side, packing=7, photometric=6, tile=tile, part=part))
+
+
 def arrow_tensor() -> dict[bytes, bytes]:
     return {b"data": arrow_request.encode_inputs({"x": np.zeros((3, 224, 224), np.float32)})}
 
@@ -299,26 +304,11 @@ CASES: dict[str, Case] = {
     "tiff lzw": Case(lambda: image(files.lzw(files.flat(SIDE, SIDE, 3)))),
     "tiff jpeg": Case(lambda: image(files.tiff(4000, 4000, packing=7, part=files.jpeg(4000, 4000), photometric=6))),
     "tiff jpeg scans": Case(
-        lambda: image(
-            files.tiff(
-                4000,
-                4000,
-                packing=7,
-                photometric=6,
-                part=files.with_empty_scans(files.jpeg(4000, 4000, progressive=True), 3000),
-            )
-        )
+        lambda: tiff_of_jpeg(4000, files.with_empty_scans(files.jpeg(4000, 4000, progressive=True), 3000))
     ),
     "tiff jpeg tiles, scans": Case(
-        lambda: image(
-            files.tiff(
-                4096,
-                4096,
-                packing=7,
-                photometric=6,
-                tile=(256, 256),
-                part=files.with_empty_scans(files.jpeg(256, 256, progressive=True), 3000),
-            )
+        lambda: tiff_of_jpeg(
+            4096, files.with_empty_scans(files.jpeg(256, 256, progressive=True), 3000), tile=(256, 256)
         )
     ),
     "tiff jpeg of another size": Case(
@@ -371,15 +361,7 @@ CASES: dict[str, Case] = {
         lambda: image(files.with_scans(files.jpeg(1024, 1024, progressive=True), 900))
     ),
     "tiff jpeg, most scans": Case(
-        lambda: image(
-            files.tiff(
-                2000,
-                2000,
-                packing=7,
-                photometric=6,
-                part=files.with_scans(files.jpeg(2000, 2000, progressive=True), 85),
-            )
-        )
+        lambda: tiff_of_jpeg(2000, files.with_scans(files.jpeg(2000, 2000, progressive=True), 85))
     ),
     "jpeg 2000, most packets": Case(
         lambda: image(

@@ -47,16 +47,18 @@ def saved(module: torch.nn.Module, path: Path) -> Path:
     return path
 
 
-def with_code(path: Path, change: Callable[[str], str]) -> None:
-    """Writes an archive anew with other code."""
+def with_part(path: Path, end: str, change: Callable[[bytes], bytes]) -> None:
+    """Writes an archive anew with another content of the parts whose names end so."""
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in parts.items():
-            if name.endswith(".py"):
-                changed = change(content.decode())
-                content = changed.encode()
-            archive.writestr(name, content)
+            archive.writestr(name, change(content) if name.endswith(end) else content)
+
+
+def with_code(path: Path, change: Callable[[str], str]) -> None:
+    """Writes an archive anew with other code."""
+    with_part(path, ".py", lambda content: change(content.decode()).encode())
 
 
 def refusal(path: Path, engine: str = "torch") -> str:
@@ -201,26 +203,15 @@ def test_an_operator_is_found_in_the_compiled_code_too(tmp_path: Path) -> None:
 
 def test_objects_of_other_classes_of_torch_are_refused(tmp_path: Path) -> None:
     path = saved(Outer(), tmp_path / "model.pt")
-    with zipfile.ZipFile(path) as archive:
-        parts = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in parts.items():
-            if name.endswith("/data.pkl"):
-                content = re.sub(rb"c__torch__[\w.]*\nOuter\n", b"c__torch__.torch.classes.c10d\nStore\n", content)
-            archive.writestr(name, content)
+    outer = rb"c__torch__[\w.]*\nOuter\n"
+    with_part(path, "/data.pkl", lambda content: re.sub(outer, b"c__torch__.torch.classes.c10d\nStore\n", content))
 
     assert "holds an object of torch.classes.c10d.Store, which may do more than compute" in refusal(path)
 
 
 def test_an_object_among_the_constants_is_refused(tmp_path: Path) -> None:
     path = saved(Outer(), tmp_path / "model.pt")
-    with zipfile.ZipFile(path) as archive:
-        parts = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in parts.items():
-            if name.endswith("/constants.pkl"):
-                content = b"\x80\x02(c__torch__\nOuter\n)\x81}bt."
-            archive.writestr(name, content)
+    with_part(path, "/constants.pkl", lambda _: b"\x80\x02(c__torch__\nOuter\n)\x81}bt.")
 
     assert "holds an object with code among its constants" in refusal(path)
 
