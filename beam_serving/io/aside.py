@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 from redis.exceptions import RedisError
@@ -28,6 +28,12 @@ _LOW_PRIORITY = 10
 _STOPPING_S = 2.0
 _FINISHED = 4
 """Outcomes that wait to be taken: they hold tensors."""
+
+
+class _Fault(NamedTuple):
+    """What decoding raised in the other thread, where nobody would hear of it."""
+
+    error: Exception
 
 
 class Aside:
@@ -88,12 +94,19 @@ class Aside:
         return self.busy and self._ready.wait(within_s)
 
     def take(self) -> list[Any]:
-        """Give the outcomes that are there."""
+        """Give the outcomes that are there.
+
+        Raises:
+            Exception: what `decode` raised, a fault of ours: the entry stays pending, and the bundle ends with it.
+        """
         found = []
         self._ready.clear()
         while not self._finished.empty():
             self._count -= 1
-            if (outcome := self._finished.get()) is not None:
+            outcome = self._finished.get()
+            if isinstance(outcome, _Fault):
+                raise outcome.error
+            if outcome is not None:
                 found.append(outcome)
         return found
 
@@ -106,12 +119,7 @@ class Aside:
     def _work(self) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOW_PRIORITY)
         while (next_one := self._waiting.get()) is not None and not self._stop.is_set():
-            entry, decode = next_one
-            fields = self._fields(entry)
-            outcome = None
-            if fields:
-                with self.large:
-                    outcome = decode(entry._replace(fields=fields))
+            outcome = self._outcome(*next_one)
             while not self._stop.is_set():
                 try:
                     self._finished.put(outcome, timeout=1.0)
@@ -120,6 +128,16 @@ class Aside:
                 except queue.Full:
                     continue
         self._client.close()
+
+    def _outcome(self, entry: Entry, decode: Callable[[Entry], Any]) -> Any:
+        fields = self._fields(entry)
+        if not fields:
+            return None
+        try:
+            with self.large:
+                return decode(entry._replace(fields=fields))
+        except Exception as err:  # noqa: BLE001 - whatever it is, it is raised where the outcome is taken
+            return _Fault(err)
 
     def _claim(self, entry: Entry, deliveries: int, only_id: bool = False) -> Any:
         return self._client.xclaim(

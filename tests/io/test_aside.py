@@ -72,6 +72,18 @@ def test_what_is_gone_meanwhile_comes_to_nothing(aside: Aside, client: redis.Red
     await_true(lambda: aside.take() == [] and not aside.busy, "the end of both")
 
 
+def test_a_fault_of_decoding_is_raised_where_its_outcome_is_taken(aside: Aside, client: redis.Redis) -> None:
+    """A thread that died of it would leave all that waits, and the reader would wait for them without an end."""
+    first, second = delivered(client, 2)
+    aside.put(first, lambda one: 1 // len(one.stream[:0]))
+    aside.put(second, lambda one: one.entry_id)
+    await_true(lambda: aside.finished(0.1), "the fault")
+    with pytest.raises(ZeroDivisionError):
+        aside.take()
+    assert taken(aside, 1) == [second.entry_id]
+    assert client.xpending(STREAM, "serving")["pending"] == 2  # type: ignore[index]
+
+
 def test_no_more_than_a_lease_renews_are_set_aside(
     aside: Aside, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
