@@ -201,8 +201,8 @@ def _rows_of(inputs: Iterable[TensorSpec], batch_size: int) -> dict[str, Rows]:
 class Decode(beam.PTransform[Any, Any]):
     """Turns each `Block` into `Examples`; gives these as `examples` and, as `refused`, lists of error results.
 
-    Native tensor requests are decoded by columns where they are alike, all others one by one.
-    An entry that was delivered more than `max_deliveries` times is given up: its error result is also a dead letter.
+    Native tensor requests are decoded by columns where they are alike, all others one by one; images that take long are
+    set aside (`beam_serving.io.aside`) and go on with a later `Flush`. An entry that was delivered more than `max_deliveries` times is given up: its error result is also a dead letter.
     Images of one poll are decoded side by side into arrays of `batch_size` rows, so that they need not be stacked.
     The secret of encrypted records is read where a worker starts. A decoding that takes longer than `timeout_s` ends
     the worker process, as an inference does: its entries are delivered again, one by one.
@@ -347,7 +347,7 @@ class _DecodeFn(beam.DoFn):
         size = sum(map(len, entry.fields.values()))
         if size > _LARGE_BYTES and self._aside and self._aside.busy:
             with self._aside.large:
-                return self._in_thread(entry)
+                return self._whatever_it_takes(entry)
         self._watchdog.since = started = time.perf_counter()
         try:
             payload = decode_request(entry.fields, self._limits, self._opening)
@@ -365,14 +365,14 @@ class _DecodeFn(beam.DoFn):
 
     def _long(self, entry: Entry) -> "Example | Result | None":
         if self._aside is None:
-            return self._in_thread(entry)
-        if self._aside.put(entry, self._in_thread):
+            return self._whatever_it_takes(entry)
+        if self._aside.put(entry, self._whatever_it_takes):
             return None
         with self._aside.large:
-            return self._in_thread(entry)
+            return self._whatever_it_takes(entry)
 
-    def _in_thread(self, entry: Entry) -> "Example | Result":
-        """Decode an entry whatever it takes; has its own watchdog, as this may be another thread."""
+    def _whatever_it_takes(self, entry: Entry) -> "Example | Result":
+        """Decode an entry that takes long; has its own watchdog, as this may be another thread."""
         started = time.perf_counter()
         try:
             with self._long_watchdog.watch():
