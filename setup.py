@@ -69,13 +69,13 @@ setup(
     extras_require=EXTRAS,
     entry_points={
         "console_scripts": [
-            "beam-serving=beam_serving.cli:main",
-            "beam-serving-worker=beam_serving.portable.sdk_worker:main",
-            "cluster-serving-init=beam_serving.old_names:init",
-            "cluster-serving-restart=beam_serving.old_names:restart",
-            "cluster-serving-shutdown=beam_serving.old_names:stop",
-            "cluster-serving-start=beam_serving.old_names:start",
-            "cluster-serving-stop=beam_serving.old_names:stop",
+            "beam-serving=beam_serving.cli.main:main",
+            "beam-serving-worker=beam_serving.launch.portable.sdk_worker:main",
+            "cluster-serving-init=beam_serving.cli.legacy_names:init",
+            "cluster-serving-restart=beam_serving.cli.legacy_names:restart",
+            "cluster-serving-shutdown=beam_serving.cli.legacy_names:stop",
+            "cluster-serving-start=beam_serving.cli.legacy_names:start",
+            "cluster-serving-stop=beam_serving.cli.legacy_names:stop",
         ]
     },
 )

@@ -19,6 +19,6 @@ def _leave_current_directory() -> None:
 
 _leave_current_directory()
 
-from beam_serving.cli import main  # noqa: E402 - not before that
+from beam_serving.cli.main import main  # noqa: E402 - not before that
 
 sys.exit(main())

@@ -74,3 +74,22 @@ class ResultError(ClientError):
 
 class ResultTimeoutError(ClientError, TimeoutError):
     """No result arrived within the time given."""
+
+
+def printable(text: str) -> str:
+    r"""Escape what has no shape of its own: control characters, escape sequences, marks that turn the direction.
+
+    Line ends are among them, so that nothing can look like a line of ours: `"a\nb"` becomes `"a\\nb"`. A tab stays.
+    """
+    if text.isprintable():
+        return text
+    return "".join(map(_escaped, text))
+
+
+def _escaped(char: str) -> str:
+    return char if char.isprintable() or char == "\t" else char.encode("unicode_escape").decode()
+
+
+def printable_lines(text: str) -> str:
+    """Escape the lines of a text, each by itself."""
+    return "\n".join(map(printable, text.split("\n")))

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
-from beam_serving.config import Params, Settings
-from beam_serving.connection import RedisAt
+from beam_serving.config.post_processing import PostProcessing
+from beam_serving.config.redis_at import redis_at
+from beam_serving.config.schema import Params, Settings
 from beam_serving.encryption.records import RecordEncryption
 from beam_serving.io.consumer import Reading
 from beam_serving.io.readers import Readers
@@ -19,9 +20,11 @@ from beam_serving.io.source import ReadFromRedisStream
 from beam_serving.models.labels import read_labels
 from beam_serving.models.options import model_options
 from beam_serving.models.shared import SharedModel
-from beam_serving.post_processing import PostProcessing
+from beam_serving.protocol import Limits
 from beam_serving.transforms import Batch, Decode, ImageRules, Infer, TopN
-from beam_serving.wire import Limits
+
+FN_API_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+"""The runner of one machine: it reads an unbounded source for ever and a bounded one to its end."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,10 @@ def steps(settings: Settings, readers: Readers) -> Serving:
     """Makes the steps that the configuration asks for.
 
     With `batch_size: auto` the model is loaded and measured here. A drain that has an output keeps its results for it,
-    to be written to files when it has ended (`beam_serving.export`).
+    to be written to files when it has ended (`beam_serving.export.drain`).
     """
     model, data, params = settings.model, settings.data, settings.params
-    at = RedisAt.of(settings)
+    at = redis_at(settings)
     shared_model = SharedModel(
         model.path, model_options(settings), None if params.batch_size == "auto" else params.batch_size
     )

@@ -19,7 +19,7 @@ MOST_REQUEST_BYTES = 128 << 20
 
 
 class Generation(Enum):
-    """Which client generation wrote a request, and so in which form it reads its result. See `beam_serving.wire`."""
+    """Which client generation wrote a request, and so in which form it reads its result: `beam_serving.protocol`."""
 
     NATIVE = "native"
     """This project's own client: raw bytes in fields of their own (docs/protocol.md)."""

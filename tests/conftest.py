@@ -11,12 +11,12 @@ import hypothesis
 import pytest
 import redis
 
-from beam_serving.connection import RedisAt
-from beam_serving.embedded import SERVER_VARIABLE, embedded_redis
 from beam_serving.io.memory import BALANCE
 from beam_serving.io.stop import STOP
+from beam_serving.launch.embedded_redis import SERVER_VARIABLE, embedded_redis
 from beam_serving.models.store import cache_folder
-from beam_serving.stats import stats_of_process
+from beam_serving.telemetry.stats import stats_of_process
+from beam_serving.transport.connection import RedisAt
 from tests.kinds import VARIABLE, Kind, kinds
 
 # What is slow on a busy machine is not wrong; the limit on a whole test is pytest-timeout's.

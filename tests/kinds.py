@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from typing import NamedTuple
 
-from beam_serving.embedded import bundled_binary
+from beam_serving.launch.embedded_redis import bundled_binary
 
 VARIABLE = "BEAM_SERVING_TEST_REDIS"
 _NAME_AND_VERSION = re.compile(r"(\w+) server v=(\S+)")

@@ -5,7 +5,7 @@ import os
 import socket
 from pathlib import Path
 
-from beam_serving.portable.sockets import Listener, listeners_of
+from beam_serving.launch.portable.sockets import Listener, listeners_of
 
 STRANGER = 65_534
 """The number of a user who is nobody's."""

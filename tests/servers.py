@@ -14,8 +14,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from beam_serving.embedded import embedded_redis, free_port, server_binary
 from beam_serving.errors import ConnectError
+from beam_serving.launch.embedded_redis import embedded_redis, free_port, server_binary
 from tests.service import await_true
 
 

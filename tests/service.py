@@ -14,8 +14,8 @@ from typing import Any
 import redis
 import yaml
 
-from beam_serving.connection import RedisAt
-from beam_serving.report import ready_key, working_reports
+from beam_serving.telemetry.report import ready_key, working_reports
+from beam_serving.transport.connection import RedisAt
 
 DIGITS = Path(__file__).parents[1] / "beam_serving" / "demo"
 START_S = 120.0

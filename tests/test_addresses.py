@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from beam_serving.servers.address import WANTED, Address, hash_tag, slot_of
+from beam_serving.transport.address import WANTED, Address, hash_tag, slot_of
 
 
 @pytest.mark.parametrize(

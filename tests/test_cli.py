@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import redis
 
-from beam_serving import __version__, cli, old_names
-from beam_serving.connection import PASSWORD_VARIABLE, RedisAt
-from beam_serving.embedded import embedded_redis, free_port
+from beam_serving import __version__
+from beam_serving.cli import legacy_names as old_names
+from beam_serving.cli import main as cli
 from beam_serving.errors import BeamServingError, ConfigError
+from beam_serving.launch.embedded_redis import embedded_redis, free_port
+from beam_serving.transport.connection import PASSWORD_VARIABLE, RedisAt
 
 Captured = pytest.CaptureFixture[str]
 
@@ -276,7 +278,7 @@ def _run_as_bench(monkeypatch: pytest.MonkeyPatch, outcome: int | BaseException)
             raise outcome
         return outcome
 
-    monkeypatch.setitem(sys.modules, "beam_serving.commands.bench", types.SimpleNamespace(main=command))
+    monkeypatch.setitem(sys.modules, "beam_serving.cli.commands.bench", types.SimpleNamespace(main=command))
     return cli.main(["bench", "--quick"])
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from beam_serving.client import AsyncInputQueue, AsyncOutputQueue, InputQueue, OutputQueue, RedisQueue
-from beam_serving.config import Data, Model, Settings
-from beam_serving.connection import RedisAt
+from beam_serving.config.redis_at import redis_at
+from beam_serving.config.schema import Data, Model, Settings
 from beam_serving.errors import ConfigError
+from beam_serving.protocol import result_key
 from beam_serving.records import Generation
-from beam_serving.servers.address import slot_of
-from beam_serving.wire import result_key
+from beam_serving.transport.address import slot_of
 from tests.servers import Nodes, redis_cluster
 from tests.service import DIGITS, Service, await_true, service
 
@@ -54,7 +54,7 @@ def running(cluster: Nodes, src: str, tmp_path: Path) -> Iterator[Service]:
         "data": {"src": src, "streams": STREAM},
         "params": {"batch_size": 8, "workers": 2, "top_n": 0, "max_deliveries": 1},
     }
-    with service(RedisAt.of(settings(src)), tmp_path, config) as running:
+    with service(redis_at(settings(src)), tmp_path, config) as running:
         yield running
 
 
@@ -144,7 +144,7 @@ def test_a_drain_keeps_its_rows_where_the_stream_is_until_they_are_in_a_file(
     for number in range(100):
         owner.xadd(STREAM, {"uri": f"n{number}", "tensor:": ZEROS.tobytes(), "dtype:": "float32", "shape:": "64"})
     config = {"name": "{digits}", "data": {"src": src, "streams": STREAM, "output_format": "jsonl"}}
-    running = Service(RedisAt.of(settings(src)), tmp_path, config, "--drain", "--output", str(tmp_path / "results"))
+    running = Service(redis_at(settings(src)), tmp_path, config, "--drain", "--output", str(tmp_path / "results"))
     assert running.process.wait(120) == 0, running.log
     (path,) = (tmp_path / "results").iterdir()
     assert path.name.startswith("digits-")
@@ -162,13 +162,13 @@ def test_names_in_several_slots_are_a_mistake_of_the_operator() -> None:
     )
     src = "redis+cluster://host:7000"
     with pytest.raises(ConfigError) as caught:
-        RedisAt.of(Settings(model=Model(path="noop"), data=Data(src=src)))
+        redis_at(Settings(model=Model(path="noop"), data=Data(src=src)))
     assert str(caught.value) == (
         f"{wanted}'beam-serving' has another or none; clients of Cluster Serving 0.7 and 0.8 know image_stream only, "
         "and cannot be served on a cluster"
     )
     with pytest.raises(ConfigError) as caught:
-        RedisAt.of(settings(src, streams=("{digits}_a", "{other}_b")))
+        redis_at(settings(src, streams=("{digits}_a", "{other}_b")))
     assert str(caught.value) == f"{wanted}'{{other}}_b' has another or none"
 
 

@@ -8,10 +8,10 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from beam_serving.config import Data, Params, Settings, Spark, load_settings
-from beam_serving.config_values import SHAPES_WANTED
+from beam_serving.config.schema import Data, Params, Settings, Spark, load_settings
+from beam_serving.config.values import SHAPES_WANTED
 from beam_serving.errors import ConfigError
-from beam_serving.servers.address import WANTED
+from beam_serving.transport.address import WANTED
 
 FLINK_KEYS = (
     "config.yaml:2: flink.master: unknown key; valid here: rest, parallelism, worker_pool, worker_pool_secret_file, "

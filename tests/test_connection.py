@@ -10,10 +10,11 @@ import redis
 from redis import exceptions
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
-from beam_serving.config import Data, Model, Redis, Settings
-from beam_serving.connection import PASSWORD_VARIABLE, RedisAt, backoff, check, fatal
-from beam_serving.embedded import embedded_redis, free_port
+from beam_serving.config.redis_at import redis_at
+from beam_serving.config.schema import Data, Model, Redis, Settings
 from beam_serving.errors import ConfigError, ConnectError
+from beam_serving.launch.embedded_redis import embedded_redis, free_port
+from beam_serving.transport.connection import PASSWORD_VARIABLE, RedisAt, backoff, check, fatal
 
 REFUSED = f"; set {PASSWORD_VARIABLE} or redis: password_file"
 
@@ -46,12 +47,12 @@ def error_of(client: redis.Redis, *command: str) -> RedisError:
     ],
 )
 def test_an_address_is_read_from_src(src: str, at: RedisAt, shown: str) -> None:
-    assert RedisAt.of(settings(src)) == at
+    assert redis_at(settings(src)) == at
     assert str(at) == shown
 
 
 def test_the_section_redis_says_the_rest() -> None:
-    at = RedisAt.of(settings("rediss://a@host", username="b", password_file="/p", ca_file="/c"))  # noqa: S106
+    at = redis_at(settings("rediss://a@host", username="b", password_file="/p", ca_file="/c"))  # noqa: S106
     assert at == RedisAt("host", tls=True, username="b", password_file="/p", ca_file="/c")  # noqa: S106
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_serving.cores import available_cores
+from beam_serving.models.cpu import available_cores
 
 
 def test_there_is_at_least_one_core_and_no_more_than_the_machine_has() -> None:

@@ -10,8 +10,8 @@ import pytest
 import redis
 import yaml
 
-from beam_serving.connection import RedisAt
-from beam_serving.worker import worker_environment
+from beam_serving.launch.worker import worker_environment
+from beam_serving.transport.connection import RedisAt
 from tests.test_faults import queue_records, results
 
 PACKAGE = Path(__file__).parents[1] / "beam_serving"

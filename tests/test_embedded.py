@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from beam_serving.connection import PASSWORD_VARIABLE, RedisAt
-from beam_serving.embedded import SERVER_VARIABLE, bundled_binary, private_redis, server_binary
 from beam_serving.errors import ConfigError
+from beam_serving.launch.embedded_redis import SERVER_VARIABLE, bundled_binary, private_redis, server_binary
+from beam_serving.transport.connection import PASSWORD_VARIABLE, RedisAt
 from tests.kinds import Kind
 
 

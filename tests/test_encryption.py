@@ -12,19 +12,19 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from beam_serving.cli.commands.encrypt_model import encrypt_model
 from beam_serving.client import AsyncInputQueue, InputQueue, OutputQueue, ResultError
-from beam_serving.commands.encrypt_model import encrypt_model
-from beam_serving.connection import RedisAt
-from beam_serving.embedded import embedded_redis
 from beam_serving.encryption.gcm import ROUNDS, key_of
 from beam_serving.encryption.secrets import Secret
 from beam_serving.encryption.strength import MAKE_ONE
+from beam_serving.launch.embedded_redis import embedded_redis
 from beam_serving.models.base import ModelOptions
 from beam_serving.models.detect import find_model
 from beam_serving.models.loading import load
+from beam_serving.protocol import native
+from beam_serving.protocol.encrypted import seal_fields
 from beam_serving.transforms.image import ImageRules, tensor_of_image
-from beam_serving.wire import native
-from beam_serving.wire.encrypted import seal_fields
+from beam_serving.transport.connection import RedisAt
 from tests.encryption.java import java
 from tests.models.conftest import DIGITS
 from tests.old_clients import ArrowClient, tensor_column

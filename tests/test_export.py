@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 
-from beam_serving.config import Data, Model, Redis, Settings
-from beam_serving.connection import PASSWORD_VARIABLE, RedisAt
+from beam_serving.config.schema import Data, Model, Redis, Settings
 from beam_serving.errors import OutputError
-from beam_serving.export import export
+from beam_serving.export.drain import export
+from beam_serving.transport.connection import PASSWORD_VARIABLE, RedisAt
 from tests.service import Service, await_true
 from tests.test_faults import RECORDS, await_half, queue_records, results
 from tests.test_tls import WORKER

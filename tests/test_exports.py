@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 import beam_serving
-from beam_serving import cli, old_names
-from beam_serving.portable import sdk_worker
-from beam_serving.portable.options import WORKER_PROGRAM
+from beam_serving.cli import legacy_names as old_names
+from beam_serving.cli import main as cli
+from beam_serving.launch.portable import sdk_worker
+from beam_serving.launch.portable.options import WORKER_PROGRAM
 
 REPOSITORY = Path(__file__).parents[1]
-PACKAGES = ("beam_serving.client", "beam_serving.models", "beam_serving.transforms", "beam_serving.wire")
+PACKAGES = ("beam_serving.client", "beam_serving.models", "beam_serving.transforms", "beam_serving.protocol")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_the_console_scripts_are_the_command_line_the_worker_of_a_cluster_and_th
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_every_command_is_there(command: str) -> None:
-    assert callable(importlib.import_module(f"beam_serving.commands.{command.replace('-', '_')}").main)
+    assert callable(importlib.import_module(f"beam_serving.cli.commands.{command.replace('-', '_')}").main)
 
 
 def test_the_version_is_the_same_everywhere(setup_arguments: dict[str, Any]) -> None:

@@ -9,8 +9,8 @@ import pytest
 import redis
 
 from beam_serving.client import InputQueue, QueueFullError
-from beam_serving.connection import RedisAt
-from beam_serving.embedded import embedded_redis, free_port
+from beam_serving.launch.embedded_redis import embedded_redis, free_port
+from beam_serving.transport.connection import RedisAt
 from tests.service import Service, await_true, result_writes, service
 
 RECORDS = 10_000

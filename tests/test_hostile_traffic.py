@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import redis
 
-from beam_serving.connection import RedisAt
-from beam_serving.terminal import printable
+from beam_serving.errors import printable
+from beam_serving.transport.connection import RedisAt
 from tests.hostile.traffic import Traffic, drained, mixed, with_decoders, without_a_decoder
 from tests.service import await_true, service
 from tests.test_service import CONFIG, GOLDEN

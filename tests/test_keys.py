@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from beam_serving.config import Data
-from beam_serving.keys import DEAD_LETTERS, owner_key, parents, result_key, shared_keys
+from beam_serving.config.schema import Data
 from beam_serving.records import Generation
+from beam_serving.transport.keys import DEAD_LETTERS, owner_key, parents, result_key, shared_keys
 
 NAMES = some.text("ab:", min_size=1, max_size=6) | some.sampled_from(
     ("a:dead", "a:rows", "a:owner:g", "result:a", "cluster-serving_a", "cluster-serving_a:b", "beam-serving:a:ready")

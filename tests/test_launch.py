@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import redis
 
-from beam_serving.config import Data, Model, Params, Redis, Settings
-from beam_serving.connection import PASSWORD_VARIABLE, RedisAt
-from beam_serving.embedded import embedded_redis, free_port
+from beam_serving.config.schema import Data, Model, Params, Redis, Settings
 from beam_serving.errors import ConfigError, ConnectError, ModelLoadError
-from beam_serving.launch import check_beam_arguments, preflight, run_pipeline
+from beam_serving.launch.embedded_redis import embedded_redis, free_port
+from beam_serving.launch.start import check_beam_arguments, preflight, run_pipeline
+from beam_serving.transport.connection import PASSWORD_VARIABLE, RedisAt
 
 pytestmark = pytest.mark.every_server
 
@@ -97,11 +97,11 @@ def test_a_server_that_comes_up_while_it_is_waited_for_is_used() -> None:
             self.started = True
 
     handler = StartOnFirstWarning(logging.WARNING)
-    logging.getLogger("beam_serving.launch").addHandler(handler)
+    logging.getLogger("beam_serving.launch.start").addHandler(handler)
     try:
         assert preflight(wanted).format == "noop"
     finally:
-        logging.getLogger("beam_serving.launch").removeHandler(handler)
+        logging.getLogger("beam_serving.launch.start").removeHandler(handler)
         if handler.started:
             server.__exit__(None, None, None)
     assert handler.started

@@ -11,8 +11,8 @@ import redis
 from onnx import TensorProto, helper, numpy_helper
 
 from beam_serving.client import InputQueue, OutputQueue
-from beam_serving.connection import RedisAt
-from beam_serving.embedded import embedded_redis
+from beam_serving.launch.embedded_redis import embedded_redis
+from beam_serving.transport.connection import RedisAt
 from tests.kinds import Kind
 from tests.service import await_true, service
 from tests.test_operating import command

@@ -6,10 +6,10 @@ import pytest
 import redis
 
 from beam_serving.client import InputQueue, OutputQueue
-from beam_serving.config import Data, Model, Redis, Settings
-from beam_serving.connection import RedisAt
+from beam_serving.config.schema import Data, Model, Redis, Settings
 from beam_serving.errors import ConfigError, ModelLoadError
-from beam_serving.launch import preflight, run_pipeline
+from beam_serving.launch.start import preflight, run_pipeline
+from beam_serving.transport.connection import RedisAt
 from tests.service import DIGITS, service
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -15,9 +15,9 @@ from onnx import TensorProto, helper
 from openvino import opset13 as ops
 
 from beam_serving.client import InputQueue, OutputQueue
-from beam_serving.connection import RedisAt
 from beam_serving.errors import ModelLoadError
 from beam_serving.models import handler_for
+from beam_serving.transport.connection import RedisAt
 from tests.models.onnx_files import FLOAT, INT64, STRING, node, saved
 from tests.service import Service, await_true, service
 

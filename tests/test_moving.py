@@ -14,8 +14,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from beam_serving.client import InputQueue, OutputQueue, RedisQueue, ResultError
-from beam_serving.connection import RedisAt
-from beam_serving.embedded import embedded_redis
+from beam_serving.launch.embedded_redis import embedded_redis
+from beam_serving.transport.connection import RedisAt
 from tests.old_clients import ArrowClient, ImageClient, sparse_column, tensor_column
 from tests.service import DIGITS, Service, await_true, service
 

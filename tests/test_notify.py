@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_serving.notify import tell_ready
+from beam_serving.launch.systemd import tell_ready
 
 
 @pytest.mark.parametrize("kind", ["path", "abstract"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import redis
 
-from beam_serving.connection import RedisAt
+from beam_serving.transport.connection import RedisAt
 from tests.service import Service, await_true, service
 from tests.test_faults import TENSOR, queue_records, results
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from beam_serving.config import load_settings
-from beam_serving.post_processing import PostProcessing
+from beam_serving.config.post_processing import PostProcessing
+from beam_serving.config.schema import load_settings
 
 
 @pytest.mark.parametrize(

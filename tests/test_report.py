@@ -9,9 +9,8 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as some
 
-from beam_serving.connection import RedisAt
-from beam_serving.embedded import free_port
-from beam_serving.report import (
+from beam_serving.launch.embedded_redis import free_port
+from beam_serving.telemetry.report import (
     Report,
     announce,
     ask_to_stop,
@@ -25,8 +24,9 @@ from beam_serving.report import (
     service_names,
     worker_key,
 )
-from beam_serving.reporter import Reporter
-from beam_serving.stats import STAGES, WorkerStats
+from beam_serving.telemetry.reporter import Reporter
+from beam_serving.telemetry.stats import STAGES, WorkerStats
+from beam_serving.transport.connection import RedisAt
 from tests.service import await_true
 
 COUNTS = some.dictionaries(some.sampled_from(["served", "errors", "dead", "batches"]), some.integers(1, 10**9))

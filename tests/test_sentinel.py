@@ -12,10 +12,11 @@ import pytest
 import redis
 
 from beam_serving.client import AsyncInputQueue, AsyncOutputQueue, ConnectError, InputQueue, OutputQueue
-from beam_serving.config import Data, Model, Settings
-from beam_serving.connection import RedisAt, check
-from beam_serving.embedded import free_port
-from beam_serving.servers.routes import SENTINEL_PASSWORD_VARIABLE as VARIABLE
+from beam_serving.config.redis_at import redis_at
+from beam_serving.config.schema import Data, Model, Settings
+from beam_serving.launch.embedded_redis import free_port
+from beam_serving.transport.connection import RedisAt, check
+from beam_serving.transport.routes import SENTINEL_PASSWORD_VARIABLE as VARIABLE
 from tests.servers import Guarded, guarded_redis
 from tests.service import await_true, service
 
@@ -26,7 +27,7 @@ Value = TypeVar("Value")
 
 
 def at(src: str) -> RedisAt:
-    return RedisAt.of(Settings(model=Model(path="noop"), data=Data(src=src)))
+    return redis_at(Settings(model=Model(path="noop"), data=Data(src=src)))
 
 
 @pytest.fixture

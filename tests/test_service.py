@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from beam_serving.client import InputQueue, OutputQueue, RedisQueue, ResultError
-from beam_serving.connection import RedisAt
+from beam_serving.transport.connection import RedisAt
 from tests.service import DIGITS, Service, await_true, service
 
 GOLDEN = np.load(Path(__file__).parent / "models" / "fixtures" / "digits" / "golden.npz")

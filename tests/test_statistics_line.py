@@ -6,9 +6,9 @@ from collections import Counter
 import pytest
 import redis
 
-from beam_serving.report import Report
-from beam_serving.statistics_line import StatisticsLine
-from beam_serving.stats import Histogram
+from beam_serving.telemetry.report import Report
+from beam_serving.telemetry.statistics_line import StatisticsLine
+from beam_serving.telemetry.stats import Histogram
 
 
 def report(
@@ -31,7 +31,7 @@ def durations(*values_s: float) -> Histogram:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time that the line sees; a test moves it."""
     now = [100.0]
-    monkeypatch.setattr("beam_serving.statistics_line.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("beam_serving.telemetry.statistics_line.time.monotonic", lambda: now[0])
     return now
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from beam_serving.stats import STAGES, Histogram, WorkerStats, stats_of_process
+from beam_serving.telemetry.stats import STAGES, Histogram, WorkerStats, stats_of_process
 
 DURATIONS = some.lists(some.floats(1e-6, 1e6), min_size=1, max_size=200)
 

@@ -17,7 +17,7 @@ import pytest
 import redis
 
 from beam_serving.client import InputQueue, OutputQueue
-from beam_serving.connection import RedisAt
+from beam_serving.transport.connection import RedisAt
 from tests.models.onnx_files import FLOAT, node, saved
 from tests.processes import descendants
 from tests.service import DIGITS, Service, await_true, service
@@ -32,7 +32,7 @@ def parent_of(pid: int) -> int:
 
 def template_of(running: Service) -> int:
     (template,) = {parent_of(pid) for pid in running.worker_pids()}
-    assert b"beam_serving.template" in Path(f"/proc/{template}/cmdline").read_bytes()
+    assert b"beam_serving.launch.template" in Path(f"/proc/{template}/cmdline").read_bytes()
     return template
 
 
@@ -76,7 +76,7 @@ def test_workers_are_copies_of_a_process_with_one_thread_and_one_socket(
 DICE = """
 import random, sys
 import numpy
-from beam_serving import template, worker
+from beam_serving.launch import template, worker
 template._IMPORTS = ()
 worker.main = lambda: print(sys.stdin.read(), random.random(), numpy.random.random(), flush=True) or 7
 sys.exit(template.main())

@@ -9,7 +9,7 @@ import redis
 from redis.exceptions import NoPermissionError
 
 from beam_serving.client import InputQueue, OutputQueue
-from beam_serving.connection import RedisAt
+from beam_serving.transport.connection import RedisAt
 from tests.rights import rules
 
 pytestmark = pytest.mark.every_server

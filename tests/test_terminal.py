@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from beam_serving.logs import configure_logging
-from beam_serving.terminal import printable, printable_lines, say
+from beam_serving.cli.terminal import say
+from beam_serving.errors import printable, printable_lines
+from beam_serving.telemetry.logs import configure_logging
 
 HOSTILE = [
     "\x1b[2J\x1b[31mred",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from beam_serving.client import AsyncInputQueue, AsyncOutputQueue, ConnectError, InputQueue, OutputQueue
-from beam_serving.connection import PASSWORD_VARIABLE, RedisAt, check
+from beam_serving.transport.connection import PASSWORD_VARIABLE, RedisAt, check
 from tests.rights import rules
 from tests.servers import Certificate, certificate, tls_redis
 from tests.service import Service, service

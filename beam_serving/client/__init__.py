@@ -8,9 +8,9 @@ It imports neither Beam nor a model framework, and OpenCV only to encode an arra
 """
 
 from beam_serving.client.aio import AsyncInputQueue, AsyncOutputQueue
-from beam_serving.client.frames import to_pandas
 from beam_serving.client.input_queue import InputQueue
 from beam_serving.client.output_queue import OutputQueue
+from beam_serving.client.pandas import to_pandas
 from beam_serving.client.redis_queue import RedisQueue
 from beam_serving.errors import (
     ClientError,

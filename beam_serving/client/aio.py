@@ -8,17 +8,17 @@ from typing import Any
 from redis.exceptions import ExecAbortError, OutOfMemoryError, RedisError
 
 from beam_serving.client.announcements import Announcements, Inbox
-from beam_serving.client.connection import Server, redis_errors
-from beam_serving.client.gathered import Gathered
+from beam_serving.client.coalescing import Gathered
 from beam_serving.client.images import as_image
 from beam_serving.client.input_queue import chunk_refused
 from beam_serving.client.output_queue import READ_COUNT, SCAN_COUNT, checked_reply
+from beam_serving.client.pending_results import Wanted, key_of, pattern_of, seconds_to_wait, taken_replies
 from beam_serving.client.requests import Inputs, Request, Uri, chunked, make_request, telling_what_is_queued
-from beam_serving.client.waiting import Wanted, key_of, pattern_of, seconds_to_wait, taken_replies
 from beam_serving.encryption.gcm import keys_to_send_with
 from beam_serving.errors import ResultError
-from beam_serving.wire.limits import DEFAULT_LIMITS
-from beam_serving.wire.replies import Reply
+from beam_serving.protocol.limits import DEFAULT_LIMITS
+from beam_serving.protocol.replies import Reply
+from beam_serving.transport.client_connection import Server, redis_errors
 
 
 class AsyncInputQueue:

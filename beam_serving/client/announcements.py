@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager, suppress
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
-from beam_serving.client.connection import RedisClient
-from beam_serving.client.gathered import Gathered
+from beam_serving.client.coalescing import Gathered
+from beam_serving.transport.client_connection import RedisClient
 
 Inbox = asyncio.Queue["bytes | RedisError"]
 """What one waiting call hears: keys of results to read, or why nothing can be heard any more."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from beam_serving.client.frames import to_pandas
+from beam_serving.client.pandas import to_pandas
 
 
 class ResultArray(np.ndarray):

@@ -11,10 +11,10 @@ from beam_serving.client.images import image_file, image_of_bytes, image_of_path
 from beam_serving.client.requests import Request, Uri, encode_name, encode_uri, new_request_id
 from beam_serving.encryption.gcm import Key, Keys
 from beam_serving.errors import ClientError, InputError
+from beam_serving.protocol import numbers, text
+from beam_serving.protocol.arrow_request import Column, Sparse, encode_inputs
+from beam_serving.protocol.limits import DEFAULT_LIMITS
 from beam_serving.records import Image
-from beam_serving.wire import numbers, text
-from beam_serving.wire.arrow_request import Column, Sparse, encode_inputs
-from beam_serving.wire.limits import DEFAULT_LIMITS
 
 ONLY_INPUT = "t"
 """The name of an input without one, as Cluster Serving has it."""

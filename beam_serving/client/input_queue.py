@@ -8,11 +8,10 @@ from redis.exceptions import ExecAbortError, OutOfMemoryError
 
 from beam_serving.client.arrays import comparable
 from beam_serving.client.arrow_inputs import ONLY_INPUT, data_to_b64, inputs_of, make_arrow_request
-from beam_serving.client.connection import Server, redis_errors
-from beam_serving.client.front_end import predict_over_http
+from beam_serving.client.endpoint import NOTHING_YET, Limits, OldArguments, Place, failed_like_cluster_serving
 from beam_serving.client.images import as_image
+from beam_serving.client.legacy_http import predict_over_http
 from beam_serving.client.output_queue import OutputQueue
-from beam_serving.client.place import NOTHING_YET, Limits, OldArguments, Place, failed_like_cluster_serving
 from beam_serving.client.requests import (
     Inputs,
     Request,
@@ -25,8 +24,9 @@ from beam_serving.client.requests import (
 )
 from beam_serving.encryption.gcm import keys_to_send_with
 from beam_serving.errors import InputError, QueueFullError, ResultError, ResultTimeoutError
-from beam_serving.wire.limits import DEFAULT_LIMITS
-from beam_serving.wire.replies import Reply
+from beam_serving.protocol.limits import DEFAULT_LIMITS
+from beam_serving.protocol.replies import Reply
+from beam_serving.transport.client_connection import Server, redis_errors
 
 
 class InputQueue:

@@ -9,12 +9,12 @@ from typing import Any, Unpack
 from redis.client import PubSub
 
 from beam_serving.client.arrays import comparable
-from beam_serving.client.connection import RedisClient, redis_errors
-from beam_serving.client.place import NOTHING_YET, Limits, OldArguments, Place, failed_like_cluster_serving
+from beam_serving.client.endpoint import NOTHING_YET, Limits, OldArguments, Place, failed_like_cluster_serving
+from beam_serving.client.pending_results import Wanted, key_of, pattern_of, seconds_to_wait, taken_replies
 from beam_serving.client.requests import Uri
-from beam_serving.client.waiting import Wanted, key_of, pattern_of, seconds_to_wait, taken_replies
 from beam_serving.errors import ResultError, ResultTimeoutError
-from beam_serving.wire.replies import Reply
+from beam_serving.protocol.replies import Reply
+from beam_serving.transport.client_connection import RedisClient, redis_errors
 
 SCAN_COUNT = 512
 READ_COUNT = 256

@@ -6,16 +6,16 @@ from typing import Any
 
 import yaml
 
-from beam_serving.client.connection import Server, redis_errors
 from beam_serving.client.images import as_image
 from beam_serving.client.output_queue import take_all
 from beam_serving.client.requests import Request, Uri, checked, encode_uri, new_request_id
 from beam_serving.errors import ConfigError, ResultError
+from beam_serving.protocol import IMAGE_STREAM, result_key
+from beam_serving.protocol import image as image_wire
+from beam_serving.protocol.limits import DEFAULT_LIMITS
+from beam_serving.protocol.replies import Reply
 from beam_serving.records import Generation
-from beam_serving.wire import IMAGE_STREAM, result_key
-from beam_serving.wire import image as image_wire
-from beam_serving.wire.limits import DEFAULT_LIMITS
-from beam_serving.wire.replies import Reply
+from beam_serving.transport.client_connection import Server, redis_errors
 
 _DEFAULT_FILE = Path("config.yaml")
 _DEFAULT_SRC = "localhost:6379"

@@ -15,10 +15,10 @@ import numpy as np
 from beam_serving.client.images import image_file, refuse_masked
 from beam_serving.encryption.gcm import Keys
 from beam_serving.errors import ClientError, ImageFileError, InputError, RequestError
+from beam_serving.protocol import native, numbers, text
+from beam_serving.protocol.encrypted import seal_fields
+from beam_serving.protocol.limits import DEFAULT_LIMITS, Limits, check_entry, input_name
 from beam_serving.records import Image
-from beam_serving.wire import native, numbers, text
-from beam_serving.wire.encrypted import seal_fields
-from beam_serving.wire.limits import DEFAULT_LIMITS, Limits, check_entry, input_name
 
 Uri = str | bytes | int | Path
 """A name for a request; in results and errors it is text."""

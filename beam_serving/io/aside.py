@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import redis
 from redis.exceptions import RedisError
 
-from beam_serving.connection import backoff
 from beam_serving.records import Entry
+from beam_serving.transport.connection import backoff
 
 _log = logging.getLogger(__name__)
 _MOST = 6500

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 from redis.exceptions import RedisError, ResponseError
 
-from beam_serving.connection import RedisAt, backoff, fatal
 from beam_serving.errors import ConnectError
-from beam_serving.io.channel import Argument, Channel, ReplyTooLargeError
 from beam_serving.io.group import Group
 from beam_serving.io.memory import BALANCE, Room
 from beam_serving.records import MOST_REQUEST_BYTES, Block, Entry
-from beam_serving.stats import stats_of_process
+from beam_serving.telemetry.stats import stats_of_process
+from beam_serving.transport.channel import Argument, Channel, ReplyTooLargeError
+from beam_serving.transport.connection import RedisAt, backoff, fatal
 
 _log = logging.getLogger(__name__)
 _GROUP_IS_GONE = ("NOGROUP", "UNBLOCKED")

@@ -16,8 +16,8 @@ from beam_serving.io.scripts import (
     RELEASE_CONSUMER,
     TAKE_BACK,
 )
-from beam_serving.lua import evaluate
 from beam_serving.records import MOST_FIELDS, MOST_REQUEST_BYTES, Entry
+from beam_serving.transport.lua import evaluate
 
 _log = logging.getLogger(__name__)
 _ABANDONED_AFTER_S = 600.0

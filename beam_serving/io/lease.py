@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from redis.exceptions import RedisError
 
-from beam_serving.connection import RedisAt
 from beam_serving.io.aside import Aside
 from beam_serving.io.scripts import KEEP_LEASE
-from beam_serving.lua import evaluate
 from beam_serving.records import Block
+from beam_serving.transport.connection import RedisAt
+from beam_serving.transport.lua import evaluate
 
 _log = logging.getLogger(__name__)
 

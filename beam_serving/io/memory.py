@@ -16,9 +16,9 @@ from collections.abc import Iterable, Sequence
 import redis
 from redis.exceptions import NoPermissionError
 
-from beam_serving.connection import RedisAt
-from beam_serving.io.channel import Argument
 from beam_serving.records import Block
+from beam_serving.transport.channel import Argument
+from beam_serving.transport.connection import RedisAt
 
 _log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 1.0

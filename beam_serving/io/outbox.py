@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import redis
 from redis.exceptions import NoPermissionError, RedisError
 
-from beam_serving.connection import backoff
 from beam_serving.io.scripts import FORGET_ROWS, KEEP_LOCK, RELEASE_LOCK, TAKE_LOCK
-from beam_serving.lua import evaluate
+from beam_serving.transport.connection import backoff
+from beam_serving.transport.lua import evaluate
 
 _log = logging.getLogger(__name__)
 ROWS = b":rows"

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import redis
 from redis.exceptions import NoPermissionError
 
-from beam_serving.config import Settings
-from beam_serving.connection import RedisAt
+from beam_serving.config.redis_at import redis_at
+from beam_serving.config.schema import Settings
 from beam_serving.errors import ConfigError
 from beam_serving.io.scripts import DISOWN, OWN
-from beam_serving.keys import owner_key, parents
-from beam_serving.lua import evaluate
-from beam_serving.report import LIFETIME_S, ready_key, services_key, streams_of
+from beam_serving.telemetry.report import LIFETIME_S, ready_key, services_key, streams_of
+from beam_serving.transport.keys import owner_key, parents
+from beam_serving.transport.lua import evaluate
 
 _log = logging.getLogger(__name__)
 STARTING_S = 60
@@ -59,7 +59,7 @@ class Ownership:
         self._streams = settings.data.streams
         self._group = settings.data.group
         self._share = settings.data.share
-        self._registered = services_key(RedisAt.of(settings), settings.name)
+        self._registered = services_key(redis_at(settings), settings.name)
         self._told: set[tuple[str, str]] = set()
 
     def take(self, client: redis.Redis) -> None:

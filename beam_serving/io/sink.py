@@ -24,18 +24,17 @@ from apache_beam.metrics import Metrics
 from apache_beam.transforms.display import DisplayDataItem
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
-from beam_serving.connection import RedisAt, backoff, fatal, heals
-from beam_serving.errors import ConnectError, ModelError
-from beam_serving.io.channel import Argument, Channel, Script
+from beam_serving.errors import ConnectError, ModelError, printable
 from beam_serving.io.memory import BALANCE
 from beam_serving.io.outbox import ROWS
 from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP, COMMIT_RANKED
 from beam_serving.io.stop import STOP
-from beam_serving.keys import DEAD_LETTERS, result_key
+from beam_serving.protocol import encode_ranked, encode_result
 from beam_serving.records import Failure, Generation, Ranked, Result
-from beam_serving.stats import stats_of_process
-from beam_serving.terminal import printable
-from beam_serving.wire import encode_ranked, encode_result
+from beam_serving.telemetry.stats import stats_of_process
+from beam_serving.transport.channel import Argument, Channel, Script
+from beam_serving.transport.connection import RedisAt, backoff, fatal, heals
+from beam_serving.transport.keys import DEAD_LETTERS, result_key
 
 _log = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ from beam_serving.io.lease import Lease
 from beam_serving.io.readers import Readers
 from beam_serving.io.stop import STOP
 from beam_serving.records import Block, Flush
-from beam_serving.stats import stats_of_process
+from beam_serving.telemetry.stats import stats_of_process
 
 _DRAIN_POLL_S = 0.2
 _TICK_S = 0.002

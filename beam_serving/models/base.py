@@ -61,7 +61,7 @@ class LoadedModel(Protocol):
 class EngineModel(Protocol):
     """A model as its engine has it: whole tensors in, whole tensors out, in the order of the file.
 
-    What a record is, and which part of a tensor belongs to it, is decided in `beam_serving.models.batch_axis`.
+    What a record is, and which part of a tensor belongs to it, is decided in `beam_serving.models.trial.batch_axis`.
     """
 
     engine: str
@@ -131,7 +131,7 @@ class ModelOptions:
     `batch_axis` is "auto" (axis 0 where rows are shown to be independent), "none" (tensors are served as they are),
     or the number of the axis that records are stacked along. `constants` feed inputs that requests do not send.
     `sample` is what the model is tried with: a file (.npz or an image) or shapes. `sandbox` is auto, required or off:
-    where it is loaded for the first time, see `beam_serving.models.sandbox`.
+    where it is loaded for the first time, see `beam_serving.models.trial.sandbox`.
     """
 
     engine: str = "auto"

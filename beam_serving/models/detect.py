@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from beam_serving.errors import ModelLoadError
-from beam_serving.models import torch_archive, torch_export_archive
-from beam_serving.models.formats import ENGINES, FORMATS, NOOP, Format, format_of
+from beam_serving.models.formats import torch_archive, torch_export_archive
+from beam_serving.models.formats.registry import ENGINES, FORMATS, NOOP, Format, format_of
 
 
 class ModelFiles(NamedTuple):

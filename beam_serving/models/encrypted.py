@@ -17,7 +17,7 @@ from beam_serving.encryption.secrets import MODEL, Secret
 from beam_serving.errors import ModelLoadError
 from beam_serving.models.base import ModelOptions
 from beam_serving.models.detect import ModelFiles, find_model
-from beam_serving.models.formats import NOOP, format_of
+from beam_serving.models.formats.registry import NOOP, format_of
 from beam_serving.models.memory_folder import MemoryFolder, memory_folder
 
 Opener = Callable[[IO[bytes], IO[bytes], str], None]

@@ -6,8 +6,8 @@ import numpy as np
 
 from beam_serving.errors import RequestError
 from beam_serving.models.base import STRING, TensorSpec, fits, type_name
-from beam_serving.wire.numbers import changed, overflowed
-from beam_serving.wire.text import is_text
+from beam_serving.protocol.numbers import changed, overflowed
+from beam_serving.protocol.text import is_text
 
 _MOST_AT_ONCE = 1 << 20
 

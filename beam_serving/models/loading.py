@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from beam_serving.errors import ModelLoadError
 from beam_serving.models.arrangement import Port, arrange, ports_like
 from beam_serving.models.base import EngineModel, LoadedModel, ModelOptions
-from beam_serving.models.batch_axis import BatchedModel
 from beam_serving.models.detect import ModelFiles
-from beam_serving.models.formats import NOOP, format_of, loader_of
-from beam_serving.models.probing import (
+from beam_serving.models.formats.registry import NOOP, format_of, loader_of
+from beam_serving.models.trial.batch_axis import BatchedModel
+from beam_serving.models.trial.probing import (
     Comparison,
     Verdict,
     compare,

@@ -10,11 +10,11 @@ from beam_serving.errors import ModelLoadError
 from beam_serving.models.base import LoadedModel, ModelOptions
 from beam_serving.models.detect import ModelFiles, find_model
 from beam_serving.models.encrypted import files_in, opened_model
-from beam_serving.models.formats import NOOP
+from beam_serving.models.formats.registry import NOOP
 from beam_serving.models.loading import load
-from beam_serving.models.probing import Verdict
 from beam_serving.models.store import PrivateCopy, private_copy
-from beam_serving.models.verdicts import verdict_of
+from beam_serving.models.trial.probing import Verdict
+from beam_serving.models.trial.verdicts import verdict_of
 
 _LOG = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from beam_serving.config import Data, Model, Settings
+from beam_serving.config.schema import Data, Model, Settings
 from beam_serving.errors import ConfigError
 from beam_serving.models.base import ModelOptions
 

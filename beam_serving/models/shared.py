@@ -17,7 +17,7 @@ from beam_serving.models.batch_size import best_batch_size
 from beam_serving.models.batches import warm_up
 from beam_serving.models.opening import open_model
 from beam_serving.models.store import PrivateCopy
-from beam_serving.stats import stats_of_process
+from beam_serving.telemetry.stats import stats_of_process
 
 _LOG = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@
     <cache>/models/<hash>/derived/...   what was made of them: a Keras model as a SavedModel
     <cache>/models/<hash>/lock          locked by every process that uses the copy
     <cache>/models/known.json           which files, by their stat data, have which hash
-    <cache>/verdicts/<key>.json         how a model is served; see `beam_serving.models.probing`
+    <cache>/verdicts/<key>.json         how a model is served; see `beam_serving.models.trial.probing`
 
 <cache> is `$XDG_CACHE_HOME/beam_serving`, else `~/.cache/beam_serving`; see `cache_folder`. All workers of a machine
 map the same copy. Copies that nobody uses are removed, the oldest first, when they are more than 4 GiB together.

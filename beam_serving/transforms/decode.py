@@ -18,6 +18,10 @@ from beam_serving.models.base import STRING, TensorSpec, fits
 from beam_serving.models.batches import stacked
 from beam_serving.models.inputs import fitted, holds_all
 from beam_serving.models.shared import SharedModel
+from beam_serving.protocol import Limits, decode_request, identify
+from beam_serving.protocol.columns import decode_alike
+from beam_serving.protocol.limits import quote
+from beam_serving.protocol.text import is_text
 from beam_serving.records import (
     Block,
     Entry,
@@ -31,15 +35,11 @@ from beam_serving.records import (
     Payload,
     Result,
 )
-from beam_serving.stats import stats_of_process
+from beam_serving.telemetry.stats import stats_of_process
+from beam_serving.transforms.batch_buffer import Rows
 from beam_serving.transforms.image import ImageRules, check_together, tensor_of_image
 from beam_serving.transforms.image_cost import check_memory, takes_long
-from beam_serving.transforms.rows import Rows
 from beam_serving.transforms.watchdog import Watchdog
-from beam_serving.wire import Limits, decode_request, identify
-from beam_serving.wire.columns import decode_alike
-from beam_serving.wire.limits import quote
-from beam_serving.wire.text import is_text
 
 _log = logging.getLogger(__name__)
 REFUSED = "refused"

@@ -13,12 +13,12 @@ import simplejpeg
 
 from beam_serving.errors import RequestError
 from beam_serving.models.base import STRING, TensorSpec
+from beam_serving.protocol.limits import DEFAULT_LIMITS
+from beam_serving.transforms.batch_buffer import Rows
 from beam_serving.transforms.decoders import DECODERS
 from beam_serving.transforms.image_cost import check_memory, check_scans, check_work, decoding_bytes, work_ns
 from beam_serving.transforms.image_file import JPEG, ImageSize, image_size
 from beam_serving.transforms.resize import Filter, pixels_between, resized
-from beam_serving.transforms.rows import Rows
-from beam_serving.wire.limits import DEFAULT_LIMITS
 
 if "OPENCV_LOG_LEVEL" not in os.environ:
     # What is wrong with a client's file is its answer; OpenCV would fill the log with it too.

@@ -17,7 +17,7 @@ from beam_serving.models.base import LoadedModel
 from beam_serving.models.batches import check_rows
 from beam_serving.models.shared import SharedModel
 from beam_serving.records import Examples, Failure, Flush, Origins, Predictions, Result
-from beam_serving.stats import stats_of_process
+from beam_serving.telemetry.stats import stats_of_process
 from beam_serving.transforms.watchdog import Watchdog
 
 _log = logging.getLogger(__name__)

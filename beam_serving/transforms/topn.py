@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 import numpy as np
 
+from beam_serving.config.post_processing import PostProcessing
 from beam_serving.models.base import LoadedModel
 from beam_serving.models.shared import SharedModel
-from beam_serving.post_processing import PostProcessing
+from beam_serving.protocol.text import is_text
 from beam_serving.records import Answer, Predictions, Ranked, Result, TopClasses
-from beam_serving.stats import stats_of_process
-from beam_serving.wire.text import is_text
+from beam_serving.telemetry.stats import stats_of_process
 
 _log = logging.getLogger(__name__)
 _FEW_CLASSES = 64

@@ -8,8 +8,8 @@ import pytest
 from engine import FOLDER_VARIABLE, Engine
 from serving import serve_digits
 
-from beam_serving.connection import RedisAt
-from beam_serving.embedded import embedded_redis
+from beam_serving.launch.embedded_redis import embedded_redis
+from beam_serving.transport.connection import RedisAt
 
 
 @pytest.fixture(scope="session")

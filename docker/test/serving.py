@@ -10,7 +10,7 @@ from typing import Any
 from engine import DOCKER, Engine
 
 from beam_serving.client import InputQueue, OutputQueue
-from beam_serving.connection import RedisAt
+from beam_serving.transport.connection import RedisAt
 
 SCRIPT = str(DOCKER / "docker-run.sh")
 IMAGE, NAME = "beam-serving:latest", "beam-serving"
@@ -81,7 +81,7 @@ def serve_digits(folder: Path, at: RedisAt) -> None:
 LISTENERS = """
 import json
 from pathlib import Path
-from beam_serving.portable.sockets import listeners_of
+from beam_serving.launch.portable.sockets import listeners_of
 found = []
 for path in Path("/proc").glob("[0-9]*"):
     try:

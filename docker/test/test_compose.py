@@ -13,9 +13,9 @@ from engine import DOCKER, Engine
 from serving import DEMO, LISTENERS, RIGHT, await_true, backlog, digits
 from stand_in import REDIS
 
-from beam_serving.connection import RedisAt
-from beam_serving.embedded import listens
-from beam_serving.report import ready_key
+from beam_serving.launch.embedded_redis import listens
+from beam_serving.telemetry.report import ready_key
+from beam_serving.transport.connection import RedisAt
 
 AT = RedisAt("127.0.0.1", 6379)
 

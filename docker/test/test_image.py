@@ -9,8 +9,8 @@ import pytest
 from engine import Engine
 from serving import IMAGE, LISTENERS, NAME, SCRIPT, Running, running, serve_digits
 
-from beam_serving.connection import RedisAt
-from beam_serving.embedded import embedded_redis
+from beam_serving.launch.embedded_redis import embedded_redis
+from beam_serving.transport.connection import RedisAt
 
 
 @pytest.fixture(scope="module")

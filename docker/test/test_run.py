@@ -21,8 +21,8 @@ from serving import (
 )
 
 from beam_serving.client import InputQueue
-from beam_serving.connection import RedisAt
-from beam_serving.embedded import embedded_redis, free_port
+from beam_serving.launch.embedded_redis import embedded_redis, free_port
+from beam_serving.transport.connection import RedisAt
 
 
 def test_the_demo_images_are_answered_and_a_stop_is_clean(engine: Engine, folder: Path, at: RedisAt) -> None:

@@ -18,8 +18,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from beam_serving.portable.jar import guard_options
-from beam_serving.portable.java import LOOPBACK, Part, run_cluster_in, said_at
+from beam_serving.launch.portable.jar import guard_options
+from beam_serving.launch.portable.java import LOOPBACK, Part, run_cluster_in, said_at
 
 HERE = Path(__file__).parent
 PARTS = ("zookeeper", "jobmanager", "taskmanager")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import redis
 
-from beam_serving.embedded import embedded_redis
+from beam_serving.launch.embedded_redis import embedded_redis
+from beam_serving.protocol import decode_request, encode_result, result_key
 from beam_serving.records import Answer, Failure, Origin, Payload, Result, TopClasses
-from beam_serving.wire import decode_request, encode_result, result_key
 from tests.kinds import Kind
 
 STREAM = "serving_stream"

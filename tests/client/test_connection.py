@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from beam_serving.client import AsyncInputQueue, ConnectError, InputQueue
-from beam_serving.client.connection import PASSWORD_VARIABLE, Server
-from beam_serving.embedded import embedded_redis, free_port
+from beam_serving.launch.embedded_redis import embedded_redis, free_port
+from beam_serving.transport.client_connection import PASSWORD_VARIABLE, Server
 
 
 def at(url_or_host: str, port: int = 6379, password: str | None = None) -> Server:

@@ -13,8 +13,8 @@ from beam_serving.encryption.gcm import keys_of
 from beam_serving.encryption.records import Opening
 from beam_serving.encryption.secrets import Secret
 from beam_serving.encryption.strength import MAKE_ONE
+from beam_serving.protocol import DEFAULT_LIMITS, decode_request
 from beam_serving.records import Image
-from beam_serving.wire import DEFAULT_LIMITS, decode_request
 from tests.client.conftest import STREAM
 
 SECRET = {"secret": "a secret of the tests", "salt": "and its salt"}

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from beam_serving.client.gathered import Gathered
+from beam_serving.client.coalescing import Gathered
 
 
 class Doubling:

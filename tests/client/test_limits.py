@@ -15,8 +15,8 @@ from beam_serving.client import AsyncInputQueue, AsyncOutputQueue, InputError, I
 from beam_serving.client import ResultTimeoutError as Late
 from beam_serving.client.requests import checked, make_request
 from beam_serving.encryption.gcm import Key, Keys
+from beam_serving.protocol import decode_request
 from beam_serving.records import Answer, Generation, Payload
-from beam_serving.wire import decode_request
 from tests.client.conftest import STREAM, StandIn, best
 
 OnceSubscribed = Callable[[bytes, Callable[[], object]], threading.Thread]

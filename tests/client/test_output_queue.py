@@ -12,7 +12,7 @@ import redis
 
 from beam_serving.client import AsyncInputQueue, AsyncOutputQueue, ConnectError, InputQueue, OutputQueue, ResultError
 from beam_serving.client import ResultTimeoutError as Late
-from beam_serving.embedded import embedded_redis
+from beam_serving.launch.embedded_redis import embedded_redis
 from beam_serving.records import Answer, Failure, Generation, Payload
 from tests.client.conftest import STREAM, StandIn, best
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from beam_serving.embedded import free_port
-from beam_serving.flink.rest import FlinkRest
+from beam_serving.launch.embedded_redis import free_port
+from beam_serving.launch.flink.rest import FlinkRest
 from tests.clusters import RunningCluster
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis
 
-from beam_serving.connection import RedisAt
+from beam_serving.transport.connection import RedisAt
 from tests.flink.cluster import Cluster, cluster
 from tests.processes import assert_for_its_user_alone
 from tests.service import Service, await_true, result_writes

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from beam_serving.connection import RedisAt
-from beam_serving.embedded import embedded_redis, free_port
-from beam_serving.report import read_reports
+from beam_serving.launch.embedded_redis import embedded_redis, free_port
+from beam_serving.telemetry.report import read_reports
+from beam_serving.transport.connection import RedisAt
 from tests.flink.cluster import Cluster, cluster
 from tests.flink.test_cluster import FLINK, config
 from tests.service import Service, await_true, result_writes

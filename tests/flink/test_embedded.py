@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import redis
 
-from beam_serving.connection import RedisAt
-from beam_serving.report import read_reports
+from beam_serving.telemetry.report import read_reports
+from beam_serving.transport.connection import RedisAt
 from tests.processes import descendants
 from tests.service import Service, await_true, result_writes, service
 from tests.test_faults import assert_all_served_once, queue_records, results

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from beam_serving.connection import RedisAt
-from beam_serving.report import read_reports
+from beam_serving.telemetry.report import read_reports
+from beam_serving.transport.connection import RedisAt
 from tests.flink.test_embedded import FLINK
 from tests.processes import descendants
 from tests.service import await_true, service

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from beam_serving.connection import RedisAt
-from beam_serving.embedded import server_binary
-from beam_serving.flink.rest import ClusterError, FlinkRest
-from beam_serving.report import read_reports
+from beam_serving.launch.embedded_redis import server_binary
+from beam_serving.launch.flink.rest import ClusterError, FlinkRest
+from beam_serving.telemetry.report import read_reports
+from beam_serving.transport.connection import RedisAt
 from tests.clusters import program_of
 from tests.flink.hosts import Hosts, hosts
 from tests.flink.test_cluster import FLINK

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from beam_serving.config import Flink
+from beam_serving.config.schema import Flink
 from beam_serving.errors import ConfigError
-from beam_serving.flink.options import (
+from beam_serving.launch.flink.options import (
     FLAGS,
     cluster_flags,
     cluster_of,
@@ -17,8 +17,8 @@ from beam_serving.flink.options import (
     java_for,
     parallelism_of,
 )
-from beam_serving.launch import check_beam_arguments
-from beam_serving.worker import ALLOCATOR
+from beam_serving.launch.start import check_beam_arguments
+from beam_serving.launch.worker import ALLOCATOR
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from beam_serving.commands.bench import workloads
-from beam_serving.commands.bench.load import Load, Target
-from beam_serving.connection import RedisAt
-from beam_serving.report import read_reports
+from beam_serving.cli.commands.bench import workloads
+from beam_serving.cli.commands.bench.load import Load, Target
+from beam_serving.telemetry.report import read_reports
+from beam_serving.transport.connection import RedisAt
 from tests.flink.cluster import cluster
 from tests.flink.test_cluster import FLINK, command, config
 from tests.service import Service, await_true

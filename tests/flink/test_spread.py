@@ -2,7 +2,7 @@
 
 import pytest
 
-from beam_serving.flink.spread import names_for_tasks, task_of
+from beam_serving.launch.flink.task_assignment import names_for_tasks, task_of
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from beam_serving.config import Data
+from beam_serving.config.schema import Data
 from beam_serving.models.base import TensorSpec
+from beam_serving.protocol import Limits
 from beam_serving.transforms.image import ImageRules
-from beam_serving.wire import Limits
 
 LIMITS = Limits(max_payload_bytes=Data().max_request_bytes, max_decode_bytes=Data().max_decode_mb << 20)
 """Those of a service without any in its configuration."""
@@ -48,7 +48,7 @@ class Cost(NamedTuple):
 
 def costs(names: Iterable[str] = ()) -> list[Cost]:
     """Measures the requests of these names, else all, in a process with the environment of a worker."""
-    from beam_serving.worker import worker_environment
+    from beam_serving.launch.worker import worker_environment
 
     command = [sys.executable, "-m", "tests.hostile.measure", *names]
     # A worker imports nothing from the current directory, where the tests are.
@@ -79,8 +79,8 @@ def _resident_mb(what: str) -> float:
 
 def _serve(case: Case, fields: Mapping[bytes, bytes]) -> str:
     from beam_serving.errors import RequestError
+    from beam_serving.protocol import decode_request
     from beam_serving.transforms.decode import tensors_for
-    from beam_serving.wire import decode_request
 
     try:
         payload = decode_request(fields, LIMITS)

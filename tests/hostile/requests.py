@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from beam_serving.models.base import STRING, TensorSpec
+from beam_serving.protocol import arrow_request
+from beam_serving.protocol.arrow_schema import root
 from beam_serving.transforms.image import ImageRules
-from beam_serving.wire import arrow_request
-from beam_serving.wire.arrow_schema import root
 from tests.hostile import files
 from tests.hostile.files import SIDE
 from tests.hostile.measure import FIXED, FLOAT32, FREE, Case

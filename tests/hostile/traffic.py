@@ -13,7 +13,7 @@ import redis
 import redis.asyncio
 
 from beam_serving.client import AsyncInputQueue, AsyncOutputQueue
-from beam_serving.connection import RedisAt
+from beam_serving.transport.connection import RedisAt
 
 STREAM = "serving_stream"
 Fields = Mapping[bytes, bytes]

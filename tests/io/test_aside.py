@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import redis
 
-from beam_serving.connection import RedisAt
 from beam_serving.io import aside as module
 from beam_serving.io.aside import ASIDE, Aside
 from beam_serving.records import Entry
+from beam_serving.transport.connection import RedisAt
 from tests.service import await_true
 
 pytestmark = pytest.mark.every_server

@@ -7,12 +7,12 @@ import threading
 import pytest
 import redis
 
-from beam_serving.connection import RedisAt
-from beam_serving.embedded import embedded_redis, free_port
 from beam_serving.errors import ConnectError
 from beam_serving.io.consumer import Reading, StreamConsumer
+from beam_serving.launch.embedded_redis import embedded_redis, free_port
 from beam_serving.records import Entry
-from beam_serving.stats import stats_of_process
+from beam_serving.telemetry.stats import stats_of_process
+from beam_serving.transport.connection import RedisAt
 from tests.io.blocks import entries_of
 from tests.service import await_true
 

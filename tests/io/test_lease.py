@@ -5,9 +5,9 @@ import time
 import pytest
 import redis
 
-from beam_serving.connection import RedisAt
 from beam_serving.io.lease import Lease
 from beam_serving.records import Entry
+from beam_serving.transport.connection import RedisAt
 
 pytestmark = pytest.mark.every_server
 

@@ -8,19 +8,19 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as some
 
-from beam_serving.connection import PASSWORD_VARIABLE, RedisAt
-from beam_serving.io.channel import Channel, Script
 from beam_serving.io.consumer import Reading, StreamConsumer
 from beam_serving.io.group import Group
 from beam_serving.io.memory import BALANCE, Balance, Room
 from beam_serving.io.outbox import sole_writer
 from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP
 from beam_serving.io.sink import commit_arguments
-from beam_serving.keys import DEAD_LETTERS
 from beam_serving.records import Block, Entry, Failure, Generation, Origin, Result
-from beam_serving.report import announce, ask_to_stop, asked_to_stop, read_reports, ready_key
-from beam_serving.reporter import Reporter
-from beam_serving.stats import WorkerStats
+from beam_serving.telemetry.report import announce, ask_to_stop, asked_to_stop, read_reports, ready_key
+from beam_serving.telemetry.reporter import Reporter
+from beam_serving.telemetry.stats import WorkerStats
+from beam_serving.transport.channel import Channel, Script
+from beam_serving.transport.connection import PASSWORD_VARIABLE, RedisAt
+from beam_serving.transport.keys import DEAD_LETTERS
 from tests.io.blocks import entries_of
 from tests.io.test_sink import SEVEN, STREAM, key, queue_and_read, step_of
 

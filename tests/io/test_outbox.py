@@ -5,8 +5,8 @@ import threading
 import pytest
 import redis
 
-from beam_serving.connection import RedisAt
 from beam_serving.io.outbox import Kept, KeptRow, forget, kept, rows_of, sole_writer
+from beam_serving.transport.connection import RedisAt
 from tests.service import await_true
 
 pytestmark = pytest.mark.every_server

@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from beam_serving.config import Data, Model, Settings
-from beam_serving.connection import PASSWORD_VARIABLE, RedisAt
+from beam_serving.config.schema import Data, Model, Settings
 from beam_serving.errors import ConfigError
 from beam_serving.io.ownership import Owner, Ownership
-from beam_serving.keys import owner_key
-from beam_serving.report import announce
-from beam_serving.reporter import Reporter
-from beam_serving.stats import WorkerStats
+from beam_serving.telemetry.report import announce
+from beam_serving.telemetry.reporter import Reporter
+from beam_serving.telemetry.stats import WorkerStats
+from beam_serving.transport.connection import PASSWORD_VARIABLE, RedisAt
+from beam_serving.transport.keys import owner_key
 from tests.service import await_true
 
 pytestmark = pytest.mark.every_server

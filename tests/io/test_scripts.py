@@ -7,10 +7,10 @@ import pytest
 import redis
 from redis.exceptions import NoPermissionError
 
-from beam_serving.connection import PASSWORD_VARIABLE, RedisAt, fatal
 from beam_serving.io import scripts
-from beam_serving.io.channel import Channel, Script
-from beam_serving.lua import evaluate
+from beam_serving.transport.channel import Channel, Script
+from beam_serving.transport.connection import PASSWORD_VARIABLE, RedisAt, fatal
+from beam_serving.transport.lua import evaluate
 
 pytestmark = pytest.mark.every_server
 Run = Callable[[RedisAt, str, list[str], list[str]], None]

@@ -12,15 +12,15 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from beam_serving.connection import PASSWORD_VARIABLE, RedisAt
 from beam_serving.errors import ConnectError
-from beam_serving.io.channel import Channel, Script
 from beam_serving.io.memory import BALANCE
 from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP
 from beam_serving.io.sink import DeadLetters, _CommitFn, commit_arguments
+from beam_serving.protocol import IMAGE_STREAM
 from beam_serving.records import Answer, Failure, Generation, Origin, Origins, Ranked, Result, TopClasses
-from beam_serving.stats import stats_of_process
-from beam_serving.wire import IMAGE_STREAM
+from beam_serving.telemetry.stats import stats_of_process
+from beam_serving.transport.channel import Channel, Script
+from beam_serving.transport.connection import PASSWORD_VARIABLE, RedisAt
 
 pytestmark = pytest.mark.every_server
 

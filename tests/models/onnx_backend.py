@@ -146,7 +146,7 @@ def judge(case: Case, engine: str, way: str, directory: Path) -> Outcome:
 
 
 def _plan(model: Any) -> str:
-    from beam_serving.models.batch_axis import BatchedModel
+    from beam_serving.models.trial.batch_axis import BatchedModel
 
     assert isinstance(model, BatchedModel)
     return model._plan.kind

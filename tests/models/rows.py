@@ -9,11 +9,11 @@ import numpy as np
 from hypothesis import strategies as st
 
 from beam_serving.models.base import STRING, EngineModel, LoadedModel, ModelOptions, TensorSpec
-from beam_serving.models.batch_axis import Plan, axis_of
 from beam_serving.models.batches import alike, predict_batch
-from beam_serving.models.compare import equal
 from beam_serving.models.detect import find_model
 from beam_serving.models.loading import load, load_engine, probe
+from beam_serving.models.trial.batch_axis import Plan, axis_of
+from beam_serving.models.trial.compare import equal
 
 Record = dict[str, np.ndarray]
 GROUPINGS = st.lists(st.integers(1, 7), min_size=1, max_size=4)

@@ -7,8 +7,8 @@ import pytest
 
 from beam_serving.errors import ModelError
 from beam_serving.models.base import STRING, EngineModel, Facts, TensorSpec
-from beam_serving.models.batch_axis import Axis, BatchedModel, Plan, axis_of, check_values, record_spec, rows_of
 from beam_serving.models.batches import predict_batch
+from beam_serving.models.trial.batch_axis import Axis, BatchedModel, Plan, axis_of, check_values, record_spec, rows_of
 
 FLOAT32 = np.dtype(np.float32)
 Compute = Callable[..., Sequence[np.ndarray]]

@@ -12,8 +12,8 @@ from beam_serving.errors import ModelError
 from beam_serving.models.base import LoadedModel, ModelOptions
 from beam_serving.models.batches import predict_batch
 from beam_serving.models.detect import find_model
+from beam_serving.models.engines.openvino import OPENVINO_ERRORS, first_reason
 from beam_serving.models.loading import load
-from beam_serving.models.openvino_engine import OPENVINO_ERRORS, first_reason
 from tests.models.onnx_files import FLOAT, node, saved
 
 RANDOM = np.random.default_rng(0)

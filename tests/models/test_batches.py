@@ -7,8 +7,8 @@ from beam_serving.errors import ModelError
 from beam_serving.models.base import TensorSpec
 from beam_serving.models.batches import predict_batch, warm_up
 from beam_serving.models.detect import find_model
+from beam_serving.models.engines.noop import NoopModel
 from beam_serving.models.loading import load
-from beam_serving.models.noop import NoopModel
 
 FLOAT32 = np.dtype(np.float32)
 

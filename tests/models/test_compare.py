@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as some
 
-from beam_serving.models.compare import all_equal, difference, equal
+from beam_serving.models.trial.compare import all_equal, difference, equal
 
 FLOATS = some.arrays(np.float32, st.integers(0, 9), elements=st.floats(width=32))
 

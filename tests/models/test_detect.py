@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from beam_serving.errors import ModelLoadError
-from beam_serving.models import formats
 from beam_serving.models.detect import ModelFiles, find_model
-from beam_serving.models.formats import FORMATS
+from beam_serving.models.formats import registry as formats
+from beam_serving.models.formats.registry import FORMATS
 
 WANTED = (
     "*.xml + *.bin (an OpenVINO model), *.onnx (an ONNX model), *.pb (a TensorFlow frozen graph),"

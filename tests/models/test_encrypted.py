@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beam_serving.commands.encrypt_model import encrypt_model
+from beam_serving.cli.commands.encrypt_model import encrypt_model
 from beam_serving.encryption.gcm import key_of
 from beam_serving.encryption.secrets import MODEL, Secret
 from beam_serving.errors import ConfigError, ModelLoadError

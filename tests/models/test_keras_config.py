@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from beam_serving.models.keras_config import reason_to_refuse
-from beam_serving.models.keras_export import EXIT_REFUSED, main
+from beam_serving.models.formats.keras_config import reason_to_refuse
+from beam_serving.models.formats.keras_export import EXIT_REFUSED, main
 
 REMEDY = "build the model of Keras's own layers, or export it with model.export('directory')"
 

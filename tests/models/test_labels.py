@@ -5,8 +5,8 @@ import pytest
 
 from beam_serving.errors import ConfigError
 from beam_serving.models.base import TensorSpec
+from beam_serving.models.engines.noop import NoopModel
 from beam_serving.models.labels import check_labels, read_labels
-from beam_serving.models.noop import NoopModel
 
 
 def written(path: Path, text: str) -> str:

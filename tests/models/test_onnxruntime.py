@@ -18,10 +18,10 @@ from beam_serving.errors import ModelError, ModelLoadError
 from beam_serving.models.base import STRING, EngineModel, LoadedModel, ModelOptions, TensorSpec
 from beam_serving.models.batches import predict_batch
 from beam_serving.models.detect import find_model
+from beam_serving.models.engines.onnxruntime import load_onnx
+from beam_serving.models.formats.onnx_graph import read_graph, read_whole
 from beam_serving.models.loading import load
 from beam_serving.models.memory_folder import memory_folder
-from beam_serving.models.onnx_graph import read_graph, read_whole
-from beam_serving.models.onnxruntime_engine import load_onnx
 
 ROWS = np.arange(12, dtype=np.float32).reshape(3, 4)
 FLOAT = TensorProto.FLOAT
@@ -141,7 +141,7 @@ def test_without_onnxruntime_the_refusal_has_the_reason_and_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.delitem(sys.modules, "beam_serving.models.onnxruntime_engine", raising=False)
+    monkeypatch.delitem(sys.modules, "beam_serving.models.engines.onnxruntime", raising=False)
 
     with pytest.raises(ModelLoadError, match=r"needs onnxruntime, which is missing: pip install onnxruntime"):
         loaded(texts(tmp_path), engine="auto")

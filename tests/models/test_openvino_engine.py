@@ -15,8 +15,8 @@ from beam_serving.errors import ModelError, ModelLoadError
 from beam_serving.models.base import LoadedModel, ModelOptions, TensorSpec
 from beam_serving.models.batches import predict_batch
 from beam_serving.models.detect import find_model
+from beam_serving.models.engines.openvino import OpenVinoModel, compile_model, read_model
 from beam_serving.models.loading import load
-from beam_serving.models.openvino_engine import OpenVinoModel, compile_model, read_model
 
 FLOAT32 = np.dtype(np.float32)
 SOURCE = Path("model.xml")
@@ -313,7 +313,7 @@ def test_an_output_that_is_named_twice_is_refused(digits: Path, engine: str) -> 
 def test_openvino_tells_nobody_that_it_was_imported() -> None:
     """Its package for that connects to another host, from a thread, unless that was declined."""
     program = (
-        "import sys, threading, beam_serving.models.openvino_engine\n"
+        "import sys, threading, beam_serving.models.engines.openvino\n"
         "print(sys.modules['openvino_telemetry'], threading.active_count())"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -12,8 +12,8 @@ from beam_serving.errors import ModelLoadError
 from beam_serving.models.base import STRING, ModelOptions, TensorSpec
 from beam_serving.models.batches import predict_batch, warm_up
 from beam_serving.models.detect import find_model
+from beam_serving.models.engines.openvino import OpenVinoModel, compile_model
 from beam_serving.models.loading import load
-from beam_serving.models.openvino_engine import OpenVinoModel, compile_model
 
 SOURCE = Path("model.xml")
 

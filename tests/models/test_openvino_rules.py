@@ -8,7 +8,7 @@ import openvino as ov
 import pytest
 from openvino import opset13 as ops
 
-from beam_serving.models.openvino_rules import facts_of, table_sizes
+from beam_serving.models.engines.openvino_rules import facts_of, table_sizes
 
 Graph = Callable[..., Any]
 

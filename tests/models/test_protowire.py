@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_serving.models.protowire import MAX_DEPTH, Field, ProtoError, Span, fields, map_file
+from beam_serving.models.formats.protowire import MAX_DEPTH, Field, ProtoError, Span, fields, map_file
 
 int64 = st.integers(-(1 << 63), (1 << 63) - 1)
 float32 = st.floats(width=32, allow_nan=False)

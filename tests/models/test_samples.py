@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from beam_serving.errors import ModelLoadError
 from beam_serving.models.base import STRING, ModelOptions, Shapes, TensorSpec, fits
-from beam_serving.models.samples import extremes, invented_shapes, not_finite, records, sampled
+from beam_serving.models.trial.samples import extremes, invented_shapes, not_finite, records, sampled
 
 FLOAT32 = np.dtype(np.float32)
 KINDS = st.sampled_from([np.dtype(kind) for kind in ("f4", "f8", "f2", "i8", "i4", "u1", "i1", "?", "O")])

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from beam_serving.commands import model as command
+from beam_serving.cli.commands import model as command
 from beam_serving.errors import ModelLoadError
-from beam_serving.models import sandbox, verdicts
 from beam_serving.models.base import ModelOptions
 from beam_serving.models.opening import open_model
+from beam_serving.models.trial import sandbox, verdicts
 from tests.models.onnx_files import FLOAT, node, saved
 
 ATTEMPTS = """
@@ -126,7 +126,7 @@ def test_the_first_load_of_a_model_is_in_the_sandbox_and_later_ones_cost_nothing
 ) -> None:
     directory = scaled(tmp_path / "model", 2.5)
     assert served(directory) == 2.5
-    assert [one[3:5] for one in commands] == [["beam_serving.models.sandbox", "auto"]]
+    assert [one[3:5] for one in commands] == [["beam_serving.models.trial.sandbox", "auto"]]
     assert served(directory, sandbox="required") == 2.5
     assert len(commands) == 1
 
@@ -139,7 +139,7 @@ def test_what_was_found_without_the_sandbox_does_not_do_where_it_is_required(
 ) -> None:
     directory = scaled(tmp_path / "model", 3.5)
     assert served(directory, sandbox="off") == 3.5
-    assert [one[3] for one in commands] == ["beam_serving.models.trial_process"]
+    assert [one[3] for one in commands] == ["beam_serving.models.trial.trial_process"]
     assert served(directory) == 3.5
     assert len(commands) == 1
     assert served(directory, sandbox="required") == 3.5
@@ -157,7 +157,7 @@ def test_a_verdict_that_came_with_a_model_does_not_let_it_around_the_sandbox(
 
     assert served(directory) == 4.5
     assert served(directory) == 4.5
-    assert [one[3:5] for one in commands] == [["beam_serving.models.sandbox", "auto"]]
+    assert [one[3:5] for one in commands] == [["beam_serving.models.trial.sandbox", "auto"]]
 
 
 def test_a_machine_without_a_sandbox_is_told_where_it_is_required(

@@ -33,7 +33,7 @@ def test_each_operator_of_tensorflow_that_knows_a_file_or_an_address_is_refused(
     from tensorflow.core.framework import op_def_pb2
     from tensorflow.python.client import pywrap_tf_session as session
 
-    from beam_serving.models.tensorflow_operators import refused_by_name
+    from beam_serving.models.formats.tensorflow_operators import refused_by_name
 
     operators = op_def_pb2.OpList.FromString(session.TF_GetBuffer(session.TF_GetAllOpList()))
     touches = re.compile(
@@ -166,7 +166,7 @@ def test_python_is_not_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["Abort", "XlaCustomCallV2", "MlirPassthroughOp", "_XlaHostComputeMlir"])
 def test_operators_that_run_what_is_no_graph_are_refused(name: str) -> None:
-    from beam_serving.models.tensorflow_operators import Reached, reason_to_refuse, refused_by_name
+    from beam_serving.models.formats.tensorflow_operators import Reached, reason_to_refuse, refused_by_name
 
     node = tf.compat.v1.NodeDef(name="n", op=name)
 
@@ -214,7 +214,7 @@ def test_random_numbers_from_a_generator_start_anew_and_others_are_known_to_be_r
 
     from beam_serving.models.base import ModelOptions
     from beam_serving.models.detect import find_model
-    from beam_serving.models.tensorflow_formats import load_saved_model
+    from beam_serving.models.formats.tensorflow import load_saved_model
 
     directory = saved(tmp_path / "b", lambda x: {"y": x + tf.random.uniform([4])}, vector())
     engine = load_saved_model(find_model(directory), ModelOptions())
@@ -258,7 +258,7 @@ def test_a_file_of_tensorflow_lite_that_reads_files_is_refused(tmp_path: Path) -
     assert "operator FlexReadFile may read or write files or run Python" in refusal(reads)
 
     draws = with_ops(tmp_path / "d", lambda x: x + tf.random.gamma([4], 1.0), vector())
-    from beam_serving.models.tflite_file import describe_file
+    from beam_serving.models.formats.tflite_file import describe_file
 
     described = describe_file((draws / "model.tflite").read_bytes())
     assert described.facts.random == ("RandomGamma",)

@@ -64,7 +64,7 @@ def test_variables_start_anew_for_each_request(tmp_path: Path) -> None:
             return {"y": x * self.count}
 
     directory = converted(tmp_path, Counter(), "serving_default", experimental_enable_resource_variables=True)
-    from beam_serving.models.tflite_engine import load_tflite
+    from beam_serving.models.engines.tflite import load_tflite
 
     assert load_tflite(find_model(directory), ModelOptions()).facts.state == ("ASSIGN_VARIABLE",)
     model = loaded(directory)
@@ -105,7 +105,7 @@ def filter_with_memory() -> bytes:
 
 
 def test_what_an_operator_remembers_is_forgotten_before_each_request(tmp_path: Path) -> None:
-    from beam_serving.models.tflite_engine import load_tflite
+    from beam_serving.models.engines.tflite import load_tflite
 
     (tmp_path / "model.tflite").write_bytes(filter_with_memory())
     assert load_tflite(find_model(tmp_path), ModelOptions()).facts.state == ("SVDF",)

@@ -6,8 +6,8 @@ import pytest
 
 from beam_serving.errors import ModelLoadError
 from beam_serving.models.detect import find_model
+from beam_serving.models.formats.torch_archive import reason_to_refuse, was_traced
 from beam_serving.models.loading import load
-from beam_serving.models.torch_archive import reason_to_refuse, was_traced
 
 EXPORT = "export it with torch.jit.trace(model, example).save('model.pt') or torch.jit.script(model).save('model.pt')"
 DAMAGED = "is no TorchScript archive: the file is damaged, incomplete or something else; export it again"

@@ -21,8 +21,8 @@ from beam_serving.errors import ModelError, ModelLoadError
 from beam_serving.models import handler_for
 from beam_serving.models.base import LoadedModel, ModelOptions, TensorSpec
 from beam_serving.models.detect import find_model
+from beam_serving.models.formats.torch_export_archive import checked_copy, reason_to_refuse
 from beam_serving.models.loading import load
-from beam_serving.models.torch_export_archive import checked_copy, reason_to_refuse
 from tests.models.conftest import DIGITS
 
 FLOAT32 = np.dtype(np.float32)

@@ -16,7 +16,7 @@ from beam_serving.models.detect import find_model
 from beam_serving.models.loading import load
 
 torch = pytest.importorskip("torch")
-load_native = pytest.importorskip("beam_serving.models.torchscript").load_native
+load_native = pytest.importorskip("beam_serving.models.formats.torchscript").load_native
 
 FLOAT32 = np.dtype(np.float32)
 ROWS = np.arange(1, 29, dtype=np.float32).reshape(7, 4)
@@ -416,7 +416,7 @@ def test_what_torch_cannot_do_is_refused(digits: Path) -> None:
 
 def test_without_torch_the_refusal_says_how_to_install_it(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    for name in ("torchscript", "torch_engine"):
+    for name in ("formats.torchscript", "engines.torch"):
         monkeypatch.delitem(sys.modules, f"beam_serving.models.{name}", raising=False)
 
     with pytest.raises(ModelLoadError) as refused:

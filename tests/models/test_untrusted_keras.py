@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-from beam_serving.models.keras_config import reason_to_refuse
-from beam_serving.models.keras_export import EXIT_REFUSED, main
+from beam_serving.models.formats.keras_config import reason_to_refuse
+from beam_serving.models.formats.keras_export import EXIT_REFUSED, main
 
 CONFIG = {
     "module": "keras",

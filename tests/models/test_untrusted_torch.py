@@ -17,9 +17,9 @@ from torch import Tensor
 from beam_serving.errors import ModelLoadError
 from beam_serving.models.base import ModelOptions
 from beam_serving.models.detect import find_model
+from beam_serving.models.formats.torch_archive import checked_copy
+from beam_serving.models.formats.torch_export_archive import checked_copy as checked_program
 from beam_serving.models.loading import load
-from beam_serving.models.torch_archive import checked_copy
-from beam_serving.models.torch_export_archive import checked_copy as checked_program
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 

@@ -14,13 +14,13 @@ import openvino as ov
 import pytest
 from openvino import opset13 as ops
 
-from beam_serving.commands import model as command
+from beam_serving.cli.commands import model as command
 from beam_serving.errors import ModelLoadError
-from beam_serving.models import verdicts
 from beam_serving.models.base import ModelOptions
 from beam_serving.models.batches import predict_batch
 from beam_serving.models.opening import OpenedModel, open_model
-from beam_serving.models.probing import Verdict
+from beam_serving.models.trial import verdicts
+from beam_serving.models.trial.probing import Verdict
 from tests.models.onnx_files import FLOAT, STRING, node, saved
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from beam_serving.errors import ConfigError, ConnectError
-from beam_serving.portable.causes import raise_cause, telling_line
+from beam_serving.launch.portable.java_errors import raise_cause, telling_line
 
 SAID = """\
 Pipeline BeamApp failed in state FAILED: java.lang.RuntimeException: Error received from worker: \

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from beam_serving.errors import ConfigError
-from beam_serving.portable import jar as jar_module
-from beam_serving.portable.checksum import content_checksum
-from beam_serving.portable.jar import (
+from beam_serving.launch.portable import jar as jar_module
+from beam_serving.launch.portable.checksum import content_checksum
+from beam_serving.launch.portable.jar import (
     FLINK,
     SPARK,
     Engine,

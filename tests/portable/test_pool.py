@@ -13,13 +13,13 @@ import grpc
 import pytest
 from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 
-from beam_serving.commands.worker_pool import main as worker_pool
-from beam_serving.config import Settings
+from beam_serving.cli.commands.worker_pool import main as worker_pool
+from beam_serving.config.schema import Settings
 from beam_serving.errors import ConfigError
-from beam_serving.portable.callers import is_here, proof, read_secret
-from beam_serving.portable.options import JOB_VARIABLE
-from beam_serving.portable.pool import HostPool, WorkerPool, served
-from beam_serving.worker import Job
+from beam_serving.launch.portable.callers import is_here, proof, read_secret
+from beam_serving.launch.portable.options import JOB_VARIABLE
+from beam_serving.launch.portable.pool import HostPool, WorkerPool, served
+from beam_serving.launch.worker import Job
 from tests.processes import STRANGER
 
 SECRET = b"0123456789abcdef"
@@ -68,7 +68,7 @@ def children_of_sdk_worker() -> list[dict[str, str]]:
     found = []
     for command in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if b"beam_serving.portable.sdk_worker" in command.read_bytes():
+            if b"beam_serving.launch.portable.sdk_worker" in command.read_bytes():
                 rows = (command.parent / "environ").read_bytes().decode().split("\0")
                 found.append(dict(row.split("=", 1) for row in rows if row))
         except OSError:

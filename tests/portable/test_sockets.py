@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from beam_serving.connection import RedisAt
-from beam_serving.portable.jar import FLINK, SPARK, find_or_build
-from beam_serving.portable.sockets import is_ours, listeners, listeners_of
+from beam_serving.launch.portable.jar import FLINK, SPARK, find_or_build
+from beam_serving.launch.portable.sockets import is_ours, listeners, listeners_of
+from beam_serving.transport.connection import RedisAt
 from tests.processes import all_listeners, assert_for_its_user_alone
 from tests.service import service
 from tests.spark.drains import await_readers, drain

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from beam_serving.embedded import free_port
+from beam_serving.launch.embedded_redis import free_port
 from tests.clusters import RunningCluster
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_serving.portable.jar import SPARK, find_or_build, find_or_build_guard
+from beam_serving.launch.portable.jar import SPARK, find_or_build, find_or_build_guard
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Any
 
 import redis
 
-from beam_serving.connection import RedisAt
+from beam_serving.transport.connection import RedisAt
 from tests.service import Service, await_true
 
 SPARK = "--runner=SparkRunner"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import redis
 
-from beam_serving.connection import RedisAt
-from beam_serving.report import LIFETIME_S, read_reports
+from beam_serving.telemetry.report import LIFETIME_S, read_reports
+from beam_serving.transport.connection import RedisAt
 from tests.processes import assert_for_its_user_alone, descendants
 from tests.service import await_true, result_writes, service
 from tests.spark.cluster import Cluster, cluster

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from beam_serving.connection import RedisAt
+from beam_serving.transport.connection import RedisAt
 from tests.flink.test_embedded import alive
 from tests.processes import descendants
 from tests.service import Service, await_true, result_writes

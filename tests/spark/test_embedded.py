@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import redis
 
-from beam_serving.connection import RedisAt
-from beam_serving.report import LIFETIME_S, read_reports
+from beam_serving.telemetry.report import LIFETIME_S, read_reports
+from beam_serving.transport.connection import RedisAt
 from tests.flink.test_embedded import alive
 from tests.processes import descendants
 from tests.service import Service, await_true, result_writes, service

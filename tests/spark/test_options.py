@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from beam_serving import cli
-from beam_serving.config import Spark
-from beam_serving.embedded import free_port
+from beam_serving.cli import main as cli
+from beam_serving.config.schema import Spark
 from beam_serving.errors import ConfigError
-from beam_serving.spark.options import Master, command, cores_of, flags, jar_of, master_of, require_master
+from beam_serving.launch.embedded_redis import free_port
+from beam_serving.launch.spark.options import Master, command, cores_of, flags, jar_of, master_of, require_master
 
 CLUSTER = "spark://127.0.0.1:7077"
 

@@ -15,18 +15,18 @@ from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given
 from hypothesis import strategies as some
 
-from beam_serving.connection import RedisAt
 from beam_serving.errors import RequestError
 from beam_serving.io.aside import ASIDE
 from beam_serving.models.base import STRING, ModelOptions, TensorSpec
 from beam_serving.models.shared import SharedModel
+from beam_serving.protocol import Limits
 from beam_serving.records import Block, Entry, Examples, Flush, Generation, Image, Payload, Result
-from beam_serving.stats import stats_of_process
+from beam_serving.telemetry.stats import stats_of_process
 from beam_serving.transforms import Decode, ImageRules
 from beam_serving.transforms.decode import tensors_for
 from beam_serving.transforms.image_cost import takes_long
 from beam_serving.transforms.watchdog import EXIT_HUNG
-from beam_serving.wire import Limits
+from beam_serving.transport.connection import RedisAt
 from tests.hostile import files
 from tests.transforms.images import encode, noise
 
@@ -373,7 +373,7 @@ from beam_serving.models.base import ModelOptions
 from beam_serving.models.shared import SharedModel
 from beam_serving.records import Block, Entry
 from beam_serving.transforms import Decode, ImageRules, image_cost
-from beam_serving.wire import Limits
+from beam_serving.protocol import Limits
 from tests.hostile import files
 
 image_cost._MOST_VISITS = 1 << 60

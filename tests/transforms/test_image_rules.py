@@ -8,8 +8,8 @@ from hypothesis import strategies as some
 
 from beam_serving.errors import RequestError
 from beam_serving.models.base import STRING, TensorSpec
+from beam_serving.transforms.batch_buffer import Rows
 from beam_serving.transforms.image import ImageRules, check_inputs, check_rules, tensor_of_image
-from beam_serving.transforms.rows import Rows
 from tests.transforms.images import encode, noise
 
 ALL = np.arange(256, dtype=np.uint8).reshape(16, 16)

@@ -15,7 +15,7 @@ from beam_serving.errors import ModelError
 from beam_serving.models.base import TensorSpec
 from beam_serving.models.shared import WorkerModel
 from beam_serving.records import Examples, Failure, Flush, Generation, Origin, Origins, Predictions, Result
-from beam_serving.stats import stats_of_process
+from beam_serving.telemetry.stats import stats_of_process
 from beam_serving.transforms import Infer
 from beam_serving.transforms.infer import for_client, predict_all
 

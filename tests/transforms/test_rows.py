@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from beam_serving.transforms.rows import Rows
+from beam_serving.transforms.batch_buffer import Rows
 
 
 def test_rows_of_a_batch_lie_one_after_the_other_in_an_array_of_their_own() -> None:

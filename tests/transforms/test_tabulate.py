@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from beam_serving.export.tabulate import SCHEMA, Row, json_line, parquet_row, row_of
 from beam_serving.io.outbox import KeptRow
+from beam_serving.protocol import encode_result, result_key
 from beam_serving.records import Answer, Failure, Generation, Origin, Result, TopClasses
-from beam_serving.transforms.tabulate import SCHEMA, Row, json_line, parquet_row, row_of
-from beam_serving.wire import encode_result, result_key
 
 TOP = TopClasses(np.array([7, 3]), np.array([0.75, np.nan], np.float32))
 AT = datetime(2026, 11, 25, 20, 24, 0, 498_000, UTC)

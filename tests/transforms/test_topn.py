@@ -13,10 +13,10 @@ from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given
 from hypothesis import strategies as some
 
+from beam_serving.config.post_processing import PostProcessing
 from beam_serving.models.base import TensorSpec
-from beam_serving.post_processing import PostProcessing
 from beam_serving.records import Answer, Generation, Origin, Origins, Predictions, TopClasses
-from beam_serving.stats import stats_of_process
+from beam_serving.telemetry.stats import stats_of_process
 from beam_serving.transforms import TopN
 from beam_serving.transforms.topn import answers, first_rows, served_of, top_classes
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from beam_serving.errors import ModelLoadError
-from beam_serving.models.bigdl import read_bigdl
+from beam_serving.models.formats.bigdl import read_bigdl
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = [

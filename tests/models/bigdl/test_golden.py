@@ -10,7 +10,7 @@ import numpy as np
 import openvino as ov
 import pytest
 
-from beam_serving.models.bigdl import read_bigdl
+from beam_serving.models.formats.bigdl import read_bigdl
 
 GOLDEN = Path(__file__).parent / "golden"
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -11,7 +11,7 @@ SIDE = 3000
 _READ = """
 import sys
 from pathlib import Path
-from beam_serving.models.bigdl import read_bigdl
+from beam_serving.models.formats.bigdl import read_bigdl
 
 def peak():
     # Not ru_maxrss, which begins with that of the process that started this one.

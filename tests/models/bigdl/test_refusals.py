@@ -9,7 +9,7 @@ from bigdl_files import INT32, PACKAGE, block, integer, integers, module, number
 from test_golden import run
 
 from beam_serving.errors import ModelLoadError
-from beam_serving.models.bigdl import read_bigdl
+from beam_serving.models.formats.bigdl import read_bigdl
 
 FIXTURES = Path(__file__).parent / "fixtures"
 LENET = FIXTURES / "lenet5"

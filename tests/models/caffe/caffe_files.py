@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import openvino as ov
 
-from beam_serving.models.caffe import read_caffe
+from beam_serving.models.formats.caffe import read_caffe
 
 TOLERANCE = 1e-5
 _CORE = ov.Core()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from caffe_files import TOLERANCE, NetWriter, compiled, random, run_opencv, run_ours
 
-from beam_serving.models.caffe import read_caffe
+from beam_serving.models.formats.caffe import read_caffe
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

@@ -17,7 +17,7 @@ from caffe_files import (
     write_model,
 )
 
-from beam_serving.models.caffe import read_caffe
+from beam_serving.models.formats.caffe import read_caffe
 
 FC = layer_text("fc", "InnerProduct", "data", more="inner_product_param { num_output: 3 }")
 FC_NET = input_text("data", (1, 4)) + FC

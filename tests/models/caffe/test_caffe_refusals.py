@@ -7,7 +7,7 @@ import pytest
 from caffe_files import NetWriter, encode_caffemodel, field, input_text, layer_text, random, write_model
 
 from beam_serving.errors import ModelLoadError
-from beam_serving.models.caffe import read_caffe
+from beam_serving.models.formats.caffe import read_caffe
 
 FC = layer_text("fc", "InnerProduct", "data", more="inner_product_param { num_output: 3 }")
 FC_NET = input_text("data", (1, 4)) + FC

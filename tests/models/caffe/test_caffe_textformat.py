@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_serving.models.caffe.message import Message, TextError
-from beam_serving.models.caffe.textformat import MAX_DEPTH, parse_text
+from beam_serving.models.formats.caffe.message import Message, TextError
+from beam_serving.models.formats.caffe.textformat import MAX_DEPTH, parse_text
 
 
 def test_fields_are_read_by_name_and_type() -> None:

@@ -1,0 +1,209 @@
+"""The command line of the benchmark, and its course."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from beam_serving.cli.arguments import Parser
+from beam_serving.cli.commands.bench import workloads
+from beam_serving.cli.commands.bench.contestants import Shape, contestants
+from beam_serving.cli.commands.bench.formats import CONTESTANTS as FORMAT_CONTESTANTS
+from beam_serving.cli.commands.bench.formats import formats_table, measure_format
+from beam_serving.cli.commands.bench.machine import machine_facts
+from beam_serving.cli.commands.bench.plot import plot, require_matplotlib
+from beam_serving.cli.commands.bench.processes import require_proc
+from beam_serving.cli.commands.bench.rounds import Plan, measure
+from beam_serving.cli.commands.bench.runners import on_spark, runners
+from beam_serving.cli.commands.bench.summary import BASELINE, summarise, table
+from beam_serving.cli.commands.bench.writers import WRITERS
+from beam_serving.errors import ConfigError
+from beam_serving.launch.embedded_redis import private_redis
+from beam_serving.models.cpu import available_cores
+
+_CONTESTANTS = 4
+_FULL = Plan(rounds=5, seconds=3.0)
+_QUICK = Plan(rounds=1, seconds=0.3)
+_ALL = ("real", "noop", "formats")
+_FORMAT_BATCH = 8
+_RUNNERS = ("DirectRunner", "FlinkRunner", "SparkRunner")
+_EXAMPLES = """\
+The contestants, each with the same number of threads at work:
+  loop         one process without a queue, as many engine threads as workers; every ratio is to it
+  loops        as many processes without a queue as workers, one engine thread each
+  redis_loop   a hand-written consumer of a Redis stream, as many processes as workers
+  service      this service
+
+With --runner the contestants are this service on each of the runners named, and every ratio is to the first; the
+address of a cluster of Flink or Spark is a runner too. On Spark the queue is drained at intervals: latencies are not
+measured where it takes part, and its records/s have the start of a drain in them.
+
+With --workload formats the loops run the framework of the format, each ratio is to the faster of the two, and two more
+contestants infer without decoding, on one thread:
+  auto         the engine that the service takes
+  native       its engine that is the format's own framework
+
+examples:
+  python -m beam_serving bench --rounds 7 --json bench.json --plot bench.png
+  python -m beam_serving bench --workload formats --formats onnx,caffe
+  python -m beam_serving bench --workload noop --runner DirectRunner,FlinkRunner
+  python -m beam_serving bench --workload noop --runner DirectRunner,SparkRunner --records 100000
+"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs the benchmark and gives the exit code.
+
+    Raises:
+        ConfigError: something is missing that the run needs.
+        BeamServingError: a contestant does not start, or loses a record.
+    """
+    options = _parser().parse_args(arguments)
+    _require(options)
+    default = _QUICK if options.quick else _FULL
+    plan = replace(default, rounds=options.rounds or default.rounds, seconds=options.seconds or default.seconds)
+    if any(map(on_spark, options.runner or ())):
+        plan = replace(plan, in_flight=())
+    report: dict[str, Any] = {"machine": machine_facts(), "rounds": plan.rounds, "seconds": plan.seconds}
+    print("\n".join(f"{name + ':':24}{value}" for name, value in report["machine"].items()), flush=True)
+    names = [name for name in _ALL if options.workload in (name, "all") and not (options.runner and name == "formats")]
+    formats = options.formats if "formats" in names else ()
+    for_formats = replace(plan, in_flight=(), warm_up_rounds=1)
+    steps = plan.steps(len(options.runner or ()) or _CONTESTANTS) * len({*names} - {"formats"})
+    steps += for_formats.steps(FORMAT_CONTESTANTS) * len(formats)
+    tqdm.monitor_interval = 0  # no thread of its own beside what is measured
+    with tqdm(total=steps, unit="step") as progress:
+        report["workloads"] = {name: _measured(name, options, plan, progress) for name in names if name != "formats"}
+        if formats:
+            report["formats"] = _measured_formats(options, for_formats, progress)
+    for about in report["workloads"].values():
+        shape = f"batches of {about['batch_size']}, {about['workers']} workers"
+        print(f"\n{about['title']}\n{shape}; ratios to {about['baseline']}\n")
+        print(table(about["contestants"]), flush=True)
+    if about := report.get("formats"):
+        print(f"\n{about['title']}\nbatches of {about['batch_size']}, {about['workers']} workers; records/s\n")
+        print(formats_table(about), flush=True)
+    _write(report, options)
+    return 0
+
+
+def _require(options: argparse.Namespace) -> None:
+    """Raises ConfigError for what would be missing only at the end of a long run."""
+    require_proc()
+    if options.plot:
+        require_matplotlib()
+    for path in (options.json, options.plot):
+        if path and not path.parent.is_dir():
+            raise ConfigError(f"{path}: there is no folder {path.parent}")
+
+
+def _measured(name: str, options: argparse.Namespace, plan: Plan, progress: Any) -> dict[str, Any]:
+    """Measures one workload; the progress bar moves with every figure taken."""
+    progress.set_description(f"{name}: starting")
+    with tempfile.TemporaryDirectory(prefix="beam-serving-bench-") as path, private_redis() as port:
+        folder = Path(path)
+        workload = workloads.real(folder) if name == "real" else workloads.noop()
+        shape = Shape(options.workers or available_cores(), options.batch_size or workload.batch_size, options.records)
+        started = (
+            runners(options.runner, workload, shape, port, folder)
+            if options.runner
+            else contestants(workload, shape, port, folder)
+        )
+        with started as all_contestants:
+            figures = measure(all_contestants, plan, partial(_on_step, progress, name))
+    return {
+        "title": workload.title,
+        "batch_size": shape.batch_size,
+        "workers": shape.workers,
+        "baseline": options.runner[0] if options.runner else BASELINE,
+        "contestants": summarise(figures, options.runner[0] if options.runner else BASELINE),
+    }
+
+
+def _measured_formats(options: argparse.Namespace, plan: Plan, progress: Any) -> dict[str, Any]:
+    """Measures one format after the other; those that are not installed are listed with what installs them."""
+    shape = Shape(options.workers or available_cores(), options.batch_size or _FORMAT_BATCH)
+    measured: dict[str, dict[str, Any]] = {}
+    for form in options.formats:
+        end = progress.n + plan.steps(FORMAT_CONTESTANTS)
+        if WRITERS[form].installed:
+            progress.set_description(f"{form}: writing and starting")
+            measured[form] = measure_format(form, shape, plan, partial(_on_step, progress, form))
+        # A format may have fewer contestants.
+        progress.update(end - progress.n)
+    return {
+        "title": "; ".join(sorted({about.pop("title") for about in measured.values()})) or "no format is installed",
+        "batch_size": shape.batch_size,
+        "workers": shape.workers,
+        "measured": measured,
+        "not_installed": {form: WRITERS[form].remedy for form in options.formats if form not in measured},
+    }
+
+
+def _on_step(progress: Any, name: str, what: str) -> None:
+    progress.set_description(f"{name}: {what}")
+    progress.update()
+
+
+def _write(report: Mapping[str, Any], options: argparse.Namespace) -> None:
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if options.plot:
+        plot(report, options.plot)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="beam-serving bench",
+        description="Measure this service against plain loops on this machine, by turns, with a Redis of its own.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--workload", choices=(*_ALL, "all"), default="all", help="(%(default)s)")
+    parser.add_argument(
+        "--formats", type=_formats, default=tuple(WRITERS), metavar="A,B", help=f"({','.join(WRITERS)})"
+    )
+    parser.add_argument(
+        "--runner",
+        type=_runners,
+        metavar="A,B",
+        help="this service on some of DirectRunner, FlinkRunner, SparkRunner, HOST:PORT of Flink, spark://HOST:PORT",
+    )
+    parser.add_argument("--rounds", type=_count, help=f"rounds of all contestants ({_FULL.rounds})")
+    parser.add_argument("--seconds", type=_count, help=f"seconds of each measurement ({_FULL.seconds:g})")
+    parser.add_argument("--records", type=_count, help="records of each measurement, in place of seconds")
+    parser.add_argument("--quick", action="store_true", help="one short round, to see that it works")
+    parser.add_argument("--batch-size", type=_count, help="records in a batch (real, formats: 8, noop: 64)")
+    parser.add_argument("--workers", type=_count, help="worker processes (one per core)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures of all rounds there")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the medians there")
+    return parser
+
+
+def _count(text: str) -> int:
+    if text.isdecimal() and int(text) >= 1:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"wants a whole number from 1, got {text!r}")
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(text.split(",")))
+    if unknown := [name for name in names if name not in WRITERS]:
+        raise argparse.ArgumentTypeError(f"has no format {unknown[0]!r}, wanted are some of {', '.join(WRITERS)}")
+    return names
+
+
+def _runners(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(text.split(",")))
+    if unknown := [name for name in names if name not in _RUNNERS and ":" not in name]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(_RUNNERS)} and HOST:PORT")
+    return names

@@ -1,0 +1,111 @@
+"""Every model format: what the service makes of it, against the plain loop of the format's own framework."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from beam_serving.cli.commands.bench import engine_loop, writers
+from beam_serving.cli.commands.bench.contestants import (
+    Contestant,
+    PlainLoop,
+    Shape,
+    job_of,
+    loop_jobs,
+    programs,
+    service,
+)
+from beam_serving.cli.commands.bench.frameworks import NETWORKS
+from beam_serving.cli.commands.bench.rounds import Figures, Plan, measure
+from beam_serving.cli.commands.bench.summary import shown, summarise
+from beam_serving.cli.commands.bench.workloads import Workload, one_format
+from beam_serving.cli.commands.bench.writers import WRITERS
+from beam_serving.cli.tables import aligned
+from beam_serving.errors import BeamServingError
+from beam_serving.launch.embedded_redis import private_redis
+from beam_serving.launch.worker import python_module
+
+CONTESTANTS = 5
+"""`loop`, `loops`, `service`, and without decoding, on one thread, our engines `auto` and `native`."""
+
+_SPEED = "records_per_s"
+
+
+def measure_format(form: str, shape: Shape, plan: Plan, on_step: Callable[[str], object]) -> dict[str, Any]:
+    """Writes the network in one format and measures all contestants by turns.
+
+    Raises:
+        BeamServingError: the framework cannot write it, or a contestant does not start.
+    """
+    with TemporaryDirectory(prefix="beam-serving-bench-") as path, private_redis() as port:
+        folder = Path(path)
+        workload = one_format(form, _written(form, folder))
+        with _contestants(workload, shape, port, folder) as all_contestants:
+            figures = measure(all_contestants, plan, on_step)
+    return {"title": workload.title, "framework": WRITERS[form].framework, **compared(figures)}
+
+
+def compared(figures: Mapping[str, Figures]) -> dict[str, Any]:
+    """Gives the summary with ratios to the faster of the two plain loops, and what `auto` gains over `native`."""
+    by_loop = summarise({name: figures[name] for name in ("loop", "loops")})
+    baseline = max(by_loop, key=lambda name: float(by_loop[name][_SPEED]["median"]))
+    gain = summarise(figures, "native")["auto"][_SPEED] if "native" in figures else None
+    return {"baseline": baseline, "contestants": summarise(figures, baseline), "gain": gain}
+
+
+def formats_table(about: Mapping[str, Any]) -> str:
+    """Gives one row per format; formats whose framework is missing stand last, with what installs it."""
+    head = ["format", "own framework", "loop", "loops", "service", "served/own", "auto", "native", "gained"]
+    rows = [head, *(_row(form, one) for form, one in about["measured"].items())]
+    missing = [f"{form}: not installed; {remedy}" for form, remedy in about["not_installed"].items()]
+    return "\n".join([aligned(rows), *missing])
+
+
+def _row(form: str, about: Mapping[str, Any]) -> list[str]:
+    speeds = {name: own[_SPEED] for name, own in about["contestants"].items()}
+    columns = [shown(speeds[name]["median"]) if name in speeds else "-" for name in ("loop", "loops", "service")]
+    engines = [shown(speeds[name]["median"]) if name in speeds else "-" for name in ("auto", "native")]
+    gained = f"{about['gain']['ratio']:.2f}" if about["gain"] else "-"
+    return [form, about["framework"], *columns, f"{speeds['service']['ratio']:.2f}", *engines, gained]
+
+
+def _written(form: str, folder: Path) -> Path:
+    """Writes the network in a process of its own: frameworks are large, chatty, and do not all get along."""
+    target = folder / form
+    target.mkdir()
+    command = [*python_module(writers.__name__), form, str(target)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise BeamServingError(f"the model of format {form!r} could not be written:\n{ended.stderr[-2000:]}")
+    return target
+
+
+@contextmanager
+def _contestants(workload: Workload, shape: Shape, port: int, folder: Path) -> Iterator[Sequence[Contestant]]:
+    form = workload.name
+    rival = form if form in NETWORKS else "openvino"
+    job = job_of(workload, shape, folder) | {"format": rival}
+    if rival != form:
+        job["model"] = str(_written(rival, folder))
+    native = WRITERS[form].engine
+    engine = {
+        "model": workload.model,
+        "input_shape": workload.data.get("shape"),
+        "batch_size": shape.batch_size,
+        "threads": 1,
+    }
+    jobs = loop_jobs(job, shape)
+    jobs += [(engine_loop.__name__, engine | {"engine": name}) for name in ("auto", native) if name]
+    with ExitStack() as stack:
+        processes = stack.enter_context(programs(jobs))
+        engines = processes[1 + shape.workers :]
+        yield [
+            PlainLoop("loop", processes[:1]),
+            PlainLoop("loops", processes[1 : 1 + shape.workers]),
+            stack.enter_context(service(workload, shape, port, folder)),
+            *(PlainLoop(name, [one]) for name, one in zip(("auto", "native"), engines, strict=False)),
+        ]

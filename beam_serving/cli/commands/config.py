@@ -1,0 +1,178 @@
+"""Configuration files on the command line: what is understood of them, and their new form."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os.path
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from beam_serving.cli.arguments import Parser
+from beam_serving.cli.tables import listed
+from beam_serving.cli.terminal import say
+from beam_serving.config.legacy.rewrite import rewrite
+from beam_serving.config.legacy.translate import NEW, Entry, Translation
+from beam_serving.config.output import is_url
+from beam_serving.config.schema import PATHS, Settings, all_keys, checked, translated
+from beam_serving.config.yaml_file import parse_yaml, read_yaml
+from beam_serving.errors import ConfigError
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs `config check` or `config migrate` and gives the exit code: 0 when the file loads, else 2.
+
+    Raises:
+        ConfigError: the file cannot be read, or the new one cannot be written.
+    """
+    given = _parser().parse_args(arguments)
+    translation = translated(read_yaml(given.file))
+    if given.action == "migrate":
+        return _migrate(translation, given)
+    errors = _errors(translation)
+    if given.json:
+        say(json.dumps(report(translation, errors), default=str))
+    else:
+        say(table(translation))
+    for line in errors:
+        say(f"error: {line}", to=sys.stderr)
+    return 2 if errors else 0
+
+
+def _errors(translation: Translation) -> list[str]:
+    try:
+        checked(translation)
+    except ConfigError as err:
+        return str(err).splitlines()
+    return []
+
+
+def report(translation: Translation, errors: Sequence[str]) -> dict[str, Any]:
+    """Gives what became of each key as plain values, without secrets."""
+    return {
+        "file": str(translation.file.path),
+        "form": translation.form,
+        "loads": not errors,
+        "errors": list(errors),
+        "keys": [
+            {
+                "key": entry.key,
+                "line": entry.line,
+                "value": "..." if entry.secret else entry.value,
+                "new": dict.fromkeys(entry.new, "...") if entry.secret else entry.new,
+                "remark": entry.remark,
+                "warning": entry.warns,
+            }
+            for entry in translation.entries
+        ],
+    }
+
+
+def table(translation: Translation) -> str:
+    """Gives the same as text for people, without the errors."""
+    rows = [("key", "value", "new key", "new value", "remark")]
+    for entry in translation.entries:
+        value = "-" if entry.line is entry.value is None else _shown(entry.value, entry)
+        remark = f"warning: {entry.remark}" if entry.warns else entry.remark
+        new = list(entry.new.items()) or [("-", "-")]
+        rows.append((entry.key, value, new[0][0], _shown(new[0][1], entry) if entry.new else "-", remark))
+        rows += [("", "", key, _shown(value, entry), "") for key, value in new[1:]]
+    return f"{translation.file.path}: {translation.form}\n\n{listed(rows)}"
+
+
+def _shown(value: Any, entry: Entry) -> str:
+    if value is None:
+        return "(blank)"
+    if entry.secret:
+        return "..."
+    return value if isinstance(value, str) and value.isprintable() else json.dumps(value, default=str)
+
+
+def _migrate(translation: Translation, given: argparse.Namespace) -> int:
+    old = checked(translation)
+    source: Path = given.file
+    target = source if given.in_place else given.output
+    if target is not None and not given.in_place and target.exists():
+        if target.samefile(source):
+            raise ConfigError(f"{target} is the file to migrate; --in-place overwrites it")
+        if not given.force:
+            raise ConfigError(f"{target} exists already; --force overwrites it")
+    paths = _paths_from(translation, target or source)
+    if translation.form == NEW and not paths:
+        text = translation.file.text
+        say(f"{source} is of the new form already", to=sys.stderr)
+    else:
+        text = rewrite(translation, all_keys(), paths)
+    new = checked(translated(parse_yaml(target or source, text)))
+    if _comparable(new) != _comparable(old):
+        raise ConfigError(
+            f"{source}: its new form would not mean the same, which is a mistake here; nothing is written"
+        )
+    if target is None:
+        say(text.removesuffix("\n"))
+        return 0
+    try:
+        target.write_text(text, encoding="utf-8")
+    except OSError as err:
+        raise ConfigError(f"{target}: cannot be written ({err.strerror})") from err
+    return 0
+
+
+def _paths_from(translation: Translation, target: Path) -> dict[str, str]:
+    """Gives the relative paths of the file as they are seen from the folder that the new one lies in."""
+    here, there = translation.file.path.resolve().parent, target.resolve().parent
+    if here == there:
+        return {}
+    found = {}
+    for name in PATHS:
+        section, key = name.split(".")
+        value = translation.values.get(section, {}).get(key)
+        if value and value != "noop" and not is_url(value) and not os.path.isabs(os.path.expanduser(value)):
+            found[name] = os.path.relpath(here / value, there)
+    return found
+
+
+def _comparable(settings: Settings) -> dict[str, Any]:
+    values = settings.model_dump()
+    for section, key in (name.split(".") for name in PATHS):
+        if values[section][key]:
+            values[section][key] = os.path.realpath(values[section][key])
+    return values
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="beam-serving config",
+        description="Look at a configuration file of this project or of Cluster Serving 0.7 to 2.x.",
+        epilog="examples:\n  python -m beam_serving config check config.yaml\n"
+        "  python -m beam_serving config migrate old/config.yaml -o config.yaml",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    actions = parser.add_subparsers(dest="action", required=True)
+    check = actions.add_parser(
+        "check",
+        help="say of each key what it means here, or why it is not used",
+        description="Say of each key what it means here, or why it is not used and what replaces it.",
+        epilog="example:\n  python -m beam_serving config check config.yaml --json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    check.add_argument("file", type=Path, help="configuration file")
+    check.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    migrate = actions.add_parser(
+        "migrate",
+        help="write the new form of a file, with its comments",
+        description="Write the new form of a file, with its comments, to standard output or to another file.",
+        epilog="example:\n  python -m beam_serving config migrate old/config.yaml -o config.yaml",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    migrate.add_argument("file", type=Path, help="configuration file; it stays as it is without --in-place")
+    where = migrate.add_mutually_exclusive_group()
+    where.add_argument("-o", "--output", type=Path, help="file to write; standard output where unset")
+    where.add_argument("--in-place", action="store_true", help="overwrite the file itself")
+    migrate.add_argument("--force", action="store_true", help="overwrite the file of --output where there is one")
+    return parser

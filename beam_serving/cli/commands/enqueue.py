@@ -1,0 +1,173 @@
+"""Puts image files on the queue and, where asked, waits for what becomes of them."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from beam_serving.cli.answers import Answer, failed, json_line, queue_arguments, table
+from beam_serving.cli.arguments import LONGEST_S, Parser, seconds
+from beam_serving.cli.place import add_place, add_stream, settings_at, stream_at
+from beam_serving.cli.terminal import say
+from beam_serving.client import AsyncOutputQueue, InputQueue
+from beam_serving.config.redis_at import redis_at
+from beam_serving.config.schema import Settings
+from beam_serving.encryption.secrets import RECORDS
+from beam_serving.errors import BeamServingError, ClientError, ConfigError, ConnectError, ResultTimeoutError
+from beam_serving.protocol.limits import DEFAULT_LIMITS
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Queues the files and gives the exit code: 1 when one of those waited for has no result.
+
+    Raises:
+        ConfigError: a file is not there, two have the same uri, or the secret is missing; nothing was queued.
+        BeamServingError: Redis does not answer or has no room, or a file cannot be read.
+    """
+    given = _parser().parse_args(arguments)
+    files = _by_uri(given.files, given.uri_prefix)
+    settings = settings_at(given)
+    stream, at = stream_at(given, settings), redis_at(settings)
+    with at.reachable():
+        queue = queue_arguments(at, stream)
+    largest = max(settings.data.max_request_bytes, DEFAULT_LIMITS.max_payload_bytes)
+    requests = _queued(files, {**queue, **_secret(settings), "max_request_bytes": largest})
+    if given.wait:
+        answers = asyncio.run(_collected(requests, queue, given))
+        if not given.json:
+            say(table(answers))
+        return 1 if failed(answers) else 0
+    if given.json:
+        for uri, request_id in requests.items():
+            say(json.dumps({"uri": uri, "request_id": request_id}))
+    else:
+        say(f"{len(requests)} requests queued on {stream!r} of Redis at {at}")
+    return 0
+
+
+def _by_uri(files: Sequence[Path], prefix: str) -> dict[str, Path]:
+    """Gives the files by the uris of their requests.
+
+    Raises:
+        ConfigError: one is no file, or has the uri of another.
+    """
+    found: dict[str, Path] = {}
+    for path in files:
+        uri = prefix + path.name
+        if not path.is_file():
+            raise ConfigError(f"{path}: {'is no file' if path.exists() else 'there is no such file'}")
+        if uri in found:
+            raise ConfigError(
+                f"{path}: its uri {uri!r} is that of {found[uri]} too; queue them one after the other, "
+                "each with a --uri-prefix"
+            )
+        found[uri] = path
+    return found
+
+
+def _queued(files: Mapping[str, Path], queue: Mapping[str, Any]) -> dict[str, str]:
+    """Queues each file, which is read just before, and gives the request ids by uri."""
+    bar = tqdm(files.items(), desc="queueing", unit="", leave=False, disable=None)
+    with bar, InputQueue(**queue) as requests:
+        images = ((uri, _content(path)) for uri, path in bar)
+        return dict(zip(files, requests.enqueue_many(images), strict=True))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as err:
+        raise BeamServingError(f"{path}: cannot be read ({err.strerror})") from err
+
+
+def _secret(settings: Settings) -> dict[str, str]:
+    """Gives what the requests of a service that takes encrypted ones are encrypted with."""
+    if settings.data.encryption == "none":
+        return {}
+    return asdict(RECORDS.read_to_encrypt(settings.data.secret_file))
+
+
+async def _collected(
+    requests: Mapping[str, str], queue: Mapping[str, Any], given: argparse.Namespace
+) -> dict[str, Answer]:
+    """Waits for all results, shows how many have come, and gives them in the order of the requests."""
+    answers: dict[str, Answer] = {}
+    with tqdm(desc="waiting", total=len(requests), unit="", leave=False, disable=None) as bar:
+        async with aclosing(_arriving(requests, queue, given.timeout)) as arriving:
+            async for uri, answer in arriving:
+                answers[uri] = answer
+                bar.update()
+                if given.json:
+                    with tqdm.external_write_mode():
+                        say(json_line(uri, answer), flush=True)
+    return {uri: answers[uri] for uri in requests}
+
+
+async def _arriving(
+    requests: Mapping[str, str], queue: Mapping[str, Any], timeout_s: float
+) -> AsyncGenerator[tuple[str, Answer], None]:
+    """Yields each result as it comes; what has not come when none came for `timeout_s` is a ResultTimeoutError.
+
+    Raises:
+        ConnectError: Redis cannot be reached, or refuses us.
+    """
+    arrived: asyncio.Queue[tuple[str, Answer]] = asyncio.Queue()
+    async with AsyncOutputQueue(**queue, by_label=True) as results:
+
+        async def wait(uri: str, request_id: str) -> None:
+            answer: Any
+            try:
+                answer = await results.query(uri, LONGEST_S, request_id=request_id)
+            except ClientError as err:
+                answer = err
+            arrived.put_nowait((uri, answer))
+
+        waiting = {uri: asyncio.create_task(wait(uri, request_id)) for uri, request_id in requests.items()}
+        try:
+            while waiting:
+                uri, answer = await asyncio.wait_for(arrived.get(), timeout_s)
+                if isinstance(answer, ConnectError):
+                    raise answer
+                del waiting[uri]
+                yield uri, answer
+        except TimeoutError:
+            for uri in waiting:
+                yield uri, ResultTimeoutError(f"no result, and none of another request for {timeout_s:g} s")
+        finally:
+            for task in waiting.values():
+                task.cancel()
+            await asyncio.gather(*waiting.values(), return_exceptions=True)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="beam-serving enqueue",
+        description="Put image files on the queue of a service. The uri of a request is the name of its file.",
+        epilog="examples:\n  python -m beam_serving enqueue images/*.jpg --wait\n"
+        "  python -m beam_serving enqueue images/*.jpg --uri-prefix monday/ --wait --json\n"
+        "  python -m beam_serving enqueue cat.jpg --src redis-host:6379 --stream serving_stream",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="image file, sent as it is")
+    parser.add_argument("--uri-prefix", default="", metavar="TEXT", help="what each uri begins with")
+    parser.add_argument("--wait", action="store_true", help="wait for the results and print them; 1 when one failed")
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="with --wait, give up when no result came for so long (%(default)g)",
+    )
+    parser.add_argument("--json", action="store_true", help="print a line of JSON per result, as it comes")
+    add_place(parser)
+    add_stream(parser)
+    return parser

@@ -1,0 +1,90 @@
+"""Starts a service in a session of its own, which outlives the command that started it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from beam_serving.errors import BeamServingError, ConfigError
+from beam_serving.launch.ending import end
+from beam_serving.launch.systemd import VARIABLE
+from beam_serving.launch.worker import EXIT_CONFIG, python_module
+
+_START_S = 300.0
+_TICK_S = 0.2
+
+
+def start_detached(arguments: Sequence[str], log: Path, grace_s: float) -> int:
+    """Starts `serve` with these arguments, waits until it is ready, and gives its pid; its log is added to a file.
+
+    A service that is not ready after five minutes, or when the wait is broken off, is stopped.
+
+    Raises:
+        ConfigError: the log cannot be written, or the service found what the operator must mend.
+        BeamServingError: the service ended for another reason, or is not ready in time.
+    """
+    # A socket of its own tells: the key in Redis may be that of a service of the same name on another host.
+    with (
+        tempfile.TemporaryDirectory(prefix="beam-serving-") as folder,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready,
+    ):
+        ready.bind(f"{folder}/ready")
+        ready.settimeout(_TICK_S)
+        process, begin = _started(arguments, log, f"{folder}/ready")
+        try:
+            is_ready = _await_ready(process, ready)
+        except BaseException:
+            end(process, 2 * grace_s)
+            raise
+    if is_ready:
+        return process.pid
+    if process.poll() is None:
+        end(process, 2 * grace_s)
+        raise BeamServingError(f"the service is not ready after {_START_S:g} s and was stopped; see {log}")
+    reason = _reason(log, begin) or f"the service ended with exit code {process.returncode}; see {log}"
+    raise (ConfigError if process.returncode == EXIT_CONFIG else BeamServingError)(reason)
+
+
+def _started(arguments: Sequence[str], log: Path, notify: str) -> tuple[subprocess.Popen[bytes], int]:
+    """Starts the process; gives it, and where its part of the log begins."""
+    try:
+        with log.open("ab") as file:
+            command = [*python_module("beam_serving"), "serve", *arguments]
+            environment = {**os.environ, VARIABLE: notify}
+            begin = file.tell()
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                env=environment,
+                start_new_session=True,
+            )
+        return process, begin
+    except OSError as err:
+        raise ConfigError(f"{log}: cannot be written ({err.strerror}); --log-file names another file") from err
+
+
+def _await_ready(process: subprocess.Popen[bytes], ready: socket.socket) -> bool:
+    """Waits until the service is ready, has ended, or the time is over; says whether it is ready."""
+    give_up_at = time.monotonic() + _START_S
+    while process.poll() is None and time.monotonic() < give_up_at:
+        try:
+            ready.recv(64)
+        except TimeoutError:
+            continue
+        return True
+    return False
+
+
+def _reason(log: Path, begin: int) -> str:
+    """Gives what the service said last of why it ended: the lines from the last error on."""
+    with log.open("rb") as file:
+        file.seek(begin)
+        _, found, said = f"\n{file.read().decode(errors='replace')}".rpartition("\nerror: ")
+    return said.strip() if found else ""

@@ -1,0 +1,85 @@
+"""Where a queue is, by our own arguments or by those of Cluster Serving, whose conventions then hold."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any, TypedDict, Unpack
+
+from beam_serving.errors import ResultError
+from beam_serving.transport.client_connection import Server
+
+NOTHING_YET = "[]"
+"""What Cluster Serving gives where there is no result yet."""
+FAILED = "NaN"
+"""What it gives for a request that failed."""
+
+_log = logging.getLogger(__name__)
+_DEFAULT_STREAM = "serving_stream"
+
+
+class OldArguments(TypedDict, total=False):
+    """The arguments by which Cluster Serving's queues are made; `sync` never meant anything."""
+
+    frontend_url: str | None
+    host: str | None
+    name: str
+    sync: bool
+
+
+class Limits(TypedDict):
+    """How a queue connects."""
+
+    password: str | None
+    max_connections: int
+    timeout_s: float
+    ca_file: str | None
+
+
+@dataclass(frozen=True)
+class Place:
+    """A server and a stream on it. `like_cluster_serving` says that its conventions hold.
+
+    They do for a queue that is made as theirs are: without any address, or with `host`, `name` or `frontend_url`.
+    """
+
+    server: Server
+    stream: str
+    like_cluster_serving: bool
+    frontend_url: str | None = None
+
+    @classmethod
+    def at(
+        cls,
+        address: str | None,
+        port: int | str | None,
+        stream: str | None,
+        limits: Limits,
+        **old: Unpack[OldArguments],
+    ) -> "Place":
+        """Reads the arguments of a queue.
+
+        Raises:
+            TypeError: an argument is unknown, or one is given twice under two names.
+            ValueError: the address is a URL of another scheme.
+        """
+        if unknown := sorted(set(old) - set(OldArguments.__annotations__)):
+            raise TypeError(f"unknown argument {unknown[0]!r}")
+        frontend_url = old.get("frontend_url")
+        if address is not None and address.startswith(("http://", "https://")):
+            address, frontend_url = None, address
+        _once("an address", address, "host", old.get("host"))
+        _once("stream", stream, "name", old.get("name"))
+        like_cluster_serving = bool(old) or (address is None and stream is None)
+        stream = stream or old.get("name") or _DEFAULT_STREAM
+        server = Server.at(address or old.get("host") or "localhost", int(port or 6379), stream=stream, **limits)
+        return cls(server, stream, like_cluster_serving, frontend_url)
+
+
+def _once(ours: str, value: Any, theirs: str, other: Any) -> None:
+    if value is not None and other is not None:
+        raise TypeError(f"{ours} is given, and {theirs}={other!r} too; they mean the same")
+
+
+def failed_like_cluster_serving(uri: Any, error: ResultError) -> str:
+    """Gives the value that stands for a failure, which holds no reason; so that goes to the log."""
+    _log.warning("request %r failed: %s", uri, error)
+    return FAILED

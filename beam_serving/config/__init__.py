@@ -1,0 +1,1 @@
+"""The service's settings: what a configuration file may say, and the files of the older servers."""

@@ -1,0 +1,1 @@
+"""How a service runs: its processes on one machine, on Flink and on Spark."""

@@ -1,0 +1,124 @@
+"""What drivers share: a job from standard input, a pipeline given to a job server, the wait for its end.
+
+A driver reads its job as a worker of the local runner does. SIGTERM and SIGINT end reading in all workers; with its
+last reader the job ends by itself, and the driver exits with 0.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from beam_serving.config.schema import Settings
+from beam_serving.errors import BeamServingError
+from beam_serving.io.stop import STOP
+from beam_serving.launch.portable.java_errors import raise_cause
+from beam_serving.launch.portable.job_server import JobServer
+from beam_serving.launch.portable.processes import tell_of_thread
+from beam_serving.launch.worker import Job, exit_code, stop_on_signals
+from beam_serving.telemetry.logs import configure_logging
+
+_log = logging.getLogger(__name__)
+_EXIT_JOB_FAILED = 3
+_TICK_S = 0.1
+_LAST_BREATH_S = 1.0
+ENDED = "DONE"
+
+
+class Workers(Protocol):
+    """The workers of a job, wherever they are."""
+
+    def dead(self) -> bool:
+        """Whether one ended badly of which we would not hear otherwise."""
+        ...
+
+    def stop_reading(self) -> None:
+        """Asks all to finish what is in flight and to read no more."""
+        ...
+
+
+@dataclass
+class Outcome:
+    """How a job ended and what was said about it."""
+
+    state: str
+    said: str = ""
+
+
+def main(name: str, run: Callable[[Settings, Job], Outcome]) -> int:
+    """Runs one job under a name for the log; what ended it for good is the only thing written to standard output."""
+    job = Job.decode(sys.stdin.readline())
+    configure_logging(job.log_level, name)
+    stop_on_signals()
+    logging.getLogger().addFilter(_not_from_java)
+    threading.excepthook = tell_of_thread
+    try:
+        return _exit_code(run(Settings.model_validate_json(job.settings), job))
+    except BeamServingError as err:
+        return exit_code(err)
+
+
+def _exit_code(outcome: Outcome) -> int:
+    _log.debug("pipeline state %s", outcome.state)
+    if outcome.state == ENDED or (outcome.state == "CANCELLED" and STOP.is_set()):
+        return 0
+    raise_cause(outcome.said)
+    _log.error("the job ended: %s", outcome.said)
+    return _EXIT_JOB_FAILED
+
+
+def submit(serving: Any, flags: list[str]) -> Any:
+    """Gives the pipeline to the job server that the flags name, and Beam's result object back."""
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from beam_serving.pipeline import build
+
+    pipeline = beam.Pipeline(options=PipelineOptions(flags))
+    build(pipeline, serving)
+    return pipeline.run()
+
+
+def watch(result: Any, server: JobServer, workers: Workers, grace_s: float) -> Outcome:
+    """Waits for the job's end; passes a stop on to the workers and, should the job not end by that, cancels it."""
+    said: list[str] = []
+
+    def wait() -> None:
+        try:
+            result.wait_until_finish()
+        except Exception as err:  # noqa: BLE001 - Beam gives whatever Java said
+            said.append(str(err))
+
+    waiting = threading.Thread(target=wait, name="job", daemon=True)
+    waiting.start()
+    parent = os.getppid()
+    cancel_at: float | None = None
+    while waiting.is_alive():
+        waiting.join(_TICK_S)
+        # What ends the wait with an error may be the server's death, of which we then hear a moment later.
+        if not server.alive(_LAST_BREATH_S if said else 0.0):
+            return Outcome("FAILED", f"the job server died: {server.last_words()}")
+        if workers.dead() and not STOP.is_set():
+            return Outcome("FAILED", "a worker process died")
+        if os.getppid() != parent:
+            _log.warning("the supervisor is gone: stopping")
+            STOP.set()
+        if STOP.is_set() and cancel_at is None:
+            workers.stop_reading()
+            cancel_at = time.monotonic() + grace_s / 2
+        if cancel_at is not None and time.monotonic() > cancel_at:
+            _log.warning("the job did not end in %g s: cancelling it", grace_s / 2)
+            cancel_at = float("inf")
+            result.cancel()
+    return Outcome(str(result.state), "".join(said)[-4000:])
+
+
+def _not_from_java(record: logging.LogRecord) -> bool:
+    """Keeps what Beam passes on from Java, whole stack traces, off the operator's screen."""
+    return record.name.startswith("beam_serving")

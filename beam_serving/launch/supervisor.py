@@ -1,0 +1,303 @@
+"""Keeps the worker processes of one machine alive, says when they serve, and stops them."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+import redis
+from redis.exceptions import RedisError
+
+from beam_serving.config.redis_at import redis_at
+from beam_serving.config.schema import Settings
+from beam_serving.errors import ConfigError, ConnectError, ModelLoadError, UnreachableError
+from beam_serving.launch.forking import WorkerProcess, Workers, spawned
+from beam_serving.launch.start import decided_copy, preflight
+from beam_serving.launch.systemd import tell_ready
+from beam_serving.launch.worker import EXIT_CONFIG, EXIT_FAILED, Job, new_run
+from beam_serving.models.detect import ModelFiles
+from beam_serving.models.store import PrivateCopy
+from beam_serving.telemetry.report import (
+    FRESH_S,
+    LIFETIME_S,
+    Report,
+    announce,
+    asked_to_stop,
+    described,
+    read_reports,
+    retract,
+)
+from beam_serving.telemetry.statistics_line import StatisticsLine
+
+_log = logging.getLogger(__name__)
+_TICK_S = 0.1
+_ANNOUNCE_EVERY_S = 5.0
+_FIRST_RESTART_S, _LAST_RESTART_S = 0.2, 30.0
+_STABLE_AFTER_S = 30.0
+_EARLY_DEATHS = 3
+_FAULTS_OF_COPIES = 3
+"""After so many faults in native code a worker is a copy no more: who causes them might learn where its memory is."""
+
+
+class _Slot:
+    """A process's place: its names in the group outlive the processes that fill it, one after the other.
+
+    A worker of the local runner has one name, a driver one for each of the workers that it looks after.
+    """
+
+    def __init__(self, consumers: tuple[str, ...]) -> None:
+        self.consumers = consumers
+        self.process: WorkerProcess | None = None
+        self.started_at = 0.0
+        self.restart_at = 0.0
+        self.restart_wait_s = _FIRST_RESTART_S
+        self.finished = False
+
+
+class Supervisor:
+    """Runs `workers` processes in one consumer group until it is told to stop or, with `drain`, until all is served.
+
+    Each has a consumer name of its own, which it keeps when it is started again after it died: so what it had not
+    finished is served by its successor at once, and no other process ever carries that name. With a `driver`, the
+    name of a module, there is one process of it instead, which starts the workers itself and ends when one dies. A
+    driver that drains the queue every `every_s` says by itself that the service is there, also between drains.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        workers: int,
+        arguments: Sequence[str],
+        drain: bool,
+        log_level: str,
+        driver: str | None = None,
+        every_s: float | None = None,
+    ) -> None:
+        self._settings = settings
+        self._arguments = tuple(arguments)
+        self._drain = drain
+        self._log_level = log_level
+        self._run = new_run()
+        self._driver = driver
+        self._every_s = every_s
+        self._names = tuple(f"{self._run}-{index}" for index in range(workers))
+        self._slots = [_Slot(names) for names in ([self._names] if driver else [(name,) for name in self._names])]
+        self._workers = Workers(settings.model.threads)
+        self._client: redis.Redis = redis_at(settings).client()
+        self._statistics = StatisticsLine(settings.data.streams, settings.data.group)
+        self._stopping = False
+        self._ready = False
+        self._files: ModelFiles | None = None
+        self._copy: PrivateCopy | None = None
+        self._was_ready = False
+        self._early_deaths = 0
+        self._faults = 0
+
+    def run(self) -> int:
+        """Serves; gives the exit code.
+
+        Raises:
+            BeamServingError: the service cannot start, or cannot go on for a reason that the operator must mend.
+        """
+        self._files = preflight(self._settings)
+        handlers = {signum: signal.signal(signum, self._on_signal) for signum in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            if self._driver is None:
+                self._workers.open()
+            self._decide()
+            self._watch()
+        finally:
+            graceful = self._stop_workers()
+            self._workers.close()
+            if self._copy is not None:
+                self._copy.close()
+            self._retract()
+            for signum, handler in handlers.items():
+                signal.signal(signum, handler)
+        _log.info("state DONE: %s", self._statistics.total(self._reports(LIFETIME_S)))
+        return 0 if graceful else EXIT_FAILED
+
+    def _decide(self) -> None:
+        decided = decided_copy(self._settings)
+        if decided is not None:
+            self._copy = decided.copy
+        self._workers.need(*(decided[1:] if decided else ()))
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        del frame
+        _log.info("%s: finishing what is in flight", signal.Signals(signum).name)
+        self._stopping = True
+
+    def _watch(self) -> None:
+        next_announce = next_statistics = 0.0
+        while not self._stopping and not all(slot.finished for slot in self._slots):
+            for slot in self._slots:
+                self._look_after(slot)
+            now = time.monotonic()
+            if not self._ready or now >= next_announce:
+                self._say_whether_ready()
+                self._statistics.note(self._reports(LIFETIME_S))
+                next_announce = now + _ANNOUNCE_EVERY_S
+                next_statistics = next_statistics or now + self._settings.params.statistics_s
+            if self._ready and now >= next_statistics:
+                next_statistics = now + self._settings.params.statistics_s
+                self._statistics.log(self._client, self._reports())
+            time.sleep(_TICK_S)
+
+    def _start(self, slot: _Slot) -> None:
+        job = Job(
+            self._for_workers().model_dump_json(),
+            self._run,
+            slot.consumers,
+            self._arguments,
+            self._drain,
+            self._log_level,
+            every_s=self._every_s,
+        )
+        if self._driver is None:
+            slot.process = self._workers.start(job, copy=self._faults < _FAULTS_OF_COPIES)
+        else:
+            slot.process = spawned(self._driver, job, slot.consumers[0])
+        slot.started_at = time.monotonic()
+
+    def _for_workers(self) -> Settings:
+        """Give the settings with the private copy of the model: workers that start later serve what the first do."""
+        if self._copy is None:
+            return self._settings
+        model = self._settings.model.model_copy(update={"path": str(self._copy.path)})
+        return self._settings.model_copy(update={"model": model})
+
+    def _in_our_words(self, reported: str) -> str:
+        return reported.replace(str(self._copy.path), self._settings.model.path) if self._copy else reported
+
+    def _look_after(self, slot: _Slot) -> None:
+        now = time.monotonic()
+        if slot.process is None:
+            if not slot.finished and now >= slot.restart_at and self._workers.settled():
+                self._start(slot)
+            return
+        code = slot.process.poll()
+        if code is None:
+            return
+        said = slot.process.stdout.read().decode(errors="replace").strip() if slot.process.stdout else ""
+        slot.process = None
+        if code == 0 and (self._drain or self._asked_to_stop()):
+            slot.finished = True
+            return
+        said = self._in_our_words(said)
+        if code == EXIT_CONFIG and said and not self._was_ready:
+            raise ConfigError(said)
+        if code == EXIT_FAILED and said:
+            raise ConnectError(said)
+        self._plan_restart(slot, code, now, said)
+
+    def _plan_restart(self, slot: _Slot, code: int, now: float, said: str) -> None:
+        """Starts a dead worker again, the later the younger it dies; what no restart can heal ends the service.
+
+        Once the service has been ready, a worker that cannot start waits and tries again while the others serve.
+        """
+        self._ready = False
+        self._retract()
+        if now - slot.started_at > _STABLE_AFTER_S:
+            slot.restart_wait_s = _FIRST_RESTART_S
+        slot.restart_at = now + slot.restart_wait_s
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        self._count_early_death(code, how)
+        self._faults += code < 0 and code != -signal.SIGKILL
+        how = f"{how}: {said}" if said else how
+        what = "the driver" if self._driver else f"worker {slot.consumers[0]}"
+        _log.error("%s died (%s): starting it again in %g s", what, how, slot.restart_wait_s)
+        slot.restart_wait_s = min(slot.restart_wait_s * 2, _LAST_RESTART_S)
+        try:
+            settings = self._for_workers()
+            preflight(settings.model_copy(update={"redis": settings.redis.model_copy(update={"wait_s": 0.0})}))
+        except UnreachableError as err:
+            _log.warning("%s", err)
+
+    def _count_early_death(self, code: int, how: str) -> None:
+        """End a service none of whose workers lives long enough to serve.
+
+        Raises:
+            ModelLoadError: crashes ended as many of them as are worth a try.
+        """
+        if code >= 0 or self._was_ready:
+            return
+        self._early_deaths += 1
+        if self._early_deaths >= _EARLY_DEATHS * len(self._slots):
+            raise ModelLoadError(
+                f"{self._files.model if self._files else self._settings.model.path}: {how} ended {self._early_deaths} "
+                f"workers before one of them served (model: engine: {self._settings.model.engine}); try another engine"
+            )
+
+    def _asked_to_stop(self) -> bool:
+        try:
+            return asked_to_stop(self._client, self._settings.name, self._run)
+        except RedisError as err:
+            _log.debug("cannot ask whether we shall stop: %s", err)
+            return False
+
+    def _reports(self, within_s: float = FRESH_S) -> list[Report]:
+        try:
+            return read_reports(self._client, self._settings.name, self._run, within_s)
+        except RedisError as err:
+            _log.debug("cannot read the workers' numbers: %s", err)
+            return []
+
+    def _say_whether_ready(self) -> None:
+        reports = self._reports()
+        # The report of a worker that died is there until it expires: only those of living processes count.
+        living = {slot.process.pid for slot in self._slots if slot.process}
+        ours = [report for report in reports if report.pid in living or report.parent_pid in living]
+        serving = [report for report in ours if report.states == ["serving"]]
+        ready = len(serving) >= (len(self._names) if self._every_s is None else 1)
+        if ready and not self._ready:
+            _log.info("ready: %s", self._describe(serving[0]))
+            tell_ready()
+        elif self._ready and not ready:
+            _log.warning("not ready: %d of %d workers serve", len(serving), len(self._names))
+        self._ready = ready
+        self._was_ready = self._was_ready or ready
+        if not ready:
+            self._retract()
+            return
+        about = self._settings.about(len(self._names)) | described(serving)
+        try:
+            announce(self._client, self._settings.name, about)
+        except RedisError as err:
+            _log.debug("cannot announce that we are ready: %s", err)
+
+    def _describe(self, worker: Report) -> str:
+        settings, files = self._settings, self._files
+        assert files is not None  # noqa: S101 - set before any worker starts
+        return (
+            f"serving {files.model} ({files.format}, engine {worker.engine}) from Redis at {redis_at(settings)}, "
+            f"streams {', '.join(settings.data.streams)}, batch size {worker.batch_size}, "
+            f"{len(self._names)} worker{'s' if len(self._names) > 1 else ''}"
+        )
+
+    def _retract(self) -> None:
+        try:
+            retract(self._client, self._settings.name)
+        except RedisError as err:
+            _log.debug("cannot retract the readiness key, it expires by itself: %s", err)
+
+    def _stop_workers(self) -> bool:
+        """Ends the workers, the hard way after `grace_s`; says whether all ended by themselves."""
+        processes = [slot.process for slot in self._slots if slot.process is not None]
+        for process in processes:
+            process.terminate()
+        give_up_at = time.monotonic() + self._settings.params.grace_s
+        graceful = True
+        for process in processes:
+            try:
+                process.wait(max(0.0, give_up_at - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                _log.error("a worker did not finish in %g s: killing it", self._settings.params.grace_s)
+                process.kill()
+                process.wait()
+                graceful = False
+        return graceful

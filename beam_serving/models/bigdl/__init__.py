@@ -1,5 +1,0 @@
-"""BigDL `.model` files, read without a JVM."""
-
-from beam_serving.models.bigdl.reader import read_bigdl
-
-__all__ = ["read_bigdl"]

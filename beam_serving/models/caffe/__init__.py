@@ -1,5 +1,0 @@
-"""Caffe models, read without Caffe and run by OpenVINO."""
-
-from beam_serving.models.caffe.reader import read_caffe
-
-__all__ = ["read_caffe"]

@@ -1,0 +1,1 @@
+"""What model files may be: a module or folder per format."""

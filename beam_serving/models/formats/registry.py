@@ -1,0 +1,109 @@
+"""The table of model formats: how each looks on disk, what loads it, and which engine comes first.
+
+Loaders are named, not imported: a loader's module imports its framework, which only the worker that serves the model
+pays for.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+NOOP = "noop"
+"""Stands for a model directory: the model that computes nothing, to measure everything around it."""
+
+
+class Format(NamedTuple):
+    """One format: a file with one of `suffixes` (or of this name), and one with `weights_suffix` if it is not empty.
+
+    `loaders` gives, by engine, the function that loads it as `module:function`; the first engine is tried first.
+    `own` is the engine whose results are the right ones: the framework that the format belongs to.
+    """
+
+    name: str
+    title: str
+    suffixes: tuple[str, ...]
+    loaders: Mapping[str, str]
+    weights_suffix: str = ""
+    own: str = "openvino"
+
+    @property
+    def pattern(self) -> str:
+        """What to look for, as messages show it: `*.xml + *.bin`."""
+        graph = " or ".join("*" * suffix.startswith(".") + suffix for suffix in self.suffixes)
+        return f"{graph} + *{self.weights_suffix}" if self.weights_suffix else graph
+
+
+FORMATS = (
+    Format("openvino", "an OpenVINO model", (".xml",), {"openvino": "formats.openvino:load_file"}, ".bin"),
+    Format(
+        "onnx",
+        "an ONNX model",
+        (".onnx",),
+        {"openvino": "formats.openvino:load_file", "onnxruntime": "engines.onnxruntime:load_onnx"},
+        own="onnxruntime",
+    ),
+    Format(
+        "tensorflow_frozen",
+        "a TensorFlow frozen graph",
+        (".pb",),
+        {"openvino": "formats.openvino:load_file", "tensorflow": "formats.tensorflow:load_frozen_graph"},
+        own="tensorflow",
+    ),
+    Format(
+        "tensorflow_saved_model",
+        "a TensorFlow SavedModel",
+        ("saved_model.pb",),
+        {"openvino": "formats.openvino:load_file", "tensorflow": "formats.tensorflow:load_saved_model"},
+        own="tensorflow",
+    ),
+    Format(
+        "tflite",
+        "a TensorFlow Lite model",
+        (".tflite",),
+        {"openvino": "formats.openvino:load_file", "tensorflow": "engines.tflite:load_tflite"},
+        own="tensorflow",
+    ),
+    Format(
+        "keras",
+        "a Keras model",
+        (".keras", ".h5", ".hdf5"),
+        {"openvino": "formats.keras_model:load_converted", "tensorflow": "formats.keras_model:load_native"},
+        own="tensorflow",
+    ),
+    Format(
+        "torchscript",
+        "a TorchScript module",
+        (".pt",),
+        {"openvino": "formats.torchscript:load_converted", "torch": "formats.torchscript:load_native"},
+        own="torch",
+    ),
+    Format(
+        "torch_export",
+        "a program of torch.export",
+        (".pt2",),
+        {"openvino": "formats.torch_export:load_converted", "torch": "formats.torch_export:load_native"},
+        own="torch",
+    ),
+    Format(
+        "caffe",
+        "a Caffe model",
+        (".prototxt",),
+        {"openvino": "formats.openvino:load_caffe", "opencv": "engines.opencv:load_caffe"},
+        ".caffemodel",
+    ),
+    Format("bigdl", "a BigDL model", (".model",), {"openvino": "formats.openvino:load_bigdl"}),
+)
+
+NO_MODEL = Format(NOOP, "the no-op model", (), {NOOP: "engines.noop:load_noop"})
+
+ENGINES = ("auto", *sorted({engine for known in FORMATS for engine in known.loaders}), NOOP)
+
+
+def format_of(name: str) -> Format:
+    """Gives a format by its name, "noop" included."""
+    return next(known for known in (*FORMATS, NO_MODEL) if known.name == name)
+
+
+def loader_of(name: str, engine: str) -> tuple[str, str]:
+    """Gives the module, and the function in it, that load a format for an engine."""
+    module, _, function = format_of(name).loaders[engine].partition(":")
+    return f"beam_serving.models.{module}", function

@@ -1,0 +1,153 @@
+"""What the bytes look like: one codec per client generation, told apart by the fields of a request.
+
+    field `image`                            IMAGE    Cluster Serving 0.7, 0.8       beam_serving.protocol.image
+    field `data`                             ARROW    Cluster Serving 0.9 and later  beam_serving.protocol.arrow
+    fields `image:`, `tensor:`, `text:...`   NATIVE   this project's clients         beam_serving.protocol.native
+
+Encrypted requests have the same forms (beam_serving.protocol.encrypted).
+
+Everything here is a pure function from bytes to values or back. Whatever the bytes are, decoding gives a value or
+raises RequestError: no code in a request is ever run, and no uri is ever opened.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from beam_serving.encryption.records import Opening
+from beam_serving.errors import RequestError, printable
+from beam_serving.protocol import arrow, image, instances, native
+from beam_serving.protocol.encrypted import CIPHER, decode_encrypted
+from beam_serving.protocol.limits import DEFAULT_LIMITS, Limits, check_entry, quote
+from beam_serving.records import Answer, Failure, Generation, Image, Payload, Ranked, Result
+from beam_serving.transport.keys import IMAGE_STREAM, result_key
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "IMAGE_STREAM",
+    "Identity",
+    "Limits",
+    "decode_request",
+    "encode_ranked",
+    "encode_result",
+    "identify",
+    "result_key",
+]
+
+_MAX_ERROR_CHARS = 2000
+
+
+class Identity(NamedTuple):
+    """Whose request an entry is, as far as can be told; what an error result needs when decoding fails.
+
+    `uri` is empty where the entry has none that is usable: then no client can wait for a result of it.
+    """
+
+    uri: bytes
+    generation: Generation
+    request_id: bytes
+
+
+def decode_request(
+    fields: Mapping[bytes, bytes], limits: Limits = DEFAULT_LIMITS, opening: Opening | None = None
+) -> Payload:
+    """Reads the fields of a stream entry of any generation. Native tensors are views on the bytes of their field.
+
+    `opening` decrypts, where the service takes encrypted requests.
+
+    Raises:
+        RequestError: the message begins with the request's uri and says what came and what is wanted.
+    """
+    try:
+        uri = check_entry(fields, limits)
+        if opening is not None or CIPHER in fields:
+            inputs, generation = decode_encrypted(fields, limits, opening, _decode_inputs)
+        else:
+            inputs, generation = _decode_inputs(fields, limits)
+        request_id = fields.get(b"id", b"")
+        if len(request_id) > limits.max_name_bytes:
+            raise RequestError(f"field 'id' is {len(request_id)} bytes, at most {limits.max_name_bytes} are served")
+    except RequestError as err:
+        uri = fields.get(b"uri", b"")
+        raise RequestError(f"request {quote(uri)}: {err}" if uri else f"request without uri: {err}") from err
+    return Payload(uri, inputs, generation, request_id)
+
+
+def _decode_inputs(fields: Mapping[bytes, bytes], limits: Limits) -> tuple[dict[str, Image | np.ndarray], Generation]:
+    if b"image" in fields:
+        if b"data" in fields:
+            raise RequestError("both 'image' and 'data' are there, wanted is one of them")
+        return image.decode_inputs(fields), Generation.IMAGE
+    if b"data" not in fields:
+        return native.decode_inputs(fields, limits), Generation.NATIVE
+    serde = fields.get(b"serde", b"arrow")
+    if serde == b"stream":
+        return instances.decode_inputs(fields[b"data"], limits), Generation.ARROW
+    if serde != b"arrow":
+        raise RequestError(f"serde is {quote(serde)}, wanted is 'arrow' or 'stream'")
+    return arrow.decode_inputs(fields, limits), Generation.ARROW
+
+
+def identify(fields: Mapping[bytes, bytes], limits: Limits = DEFAULT_LIMITS) -> Identity:
+    """Tells whose request an entry is without decoding it; never raises."""
+    if b"image" in fields:
+        generation = Generation.IMAGE
+    else:
+        generation = Generation.ARROW if b"data" in fields else Generation.NATIVE
+    uri, request_id = fields.get(b"uri", b""), fields.get(b"id", b"")
+    return Identity(
+        uri if len(uri) <= limits.max_uri_bytes else b"",
+        generation,
+        request_id if len(request_id) <= limits.max_name_bytes else b"",
+    )
+
+
+def encode_result(result: Result) -> dict[bytes, bytes]:
+    """Gives the hash fields of a result in the form that the client of the request reads.
+
+    Every failure has a readable `error`, every result the `id` of its request where that had one.
+
+    Raises:
+        ModelError: an output has a dtype or values that this client could not read.
+    """
+    origin, outcome = result
+    if isinstance(outcome, Failure):
+        fields = _encode_failure(outcome, origin.generation)
+    else:
+        fields = _encode_answer(outcome, origin.generation)
+    if origin.request_id:
+        fields[b"id"] = origin.request_id
+    return fields
+
+
+def encode_ranked(ranked: Ranked) -> dict[bytes, Sequence[bytes]] | None:
+    """Gives the hash fields of results in columns, the same that `encode_result` gives of each.
+
+    None where the clients read another form, or where only some of the requests have an id.
+    """
+    origins = ranked.origins
+    if origins.generation is not Generation.NATIVE:
+        return None
+    columns = native.encode_ranked(ranked)
+    if all(origins.request_ids):
+        columns[b"id"] = origins.request_ids
+    elif any(origins.request_ids):
+        return None
+    return columns
+
+
+def _encode_answer(answer: Answer, generation: Generation) -> dict[bytes, bytes]:
+    if generation is Generation.NATIVE:
+        return native.encode_answer(answer)
+    return arrow.encode_answer(answer) if generation is Generation.ARROW else image.encode_answer(answer)
+
+
+def _encode_failure(failure: Failure, generation: Generation) -> dict[bytes, bytes]:
+    reason = printable(failure.reason[:_MAX_ERROR_CHARS]) or "no reason given"
+    fields = {b"error": reason.encode()}
+    if generation is Generation.ARROW:
+        fields[b"value"] = b"NaN"
+    elif generation is Generation.IMAGE:
+        fields[b"value"] = image.encode_error(reason)
+    return fields

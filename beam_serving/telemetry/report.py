@@ -1,0 +1,215 @@
+"""What a service says of itself in Redis: each worker's numbers, and whether the whole is ready.
+
+    beam-serving:<name>:ready          JSON, there only while every worker serves; written by the supervisor, and on a
+                                       cluster, where none needs to live, by one of the workers
+    beam-serving:<name>:workers        the ids of the workers, a set
+    beam-serving:<name>:worker:<id>    JSON of one worker's counters and histograms; written by the worker
+    beam-serving:<name>:stop:<run>     there when the workers of one run shall end; written by the command `stop`
+    beam-serving:services              the names of all services, a set; written by the workers. On a Redis Cluster
+                                       there is one for each hash tag, `beam-serving:services:{<tag>}`
+
+What a process says of itself expires some seconds after it is gone, so it does not outlive it. A run is what was begun
+at one stroke: the workers of one supervisor, or of one job on a cluster.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from beam_serving.telemetry.stats import STAGES, Histogram, WorkerStats
+from beam_serving.transport.address import hash_tag
+from beam_serving.transport.connection import RedisAt
+from beam_serving.transport.lua import PUT, evaluate
+from beam_serving.transport.routes import Cluster
+
+LIFETIME_S = 15
+FRESH_S = 5
+_STOP_LIFETIME_S = 3600
+
+
+def ready_key(name: str) -> str:
+    """Names the key that exists while the service `name` is ready."""
+    return f"beam-serving:{name}:ready"
+
+
+def worker_key(name: str, worker: str) -> str:
+    """Names the key that holds the numbers of one worker."""
+    return f"beam-serving:{name}:worker:{worker}"
+
+
+def workers_key(name: str) -> str:
+    """Names the key that holds the ids of a service's workers."""
+    return f"beam-serving:{name}:workers"
+
+
+def services_key(at: RedisAt, name: str) -> str:
+    """Names the key that holds the names of all services, on a cluster of those that share a node with `name`."""
+    tag = hash_tag(name.encode()).decode() if isinstance(at.route, Cluster) else ""
+    return f"beam-serving:services:{{{tag}}}" if tag else "beam-serving:services"
+
+
+def stop_key(name: str, run: str) -> str:
+    """Names the key that is there when the workers of a run shall end."""
+    return f"beam-serving:{name}:stop:{run}"
+
+
+@dataclass
+class Report:
+    """The numbers of one worker, or the sum of several.
+
+    Of one, `worker` is its id, `run` what it was started with, and the pids are those of itself and its parent.
+    """
+
+    states: list[str] = field(default_factory=list)
+    engine: str = ""
+    counts: Counter[str] = field(default_factory=Counter)
+    stages: dict[str, Histogram] = field(default_factory=lambda: {stage: Histogram() for stage in STAGES})
+    memory_bytes: int = 0
+    batch_size: int = 0
+    worker: str = ""
+    run: str = ""
+    host: str = ""
+    pid: int = 0
+    parent_pid: int = 0
+
+    def __add__(self, other: Report) -> Report:
+        return Report(
+            self.states + other.states,
+            self.engine or other.engine,
+            self.counts + other.counts,
+            {stage: self.stages[stage] + other.stages[stage] for stage in STAGES},
+            self.memory_bytes + other.memory_bytes,
+            max(self.batch_size, other.batch_size),
+        )
+
+
+def encode_report(stats: WorkerStats, run: str = "") -> str:
+    """Gives the numbers of this process as JSON; histograms as counts by bucket."""
+    stages = {stage: dict(histogram.counts) for stage, histogram in stats.stages.items()}
+    body = {
+        "run": run,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "parent_pid": os.getppid(),
+        "state": stats.state,
+        "engine": stats.engine,
+        "batch_size": stats.batch_size,
+        "counts": dict(stats.counts),
+        "stages": stages,
+        "memory_bytes": memory_bytes(),
+    }
+    return json.dumps(body)
+
+
+def decode_report(text: bytes, worker: str = "") -> Report:
+    """Reads what `encode_report` wrote."""
+    body: dict[str, Any] = json.loads(text)
+    stages = {
+        stage: Histogram({int(bucket): count for bucket, count in body["stages"].get(stage, {}).items()})
+        for stage in STAGES
+    }
+    return Report(
+        states=[body["state"]],
+        engine=body["engine"],
+        counts=Counter(body["counts"]),
+        stages=stages,
+        memory_bytes=body["memory_bytes"],
+        batch_size=body["batch_size"],
+        worker=worker,
+        run=body["run"],
+        host=body["host"],
+        pid=body["pid"],
+        parent_pid=body["parent_pid"],
+    )
+
+
+def memory_bytes() -> int:
+    """Gives the resident memory of this process; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def read_reports(client: redis.Redis, name: str, run: str | None = None, within_s: float = FRESH_S) -> list[Report]:
+    """Reads the numbers of the workers that reported lately, of one run or all, in the order of their ids.
+
+    Who has not done so within some seconds is dead, or stopped.
+    """
+    members: Any = client.smembers(workers_key(name))
+    workers = sorted(member.decode() for member in members)
+    if not workers:
+        return []
+    pipeline = client.pipeline(transaction=False)
+    pipeline.mget([worker_key(name, worker) for worker in workers])
+    for worker in workers:
+        pipeline.pttl(worker_key(name, worker))
+    texts, *lifetimes_ms = pipeline.execute()
+    if gone := [worker for worker, text in zip(workers, texts, strict=True) if text is None]:
+        client.srem(workers_key(name), *gone)
+    oldest_ms = 1000 * (LIFETIME_S - within_s)
+    found = [
+        decode_report(text, worker)
+        for worker, text, lifetime_ms in zip(workers, texts, lifetimes_ms, strict=True)
+        if text is not None and lifetime_ms > oldest_ms
+    ]
+    return [report for report in found if run in (None, report.run)]
+
+
+def working_reports(client: redis.Redis, name: str) -> list[Report]:
+    """Reads the numbers of the workers of all runs that have not ended."""
+    return [report for report in read_reports(client, name) if report.states != ["stopped"]]
+
+
+def service_names(client: redis.Redis, registered: str = "beam-serving:services") -> list[str]:
+    """Gives the names of the services with workers, or with some that died lately; forgets the other names."""
+    members: Any = client.smembers(registered)
+    found = {name: read_reports(client, name, within_s=LIFETIME_S) for name in sorted(map(bytes.decode, members))}
+    # A worker that comes back in this moment registers again with its next report.
+    if gone := [name for name, reports in found.items() if not reports]:
+        client.srem(registered, *gone)
+    return [name for name, reports in found.items() if any(one.states != ["stopped"] for one in reports)]
+
+
+def ask_to_stop(client: redis.Redis, name: str, run: str) -> None:
+    """Asks the workers of a run, wherever they are, to finish what is in flight and to read no more."""
+    evaluate(client, PUT, 1, stop_key(name, run), "", 1000 * _STOP_LIFETIME_S)
+
+
+def asked_to_stop(client: redis.Redis, name: str, run: str) -> bool:
+    """Whether somebody has asked for it."""
+    return bool(client.exists(stop_key(name, run)))
+
+
+def described(serving: Sequence[Report]) -> dict[str, Any]:
+    """Gives what the workers found out: what runs the model, and the size of the batches."""
+    return {"engine": serving[0].engine, "batch_size": serving[0].batch_size}
+
+
+def announce(client: redis.Redis, name: str, about: dict[str, Any]) -> None:
+    """Says, for the next seconds, that the service is ready and what it serves."""
+    evaluate(client, PUT, 1, ready_key(name), json.dumps(about), 1000 * LIFETIME_S)
+
+
+def streams_of(ready: bytes | None) -> list[str]:
+    """Read the streams of a service from what it announced; none where it did not."""
+    if ready is None:
+        return []
+    try:
+        return [str(stream) for stream in json.loads(ready)["streams"]]
+    except (ValueError, KeyError, TypeError):
+        return []  # of a later version, or somebody else's
+
+
+def retract(client: redis.Redis, name: str) -> None:
+    """Says at once that the service is not ready."""
+    client.delete(ready_key(name))

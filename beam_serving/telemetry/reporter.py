@@ -1,0 +1,158 @@
+"""Publishes what a worker says of itself, from a thread of its own; `beam_serving.telemetry.report` has the keys."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import redis
+from redis.exceptions import RedisError
+
+from beam_serving.telemetry.report import (
+    LIFETIME_S,
+    announce,
+    described,
+    encode_report,
+    read_reports,
+    services_key,
+    stop_key,
+    worker_key,
+    workers_key,
+    working_reports,
+)
+from beam_serving.telemetry.stats import WorkerStats
+from beam_serving.transport.connection import RedisAt
+
+_log = logging.getLogger(__name__)
+EVERY_S = 1.0
+_RENEW_EVERY_S = 5.0
+
+_REPORT = """
+-- KEYS: worker, workers.  ARGV: its numbers, lifetime in ms, its id.
+-- Publishes them, also on a server without memory: see PUT.
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('SADD', KEYS[2], ARGV[3])
+return 1
+"""
+
+
+class Keeper(Protocol):
+    """What the processes of a service hold in Redis together, as `beam_serving.io.ownership.Ownership`."""
+
+    def renew(self, client: redis.Redis, run: str) -> None:
+        """Keeps it for the next seconds."""
+
+    def release(self, client: redis.Redis) -> None:
+        """Gives it up."""
+
+
+class Reporter:
+    """Publishes a worker's numbers once a second from a thread of its own.
+
+    `on_stop` is called when reading shall end: when the parent is gone, or somebody has asked for it. Where no
+    supervisor needs to live, `announcing` is what one of the workers says of the service while all of them serve.
+    `holding` is renewed as long as this process works, and given up by the last one of the service that ends.
+    """
+
+    def __init__(
+        self,
+        at: RedisAt,
+        name: str,
+        worker: str,
+        run: str,
+        stats: WorkerStats,
+        on_stop: Callable[[], None],
+        announcing: dict[str, Any] | None = None,
+        holding: Keeper | None = None,
+    ) -> None:
+        self._client = at.client()
+        self._name = name
+        self._registered = services_key(at, name)
+        self._worker = worker
+        self._run = run
+        self._stats = stats
+        self._on_stop = on_stop
+        self._announcing = announcing
+        self._holding = holding
+        self._renew_at = 0.0
+        self._parent = os.getppid()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="report", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Publishes the last numbers and ends the thread."""
+        self._stop.set()
+        self._thread.join(timeout=5)
+        self._publish()
+        self._release()
+        self._client.close()
+
+    def _work(self) -> None:
+        state = ""
+        wait_s, published_at = 0.05, 0.0
+        while not self._stop.wait(wait_s):
+            # Until it serves, a worker is watched closely: "ready" should not wait for the next full second.
+            wait_s = EVERY_S if self._stats.state == state == "serving" else 0.05
+            now = time.monotonic()
+            if wait_s == EVERY_S or self._stats.state != state or now - published_at >= EVERY_S:
+                published_at = now
+                self._publish()
+                self._renew(now)
+            state = self._stats.state
+            if os.getppid() != self._parent:
+                _log.warning("the process that started this worker is gone: stopping")
+                self._on_stop()
+                return
+
+    def _publish(self) -> None:
+        keys = (worker_key(self._name, self._worker), workers_key(self._name))
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.eval(_REPORT, len(keys), *keys, encode_report(self._stats, self._run), 1000 * LIFETIME_S, self._worker)
+        pipeline.exists(stop_key(self._name, self._run))
+        try:
+            _, stop = pipeline.execute()
+            if self._announcing is not None and self._stats.state == "serving":
+                self._announce_for_all(self._announcing)
+        except RedisError as err:
+            _log.debug("cannot publish the numbers of this worker: %s", err)
+            return
+        if stop:
+            self._on_stop()
+        self._register()
+
+    def _renew(self, now: float) -> None:
+        if self._holding is None or now < self._renew_at:
+            return
+        self._renew_at = now + _RENEW_EVERY_S
+        try:
+            self._holding.renew(self._client, self._run)
+        except RedisError as err:
+            _log.debug("cannot renew what this service holds: %s", err)
+
+    def _release(self) -> None:
+        if self._holding is None:
+            return
+        try:
+            if not working_reports(self._client, self._name):
+                self._holding.release(self._client)
+        except RedisError as err:
+            _log.debug("cannot give up what this service holds, it expires by itself: %s", err)
+
+    def _register(self) -> None:
+        """Lists the service among those of this Redis; a user that may not write there loses nothing else."""
+        try:
+            self._client.sadd(self._registered, self._name)
+        except RedisError as err:
+            _log.debug("cannot list this service: %s", err)
+
+    def _announce_for_all(self, about: dict[str, Any]) -> None:
+        """Says that the service is ready, where this worker is the first of as many as are wanted."""
+        serving = [one for one in read_reports(self._client, self._name, self._run) if one.states == ["serving"]]
+        if len(serving) >= about["workers"] and serving[0].worker == self._worker:
+            announce(self._client, self._name, about | described(serving))

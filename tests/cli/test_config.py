@@ -1,0 +1,165 @@
+"""`config check` and `config migrate`: what they print and write, and their exit codes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from beam_serving.cli import main as cli
+from beam_serving.config.schema import load_settings
+
+CONFIGS = Path(__file__).parents[1] / "fixtures" / "configs"
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    path = tmp_path / "old.yaml"
+    path.write_text("# which\nmodelPath: m\njobName: birds\nredisMaxmemory: 8g\n", encoding="utf-8")
+    return path
+
+
+def run(*arguments: object) -> int:
+    return cli.main(["config", *map(str, arguments)])
+
+
+def test_check_says_what_each_key_means(old: Path, capsys: Captured) -> None:
+    assert run("check", old) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    title, blank, *rows = said.out.splitlines()
+    assert (title, blank) == (f"{old}: Cluster Serving 0.10 or later", "")
+    assert [row.split()[:4] for row in rows] == [
+        ["key", "value", "new", "key"],
+        ["modelPath", "m", "model.path", "m"],
+        ["jobName", "birds", "name", "birds"],
+        ["data.streams", '["image_stream",', '"serving_stream",', '"birds"]'],
+        ["redisMaxmemory", "8g", "-", "-"],
+        ["postProcessing", "-", "params.post_processing", "none"],
+    ]
+    assert rows[4].endswith(
+        "warning: this service starts no Redis; set maxmemory, and maxmemory-policy noeviction, in its own"
+    )
+
+
+def test_check_prints_json_for_programs(old: Path, capsys: Captured) -> None:
+    assert run("check", old, "--json") == 0
+    about = json.loads(capsys.readouterr().out)
+    assert (about["file"], about["form"], about["loads"], about["errors"]) == (
+        str(old),
+        "Cluster Serving 0.10 or later",
+        True,
+        [],
+    )
+    assert about["keys"][1] == {
+        "key": "jobName",
+        "line": 3,
+        "value": "birds",
+        "new": {"name": "birds", "data.streams": ["image_stream", "serving_stream", "birds"]},
+        "remark": "the stream 'birds' is served beside those of clients without a name",
+        "warning": False,
+    }
+
+
+@pytest.mark.parametrize("name", ["seed", "v0_7", "v0_8", "v0_9", "v0_10", "v2"])
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_check_accepts_every_generation_and_shows_no_secret(name: str, flags: list[str], capsys: Captured) -> None:
+    assert run("check", CONFIGS / f"{name}.yaml", *flags) == 0
+    said = capsys.readouterr().out
+    assert "s3cret" not in said
+    assert "1234qwer" not in said
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_check_of_a_file_that_does_not_load_says_each_mistake_in_a_line(
+    old: Path, flags: list[str], capsys: Captured
+) -> None:
+    old.write_text("modelPath: m\nredisTimeout: 0\nredisUrl: redis://:s3cret@a\n", encoding="utf-8")
+    assert run("check", old, *flags) == 2
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [
+        f"error: {old}:2: redisTimeout: wants milliseconds, more than 0 (got 0)",
+        f"error: {old}:3: redisUrl: a password must not stand in the file; "
+        "set BEAM_SERVING_REDIS_PASSWORD or redis: password_file",
+    ]
+    assert "s3cret" not in said.out
+    if flags:
+        assert json.loads(said.out)["loads"] is False
+
+
+def test_check_of_a_new_file_finds_nothing_to_change(capsys: Captured) -> None:
+    assert run("check", "config.yaml") == 0
+    assert capsys.readouterr().out.startswith("config.yaml: this project's own form\n")
+
+
+def test_migrate_prints_the_new_form_and_leaves_the_file(old: Path, capsys: Captured) -> None:
+    before = old.read_text(encoding="utf-8")
+    assert run("migrate", old) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("name: birds\n\nmodel:\n  # which\n  path: m\n\n")
+    assert said.err == ""
+    assert old.read_text(encoding="utf-8") == before
+
+
+def test_migrate_writes_to_another_file_once(old: Path, capsys: Captured) -> None:
+    target = old.with_name("config.yaml")
+    assert run("migrate", old, "-o", target) == 0
+    assert load_settings(target) == load_settings(old)
+    assert run("migrate", old, "-o", target) == 2
+    assert capsys.readouterr().err == f"error: {target} exists already; --force overwrites it\n"
+    assert run("migrate", old, "-o", target, "--force") == 0
+
+
+def test_migrate_overwrites_the_file_itself_only_when_told(old: Path, capsys: Captured) -> None:
+    settings = load_settings(old)
+    assert run("migrate", old, "-o", old, "--force") == 2
+    assert capsys.readouterr().err == f"error: {old} is the file to migrate; --in-place overwrites it\n"
+    assert run("migrate", old, "--in-place") == 0
+    assert load_settings(old) == settings
+    text = old.read_text(encoding="utf-8")
+    assert run("migrate", old, "--in-place") == 0
+    assert capsys.readouterr().err == f"{old} is of the new form already\n"
+    assert old.read_text(encoding="utf-8") == text
+
+
+def test_migrate_to_another_folder_keeps_what_paths_lead_to(old: Path, tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    target = tmp_path / "new" / "config.yaml"
+    assert run("migrate", old, "-o", target) == 0
+    assert "path: ../m\n" in target.read_text(encoding="utf-8")
+
+
+def test_migrate_writes_nothing_where_the_file_does_not_load(old: Path, capsys: Captured) -> None:
+    old.write_text("modelPath: m\nmodelEncrypted: maybe\n", encoding="utf-8")
+    assert run("migrate", old, "-o", old.with_name("new.yaml")) == 2
+    assert capsys.readouterr().err.startswith(f"error: {old}:2: modelEncrypted: wants true or false")
+    assert not old.with_name("new.yaml").exists()
+
+
+def test_migrate_to_where_nothing_can_be_written_says_why(old: Path, capsys: Captured) -> None:
+    target = old.parent / "none" / "config.yaml"
+    assert run("migrate", old, "-o", target) == 2
+    assert capsys.readouterr().err == f"error: {target}: cannot be written (No such file or directory)\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "the following arguments are required: action"),
+        (["check"], "the following arguments are required: file"),
+        (["look"], "argument action: invalid choice: 'look'"),
+        (["migrate", "a", "-o", "b", "--in-place"], "argument --in-place: not allowed with argument -o/--output"),
+        (["check", "/none.yaml"], "/none.yaml: cannot read the configuration (No such file or directory)"),
+    ],
+)
+def test_a_wrong_argument_is_answered_in_one_line(arguments: list[str], said: str, capsys: Captured) -> None:
+    assert run(*arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {said}")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["check", "--help"], ["migrate", "--help"]])
+def test_every_help_has_an_example(arguments: list[str], capsys: Captured) -> None:
+    with pytest.raises(SystemExit):
+        run(*arguments)
+    assert "python -m beam_serving config " in capsys.readouterr().out

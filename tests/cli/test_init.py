@@ -1,0 +1,66 @@
+"""`init`: a configuration to start from."""
+
+from pathlib import Path
+
+import pytest
+
+from beam_serving.cli import main as cli
+from beam_serving.config.schema import Settings, load_settings
+
+REPOSITORY = Path(__file__).parents[2]
+Captured = pytest.CaptureFixture[str]
+
+
+def test_a_new_configuration_has_every_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["init"]) == 0
+    assert capsys.readouterr().out == (
+        "wrote config.yaml; set model: path in it, then run python -m beam_serving --config config.yaml\n"
+    )
+    settings = load_settings(tmp_path / "config.yaml")
+    assert settings.model.path == str(tmp_path / "model")
+    plain = Settings.model_validate({"model": {"path": settings.model.path}})
+    assert settings == plain
+
+
+def test_it_is_the_configuration_of_the_repository_but_for_the_demo() -> None:
+    shown = (REPOSITORY / "config.yaml").read_text(encoding="utf-8").splitlines()
+    written = (REPOSITORY / "beam_serving/cli/commands/template.yaml").read_text(encoding="utf-8").splitlines()
+    different = [line.split(":")[0].strip() for line, other in zip(shown, written, strict=True) if line != other]
+    assert different == ["path", "scale"]
+
+
+def test_a_folder_gets_a_config_yaml(tmp_path: Path) -> None:
+    assert cli.main(["init", str(tmp_path)]) == 0
+    assert (tmp_path / "config.yaml").is_file()
+
+
+def test_a_file_that_is_there_stays_without_force(tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text("mine", encoding="utf-8")
+    assert cli.main(["init", str(path)]) == 2
+    assert capsys.readouterr().err == f"error: {path} exists already; --force overwrites it\n"
+    assert path.read_text(encoding="utf-8") == "mine"
+    assert cli.main(["init", str(path), "--force"]) == 0
+    assert path.read_text(encoding="utf-8") != "mine"
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "none" / "config.yaml"
+    assert cli.main(["init", str(path)]) == 2
+    assert capsys.readouterr().err == f"error: {path}: cannot be written (No such file or directory)\n"
+
+
+def test_a_wrong_argument_is_answered_in_one_line(capsys: Captured) -> None:
+    assert cli.main(["init", "--forse"]) == 2
+    assert capsys.readouterr().err == (
+        "error: unrecognized arguments: --forse; beam-serving init --help has examples\n"
+    )
+
+
+def test_help_has_an_example(capsys: Captured) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["init", "--help"])
+    assert "python -m beam_serving init" in capsys.readouterr().out

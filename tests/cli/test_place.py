@@ -1,0 +1,54 @@
+"""Where a command looks for Redis and the stream."""
+
+from pathlib import Path
+
+import pytest
+from redis.connection import parse_url
+
+from beam_serving.cli.arguments import Parser
+from beam_serving.cli.place import add_place, add_stream, settings_at, stream_at
+from beam_serving.config.redis_at import redis_at
+from beam_serving.config.schema import Data, Model, Settings
+from beam_serving.transport.client_connection import Server
+from beam_serving.transport.connection import RedisAt
+
+
+def place(*arguments: str) -> tuple[str, str]:
+    """Gives the address and the stream that a command line means."""
+    parser = Parser(prog="test")
+    add_place(parser)
+    add_stream(parser)
+    given = parser.parse_args(arguments)
+    settings = settings_at(given)
+    return settings.data.src, stream_at(given, settings)
+
+
+def test_the_configuration_says_where_or_the_command_line_alone(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("model: {path: m}\ndata: {src: 'there:1', streams: 'a, b'}\n", encoding="utf-8")
+    assert place("-c", str(config)) == ("there:1", "a")
+    assert place("--config", str(config), "--stream", "b") == ("there:1", "b")
+    assert place("--src", "here:2") == ("here:2", "serving_stream")
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        RedisAt("there", 1, 2),
+        RedisAt("::1", 1, username="me@home"),
+        RedisAt("there", 1, tls=True),
+    ],
+)
+def test_the_client_is_told_the_same_server(at: RedisAt) -> None:
+    server = Server.at(at.url(), password="s3cret", max_connections=1, timeout_s=1)  # noqa: S106 - of nothing
+    assert (server.name, server.password) == (f"{at.host}:{at.port}", "s3cret")
+    options = parse_url(server.url)
+    assert (options["host"], options["port"], options.get("db", 0)) == (at.host, at.port, at.db)
+    assert options.get("username") == at.username
+    assert at.url().startswith("rediss://" if at.tls else "redis://")
+
+
+def test_the_client_is_told_the_same_sentinels() -> None:
+    src = "rediss+sentinel://me@a:1,b:2/digits/3"
+    at = redis_at(Settings(model=Model(path="noop"), data=Data(src=src)))
+    assert at.url() == src
