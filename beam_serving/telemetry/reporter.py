@@ -26,19 +26,13 @@ from beam_serving.telemetry.report import (
 )
 from beam_serving.telemetry.stats import WorkerStats
 from beam_serving.transport.connection import RedisAt
+from beam_serving.transport.lua import script
 
 _log = logging.getLogger(__name__)
 EVERY_S = 1.0
 _RENEW_EVERY_S = 5.0
 
-_REPORT = """
--- KEYS: worker, workers.  ARGV: its numbers, lifetime in ms, its id.
--- Publishes them, also on a server without memory: see PUT.
-redis.call('DEL', KEYS[1])
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-redis.call('SADD', KEYS[2], ARGV[3])
-return 1
-"""
+_REPORT = script(__package__, "publish")
 
 
 class Keeper(Protocol):

@@ -1,27 +1,32 @@
-"""Running Lua scripts in Redis, and saying which right is missing where one is refused."""
+"""Reading Lua scripts, running them in Redis, and saying which right is missing where one is refused."""
 
 from __future__ import annotations
 
 import re
+from importlib.resources import files
 from typing import Any
 
 import redis
 from redis.exceptions import NoPermissionError, ResponseError
 
-PUT = """
--- KEYS: key.  ARGV: value, lifetime in ms.  SET, also on a server without memory: after a write that it allows, as DEL,
--- it lets a script go on to its end.
-redis.call('DEL', KEYS[1])
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
-"""
-
 _REFUSALS = ("ACL failure in script", "The user executing the script can't")
 """Inside a script NOPERM becomes a plain error: these texts are those of Valkey and Redis 7.2, and of older ones."""
+_INCLUDE = re.compile(r"^-- include: (\S+)\n", re.MULTILINE)
 _NAMES_COMMAND = re.compile(r"the '\S+' command")
 _LINE = re.compile(r"@user_script:\s?(\d+)")
 _CALL = re.compile(r"redis\.(?:p?)call\('([A-Z]+)'(?:, '([A-Z]+)')?")
 _PROTECTED_CALL = re.compile(r"redis\.pcall\('([A-Z]+)'(?:, '([A-Z]+)')?")
+
+
+def script(package: str, name: str) -> str:
+    """Return the script in `name.lua` of a package; a line `-- include: other.lua` stands for that file."""
+    folder = files(package)
+    text = folder.joinpath(f"{name}.lua").read_text(encoding="utf-8")
+    return _INCLUDE.sub(lambda line: folder.joinpath(line[1]).read_text(encoding="utf-8"), text)
+
+
+PUT = script(__package__, "put")
+"""SET, also on a server without memory."""
 
 
 def evaluate(client: redis.Redis, script: str, keys: int, *arguments: Any) -> Any:
