@@ -47,7 +47,9 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["beam_serving", "beam_serving.*"]),
-    package_data={"beam_serving": ["py.typed", "**/*.lua", "cli/commands/*.yaml", "demo/*.yaml", "demo/images/*", "demo/model/*"]},
+    package_data={
+        "beam_serving": ["py.typed", "**/*.lua", "cli/commands/*.yaml", "demo/*.yaml", "demo/images/*", "demo/model/*"]
+    },
     install_requires=[
         "apache-beam>=2.77,<3",
         "cryptography>=42",

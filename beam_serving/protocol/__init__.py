@@ -13,19 +13,20 @@ raises RequestError: no code in a request is ever run, and no uri is ever opened
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from beam_serving.encryption.records import Opening
 from beam_serving.errors import RequestError, printable
-from beam_serving.protocol import arrow, image, instances, native
+from beam_serving.protocol import arrow, image, native
+from beam_serving.protocol.codec import Codec, Fields, Inputs
 from beam_serving.protocol.encrypted import CIPHER, decode_encrypted
 from beam_serving.protocol.limits import DEFAULT_LIMITS, Limits, check_entry, quote
-from beam_serving.records import Answer, Failure, Generation, Image, Payload, Ranked, Result
+from beam_serving.records import Failure, Generation, Payload, Ranked, Result
 from beam_serving.transport.keys import IMAGE_STREAM, result_key
 
 __all__ = [
+    "CODECS",
     "DEFAULT_LIMITS",
     "IMAGE_STREAM",
+    "Codec",
     "Identity",
     "Limits",
     "decode_request",
@@ -35,6 +36,9 @@ __all__ = [
     "result_key",
 ]
 
+CODECS = (image.CODEC, arrow.CODEC, native.CODEC)
+"""One per generation of clients; the first that matches an entry reads it, and the last matches whatever is left."""
+_BY_GENERATION = {codec.generation: codec for codec in CODECS}
 _MAX_ERROR_CHARS = 2000
 
 
@@ -74,31 +78,21 @@ def decode_request(
     return Payload(uri, inputs, generation, request_id)
 
 
-def _decode_inputs(fields: Mapping[bytes, bytes], limits: Limits) -> tuple[dict[str, Image | np.ndarray], Generation]:
-    if b"image" in fields:
-        if b"data" in fields:
-            raise RequestError("both 'image' and 'data' are there, wanted is one of them")
-        return image.decode_inputs(fields), Generation.IMAGE
-    if b"data" not in fields:
-        return native.decode_inputs(fields, limits), Generation.NATIVE
-    serde = fields.get(b"serde", b"arrow")
-    if serde == b"stream":
-        return instances.decode_inputs(fields[b"data"], limits), Generation.ARROW
-    if serde != b"arrow":
-        raise RequestError(f"serde is {quote(serde)}, wanted is 'arrow' or 'stream'")
-    return arrow.decode_inputs(fields, limits), Generation.ARROW
+def _codec_of(fields: Fields) -> Codec:
+    return next(codec for codec in CODECS if codec.matches(fields))
+
+
+def _decode_inputs(fields: Fields, limits: Limits) -> tuple[Inputs, Generation]:
+    codec = _codec_of(fields)
+    return codec.decode_inputs(fields, limits), codec.generation
 
 
 def identify(fields: Mapping[bytes, bytes], limits: Limits = DEFAULT_LIMITS) -> Identity:
     """Tells whose request an entry is without decoding it; never raises."""
-    if b"image" in fields:
-        generation = Generation.IMAGE
-    else:
-        generation = Generation.ARROW if b"data" in fields else Generation.NATIVE
     uri, request_id = fields.get(b"uri", b""), fields.get(b"id", b"")
     return Identity(
         uri if len(uri) <= limits.max_uri_bytes else b"",
-        generation,
+        _codec_of(fields).generation,
         request_id if len(request_id) <= limits.max_name_bytes else b"",
     )
 
@@ -112,10 +106,12 @@ def encode_result(result: Result) -> dict[bytes, bytes]:
         ModelError: an output has a dtype or values that this client could not read.
     """
     origin, outcome = result
+    codec = _BY_GENERATION[origin.generation]
     if isinstance(outcome, Failure):
-        fields = _encode_failure(outcome, origin.generation)
+        reason = printable(outcome.reason[:_MAX_ERROR_CHARS]) or "no reason given"
+        fields = {b"error": reason.encode(), **codec.encode_failure(reason)}
     else:
-        fields = _encode_answer(outcome, origin.generation)
+        fields = codec.encode_answer(outcome)
     if origin.request_id:
         fields[b"id"] = origin.request_id
     return fields
@@ -127,27 +123,12 @@ def encode_ranked(ranked: Ranked) -> dict[bytes, Sequence[bytes]] | None:
     None where the clients read another form, or where only some of the requests have an id.
     """
     origins = ranked.origins
-    if origins.generation is not Generation.NATIVE:
+    encode = _BY_GENERATION[origins.generation].encode_ranked
+    if encode is None:
         return None
-    columns = native.encode_ranked(ranked)
+    columns = encode(ranked)
     if all(origins.request_ids):
         columns[b"id"] = origins.request_ids
     elif any(origins.request_ids):
         return None
     return columns
-
-
-def _encode_answer(answer: Answer, generation: Generation) -> dict[bytes, bytes]:
-    if generation is Generation.NATIVE:
-        return native.encode_answer(answer)
-    return arrow.encode_answer(answer) if generation is Generation.ARROW else image.encode_answer(answer)
-
-
-def _encode_failure(failure: Failure, generation: Generation) -> dict[bytes, bytes]:
-    reason = printable(failure.reason[:_MAX_ERROR_CHARS]) or "no reason given"
-    fields = {b"error": reason.encode()}
-    if generation is Generation.ARROW:
-        fields[b"value"] = b"NaN"
-    elif generation is Generation.IMAGE:
-        fields[b"value"] = image.encode_error(reason)
-    return fields

@@ -22,13 +22,15 @@ import numpy as np
 import pyarrow as pa
 
 from beam_serving.errors import ModelError, RequestError
+from beam_serving.protocol import instances
 from beam_serving.protocol.arrow_framing import encode_stream
 from beam_serving.protocol.arrow_schema import check_batch, check_schema
+from beam_serving.protocol.codec import Codec
 from beam_serving.protocol.image import decode_base64
 from beam_serving.protocol.limits import Limits, check_parsed, input_name, quote, subject
 from beam_serving.protocol.numbers import holds
 from beam_serving.protocol.text import is_text
-from beam_serving.records import Answer, Image, TopClasses
+from beam_serving.records import Answer, Generation, Image, TopClasses
 
 _TENSOR_LISTS = {
     "indiceData": (pa.int32(),),
@@ -44,6 +46,20 @@ _WIDER = (np.dtype("<i8"), np.dtype("<u8"), np.dtype("<f8"))
 
 
 def decode_inputs(fields: Mapping[bytes, bytes], limits: Limits) -> dict[str, Image | np.ndarray]:
+    """Return the inputs of a request, which `serde` says how to read.
+
+    Raises:
+        RequestError: they are not readable, or there is another `serde`.
+    """
+    serde = fields.get(b"serde", b"arrow")
+    if serde == b"stream":
+        return instances.decode_inputs(fields[b"data"], limits)
+    if serde != b"arrow":
+        raise RequestError(f"serde is {quote(serde)}, wanted is 'arrow' or 'stream'")
+    return _decode_arrow(fields, limits)
+
+
+def _decode_arrow(fields: Mapping[bytes, bytes], limits: Limits) -> dict[str, Image | np.ndarray]:
     """Gives the inputs of a request by column name, in the order of the columns.
 
     A utf8 value that is valid base64 is an image; any other is an array of the strings between its `|`. The wire
@@ -242,3 +258,11 @@ def _decode_output(batch: pa.RecordBatch) -> np.ndarray:
     values: np.ndarray = batch.column("data").to_numpy()
     shape = batch.column("shape").drop_null().to_pylist()
     return values.reshape(shape) if values.size else values
+
+
+def encode_failure(_: str) -> dict[bytes, bytes]:
+    """Return what tells these clients of a failure: they read `value` only, and know no reason."""
+    return {b"value": b"NaN"}
+
+
+CODEC = Codec(Generation.ARROW, lambda fields: b"data" in fields, decode_inputs, encode_answer, encode_failure)

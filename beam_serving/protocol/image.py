@@ -15,6 +15,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from beam_serving.errors import ModelError, RequestError
+from beam_serving.protocol.codec import Codec
+from beam_serving.protocol.limits import Limits
 from beam_serving.protocol.scores import (
     nested_json,
     nested_text_json,
@@ -24,15 +26,17 @@ from beam_serving.protocol.scores import (
     top_json_of_strings,
 )
 from beam_serving.protocol.text import is_text
-from beam_serving.records import Answer, Image, TopClasses
+from beam_serving.records import Answer, Generation, Image, TopClasses
 
 
-def decode_inputs(fields: Mapping[bytes, bytes]) -> dict[str, Image | np.ndarray]:
-    """Gives the one image of a request; these clients do not name it.
+def decode_inputs(fields: Mapping[bytes, bytes], _: Limits) -> dict[str, Image | np.ndarray]:
+    """Return the one image of a request; these clients do not name it.
 
     Raises:
-        RequestError: the image is empty or not base64.
+        RequestError: the image is empty or not base64, or there is `data` of a later client beside it.
     """
+    if b"data" in fields:
+        raise RequestError("both 'image' and 'data' are there, wanted is one of them")
     text = fields[b"image"]
     if not text:
         raise RequestError("field 'image' is empty")
@@ -78,9 +82,9 @@ def encode_answer(answer: Answer) -> dict[bytes, bytes]:
     return {b"value": (texts[0][1] if len(texts) == 1 else object_json(texts)).encode()}
 
 
-def encode_error(reason: str) -> bytes:
-    """Gives the `value` of a request that failed."""
-    return json.dumps({"error": reason}).encode()
+def encode_failure(reason: str) -> dict[bytes, bytes]:
+    """Return what tells these clients of a failure: they read `value` only."""
+    return {b"value": json.dumps({"error": reason}).encode()}
 
 
 def _as_object(output: TopClasses | np.ndarray) -> str:
@@ -95,3 +99,6 @@ def _as_lists(output: TopClasses | np.ndarray) -> str:
     if isinstance(output, TopClasses):
         return top_json(output).decode()
     return nested_text_json(output) if is_text(output) else nested_json(output)
+
+
+CODEC = Codec(Generation.IMAGE, lambda fields: b"image" in fields, decode_inputs, encode_answer, encode_failure)

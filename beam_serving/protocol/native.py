@@ -14,11 +14,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from beam_serving.errors import ModelError, RequestError
+from beam_serving.protocol.codec import Codec
 from beam_serving.protocol.limits import DEFAULT_LIMITS, Limits, input_name, names_of, subject
 from beam_serving.protocol.scores import labels_json, object_json, top_json, top_json_rows
 from beam_serving.protocol.tensors import parse_layout, tensor_fields, view
 from beam_serving.protocol.text import decode_text, is_text, text_fields
-from beam_serving.records import Answer, Image, Ranked, TopClasses
+from beam_serving.records import Answer, Generation, Image, Ranked, TopClasses
 
 
 def decode_inputs(fields: Mapping[bytes, bytes], limits: Limits = DEFAULT_LIMITS) -> dict[str, Image | np.ndarray]:
@@ -137,3 +138,11 @@ def _output_fields(name: str, output: np.ndarray) -> dict[bytes, bytes]:
         raise ModelError(f"output cannot be sent: {err}") from err
     except ValueError as err:
         raise ModelError(f"output {name!r} cannot be sent: {err}; name the others in model: outputs") from err
+
+
+def encode_failure(_: str) -> dict[bytes, bytes]:
+    """Return nothing: these clients read `error`."""
+    return {}
+
+
+CODEC = Codec(Generation.NATIVE, lambda _: True, decode_inputs, encode_answer, encode_failure, encode_ranked)
