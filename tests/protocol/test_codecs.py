@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from beam_serving.protocol import CODECS, encode_result, identify
 from beam_serving.records import Failure, Generation, Origin, Result
 
-FIELDS = st.dictionaries(
+NAMES = st.sampled_from([b"uri", b"image", b"data", b"serde", b"tensor:", b"x"])
+FIELDS = st.dictionaries(NAMES, st.binary(max_size=8))
     st.sampled_from([b"uri", b"image", b"data", b"serde", b"tensor:", b"x"]), st.binary(max_size=8)
 )
 

@@ -20,7 +20,7 @@ from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import load_settings
 from beam_serving.launch.embedded_redis import listens, private_redis
 
-_DEMO = Path(__file__).parents[1] / "demo"
+_DEMO = Path(__file__).parents[2] / "demo"
 _ANSWER_S = 60.0
 
 

@@ -21,7 +21,7 @@ from beam_serving.launch.portable.checksum import content_checksum
 from beam_serving.models.store import cache_folder
 
 _log = logging.getLogger(__name__)
-_RUNNERS = Path(__file__).parents[2] / "runners"
+_RUNNERS = Path(__file__).parents[3] / "runners"
 _GUARD = _RUNNERS / "guard"
 _GUARD_JAR = "guard.jar"
 _CHECKSUM = "content.sha256"
