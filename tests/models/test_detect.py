@@ -107,7 +107,9 @@ def test_every_loader_exists() -> None:
     for known in FORMATS:
         for loader in known.loaders.values():
             module, _, function = loader.partition(":")
-            source = (Path(formats.__file__).parent / f"{module}.py").read_text(encoding="utf-8")
+            source = (
+                Path(formats.__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py").read_text("utf-8")
+            )
             wanted = rf"def {function}\(_?files: ModelFiles, options: ModelOptions\) -> \w+Model:"
             assert re.search(wanted, source), loader
 

@@ -8,8 +8,6 @@ from beam_serving.records import Failure, Generation, Origin, Result
 
 NAMES = st.sampled_from([b"uri", b"image", b"data", b"serde", b"tensor:", b"x"])
 FIELDS = st.dictionaries(NAMES, st.binary(max_size=8))
-    st.sampled_from([b"uri", b"image", b"data", b"serde", b"tensor:", b"x"]), st.binary(max_size=8)
-)
 
 
 def test_each_generation_has_one_codec() -> None:

@@ -1,11 +1,16 @@
 """The table of model formats: how each looks on disk, what loads it, and which engine comes first.
 
 Loaders are named, not imported: a loader's module imports its framework, which only the worker that serves the model
-pays for.
+pays for. A format that somebody else's package brings is an entry point of the group `beam_serving.formats`, which
+names a `Format`; only what the operator installed is looked at.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
+from importlib.util import resolve_name
 from typing import NamedTuple
+
+from beam_serving.errors import ConfigError
 
 NOOP = "noop"
 """Stands for a model directory: the model that computes nothing, to measure everything around it."""
@@ -14,8 +19,9 @@ NOOP = "noop"
 class Format(NamedTuple):
     """One format: a file with one of `suffixes` (or of this name), and one with `weights_suffix` if it is not empty.
 
-    `loaders` gives, by engine, the function that loads it as `module:function`; the first engine is tried first.
-    `own` is the engine whose results are the right ones: the framework that the format belongs to.
+    `loaders` names, by engine, the function that loads it, as `module:function`; the first engine is tried first. The
+    function takes a `ModelFiles` and `ModelOptions`, and returns an `EngineModel` or raises ModelLoadError. `own` is
+    the engine whose results are the right ones: the framework that the format belongs to.
     """
 
     name: str
@@ -32,68 +38,89 @@ class Format(NamedTuple):
         return f"{graph} + *{self.weights_suffix}" if self.weights_suffix else graph
 
 
-FORMATS = (
-    Format("openvino", "an OpenVINO model", (".xml",), {"openvino": "formats.openvino:load_file"}, ".bin"),
+_BUILT_IN = (
+    Format("openvino", "an OpenVINO model", (".xml",), {"openvino": ".formats.openvino:load_file"}, ".bin"),
     Format(
         "onnx",
         "an ONNX model",
         (".onnx",),
-        {"openvino": "formats.openvino:load_file", "onnxruntime": "engines.onnxruntime:load_onnx"},
+        {"openvino": ".formats.openvino:load_file", "onnxruntime": ".engines.onnxruntime:load_onnx"},
         own="onnxruntime",
     ),
     Format(
         "tensorflow_frozen",
         "a TensorFlow frozen graph",
         (".pb",),
-        {"openvino": "formats.openvino:load_file", "tensorflow": "formats.tensorflow:load_frozen_graph"},
+        {"openvino": ".formats.openvino:load_file", "tensorflow": ".formats.tensorflow:load_frozen_graph"},
         own="tensorflow",
     ),
     Format(
         "tensorflow_saved_model",
         "a TensorFlow SavedModel",
         ("saved_model.pb",),
-        {"openvino": "formats.openvino:load_file", "tensorflow": "formats.tensorflow:load_saved_model"},
+        {"openvino": ".formats.openvino:load_file", "tensorflow": ".formats.tensorflow:load_saved_model"},
         own="tensorflow",
     ),
     Format(
         "tflite",
         "a TensorFlow Lite model",
         (".tflite",),
-        {"openvino": "formats.openvino:load_file", "tensorflow": "engines.tflite:load_tflite"},
+        {"openvino": ".formats.openvino:load_file", "tensorflow": ".engines.tflite:load_tflite"},
         own="tensorflow",
     ),
     Format(
         "keras",
         "a Keras model",
         (".keras", ".h5", ".hdf5"),
-        {"openvino": "formats.keras_model:load_converted", "tensorflow": "formats.keras_model:load_native"},
+        {"openvino": ".formats.keras_model:load_converted", "tensorflow": ".formats.keras_model:load_native"},
         own="tensorflow",
     ),
     Format(
         "torchscript",
         "a TorchScript module",
         (".pt",),
-        {"openvino": "formats.torchscript:load_converted", "torch": "formats.torchscript:load_native"},
+        {"openvino": ".formats.torchscript:load_converted", "torch": ".formats.torchscript:load_native"},
         own="torch",
     ),
     Format(
         "torch_export",
         "a program of torch.export",
         (".pt2",),
-        {"openvino": "formats.torch_export:load_converted", "torch": "formats.torch_export:load_native"},
+        {"openvino": ".formats.torch_export:load_converted", "torch": ".formats.torch_export:load_native"},
         own="torch",
     ),
     Format(
         "caffe",
         "a Caffe model",
         (".prototxt",),
-        {"openvino": "formats.openvino:load_caffe", "opencv": "engines.opencv:load_caffe"},
+        {"openvino": ".formats.openvino:load_caffe", "opencv": ".engines.opencv:load_caffe"},
         ".caffemodel",
     ),
-    Format("bigdl", "a BigDL model", (".model",), {"openvino": "formats.openvino:load_bigdl"}),
+    Format("bigdl", "a BigDL model", (".model",), {"openvino": ".formats.openvino:load_bigdl"}),
 )
 
-NO_MODEL = Format(NOOP, "the no-op model", (), {NOOP: "engines.noop:load_noop"})
+
+def _installed() -> Iterator[Format]:
+    """Yield the formats of other packages.
+
+    Raises:
+        ConfigError: one cannot be imported, is no `Format`, or has the name of another.
+    """
+    names = {known.name for known in _BUILT_IN} | {NOOP}
+    for found in sorted(entry_points(group="beam_serving.formats"), key=lambda one: one.name):
+        try:
+            known = found.load()
+        except (ImportError, AttributeError) as err:
+            raise ConfigError(f"the model format {found.name!r} ({found.value}) cannot be imported: {err}") from err
+        if not isinstance(known, Format) or known.name in names:
+            wanted = "a beam_serving.models.formats.registry.Format whose name no other has"
+            raise ConfigError(f"the model format {found.name!r} ({found.value}) is {known!r:.200}; wanted is {wanted}")
+        names.add(known.name)
+        yield known
+
+
+FORMATS = (*_BUILT_IN, *_installed())
+NO_MODEL = Format(NOOP, "the no-op model", (), {NOOP: ".engines.noop:load_noop"})
 
 ENGINES = ("auto", *sorted({engine for known in FORMATS for engine in known.loaders}), NOOP)
 
@@ -106,4 +133,4 @@ def format_of(name: str) -> Format:
 def loader_of(name: str, engine: str) -> tuple[str, str]:
     """Gives the module, and the function in it, that load a format for an engine."""
     module, _, function = format_of(name).loaders[engine].partition(":")
-    return f"beam_serving.models.{module}", function
+    return resolve_name(module, "beam_serving.models"), function
