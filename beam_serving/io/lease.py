@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Sequence
 
 from redis.exceptions import RedisError
@@ -11,6 +10,8 @@ from redis.exceptions import RedisError
 from beam_serving.io.aside import Aside
 from beam_serving.io.scripts import KEEP_LEASE
 from beam_serving.records import Block
+from beam_serving.telemetry.periodic import PeriodicThread
+from beam_serving.telemetry.stats import stats_of_process
 from beam_serving.transport.connection import RedisAt
 from beam_serving.transport.lua import evaluate
 
@@ -28,12 +29,10 @@ class Lease:
         self._client = at.client()
         self._group = group
         self._consumer = consumer
-        self._every_s = idle_s / 3
         self._aside = aside
         self._held: Sequence[Block] = ()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
-        self._thread.start()
+        self._counts = stats_of_process().counts
+        self._thread = PeriodicThread("lease", idle_s / 3, self._renew)
 
     def hold(self, blocks: Sequence[Block]) -> None:
         """Replaces what is held; an empty sequence releases everything."""
@@ -41,15 +40,16 @@ class Lease:
 
     def close(self) -> None:
         """Ends the thread."""
-        self._stop.set()
-        self._thread.join(timeout=5)
+        self._thread.close()
         self._client.close()
 
-    def _run(self) -> None:
-        while not self._stop.wait(self._every_s):
-            aside = self._aside.streams if self._aside else frozenset()
-            for stream in {block.stream for block in self._held} | aside:
-                try:
-                    evaluate(self._client, KEEP_LEASE, 1, stream, self._group, self._consumer)
-                except RedisError as err:
-                    _log.debug("cannot renew the lease of entries of %r: %s", stream, err)
+    def _renew(self) -> None:
+        aside = self._aside.streams if self._aside else frozenset()
+        for stream in {block.stream for block in self._held} | aside:
+            try:
+                evaluate(self._client, KEEP_LEASE, 1, stream, self._group, self._consumer)
+            except RedisError as err:
+                self._counts["lease_failures"] += 1
+                _log.warning(
+                    "cannot renew the lease of entries of %r, which others take over where that lasts: %s", stream, err
+                )

@@ -15,6 +15,7 @@ import redis
 from redis.exceptions import NoPermissionError, RedisError
 
 from beam_serving.io.scripts import FORGET_ROWS, KEEP_LOCK, RELEASE_LOCK, TAKE_LOCK
+from beam_serving.telemetry.periodic import PeriodicThread
 from beam_serving.transport.connection import backoff
 from beam_serving.transport.lua import evaluate
 
@@ -99,14 +100,11 @@ def sole_writer(client: redis.Redis, name: str, run: str) -> Iterator[None]:
         if attempt == 0:
             _log.info("another drain of %s writes its results to files; waiting for it", name)
         threading.Event().wait(wait_s)
-    ended = threading.Event()
-    renewing = threading.Thread(target=_renew, args=(client, key, run, ended), name="output lock", daemon=True)
-    renewing.start()
+    renewing = PeriodicThread("output lock", _LOCK_S / 4, lambda: _renew(client, key, run))
     try:
         yield
     finally:
-        ended.set()
-        renewing.join(timeout=5)
+        renewing.close()
         _release(client, key, run)
 
 
@@ -117,9 +115,8 @@ def _release(client: redis.Redis, key: str, run: str) -> None:
         _log.debug("cannot release the lock %s, it expires by itself: %s", key, err)
 
 
-def _renew(client: redis.Redis, key: str, run: str, ended: threading.Event) -> None:
-    while not ended.wait(_LOCK_S / 4):
-        try:
-            evaluate(client, KEEP_LOCK, 1, key, run, int(_LOCK_S * 1000))
-        except RedisError as err:
-            _log.debug("cannot renew the lock %s: %s", key, err)
+def _renew(client: redis.Redis, key: str, run: str) -> None:
+    try:
+        evaluate(client, KEEP_LOCK, 1, key, run, int(_LOCK_S * 1000))
+    except RedisError as err:
+        _log.warning("cannot renew the lock %s, which another drain takes where that lasts: %s", key, err)

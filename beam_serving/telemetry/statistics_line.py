@@ -51,7 +51,7 @@ class StatisticsLine:
         )
         events = "".join(
             f", {name} {counts[name]}"
-            for name in ("errors", "dead", "reclaimed", "fenced", "regrouped")
+            for name in ("errors", "dead", "reclaimed", "fenced", "regrouped", "lease_failures")
             if counts[name]
         )
         return (

@@ -55,8 +55,8 @@ class WorkerStats:
 
     `state` is one of "starting", "serving", "waiting for Redis", "stopped"; `engine` is what runs the model, in
     batches of up to `batch_size`.
-    `counts` has `served`, `errors`, `refused`, `failed`, `dead`, `reclaimed`, `fenced`, `regrouped`, `batches` and
-    `checkpoints` of the source.
+    `counts` has `served`, `errors`, `refused`, `failed`, `dead`, `reclaimed`, `fenced`, `regrouped`, `batches`,
+    `lease_failures`, and `checkpoints` of the source.
     """
 
     def __init__(self) -> None:

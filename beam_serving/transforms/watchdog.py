@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from beam_serving.telemetry.periodic import PeriodicThread
 
 _log = logging.getLogger(__name__)
 EXIT_HUNG = 70
@@ -25,8 +26,7 @@ class Watchdog:
         self._limit_s = limit_s
         self._work = work
         self.since: float | None = None
-        self._stop = threading.Event()
-        threading.Thread(target=self._run, name="watchdog", daemon=True).start()
+        self._thread = PeriodicThread("watchdog", min(limit_s / 4, 1.0), self._look)
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -39,11 +39,10 @@ class Watchdog:
 
     def close(self) -> None:
         """Ends the thread."""
-        self._stop.set()
+        self._thread.close()
 
-    def _run(self) -> None:
-        while not self._stop.wait(min(self._limit_s / 4, 1.0)):
-            since = self.since
-            if since is not None and time.perf_counter() - since > self._limit_s:
-                _log.critical("%s runs for more than %g s: ending this worker", self._work, self._limit_s)
-                os._exit(EXIT_HUNG)
+    def _look(self) -> None:
+        since = self.since
+        if since is not None and time.perf_counter() - since > self._limit_s:
+            _log.critical("%s runs for more than %g s: ending this worker", self._work, self._limit_s)
+            os._exit(EXIT_HUNG)
