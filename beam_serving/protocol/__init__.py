@@ -26,7 +26,6 @@ __all__ = [
     "CODECS",
     "DEFAULT_LIMITS",
     "IMAGE_STREAM",
-    "Codec",
     "Identity",
     "Limits",
     "decode_request",

@@ -12,6 +12,7 @@ from beam_serving.config.legacy.rewrite import rewrite
 from beam_serving.config.legacy.translate import NEW
 from beam_serving.config.schema import all_keys, checked, translated
 from beam_serving.config.yaml_file import parse_yaml
+from beam_serving.transport.keys import shared_keys
 
 CONFIGS = sorted((Path(__file__).parents[1] / "fixtures" / "configs").glob("*.yaml"))
 PATH = Path("/x/config.yaml")
@@ -140,9 +141,11 @@ def test_keys_that_are_merged_in_are_written_out() -> None:
 
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=20)
+STREAMS = NAMES.filter(lambda name: shared_keys(name, ("image_stream", "serving_stream")) is None)
+"""What a job may be called, since one of its streams has its name."""
 
 
-@given(path=NAMES, name=NAMES, workers=st.integers(1, 256), milliseconds=st.integers(1, 10**6))
+@given(path=NAMES, name=STREAMS, workers=st.integers(1, 256), milliseconds=st.integers(1, 10**6))
 def test_any_value_survives(path: str, name: str, workers: int, milliseconds: int) -> None:
     values = {"modelPath": path, "jobName": name, "modelParallelism": workers, "redisTimeout": milliseconds}
     text = yaml.safe_dump(values, allow_unicode=True)
