@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from beam_serving.errors import ModelLoadError
+from beam_serving.errors import ModelError, ModelLoadError
 
 STRING = np.dtype(object)
 """The type of text: its elements are `str`, or `bytes` where the framework gives or takes raw bytes."""
@@ -167,6 +167,12 @@ def describe(dtype: np.dtype, shape: tuple[int | None, ...] | None) -> str:
     if shape is None:
         return f"{type_name(dtype)} of any shape"
     return f"{type_name(dtype)}[{', '.join('?' if size is None else str(size) for size in shape)}]"
+
+
+def failed_on(arrays: Sequence[np.ndarray], reason: str) -> ModelError:
+    """Return the error of an engine that failed on these inputs, for the reason that it gave."""
+    shapes = ", ".join(describe(array.dtype, array.shape) for array in arrays)
+    return ModelError(f"the model failed on {shapes}: {reason}")
 
 
 def type_name(dtype: np.dtype) -> str:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from beam_serving.errors import ModelLoadError
 from beam_serving.models.formats import torch_archive, torch_export_archive
-from beam_serving.models.formats.registry import ENGINES, FORMATS, NOOP, Format, format_of
+from beam_serving.models.formats.registry import NOOP, Format, engines, format_of, formats
 
 
 class ModelFiles(NamedTuple):
@@ -40,8 +40,8 @@ def find_model(directory: Path | str, engine: str = "auto") -> ModelFiles:
     Raises:
         ModelLoadError: there is no model, more than one, half of one, or one that must not or cannot be loaded.
     """
-    if engine not in ENGINES:
-        raise ModelLoadError(f"engine is {engine!r}, wanted is one of {', '.join(ENGINES)}")
+    if engine not in engines():
+        raise ModelLoadError(f"engine is {engine!r}, wanted is one of {', '.join(engines())}")
     directory = Path(directory)
     if NOOP in (engine, str(directory)):
         return ModelFiles(NOOP, directory)
@@ -81,7 +81,7 @@ def _saved_models(files: Sequence[Path], directory: Path) -> list[ModelFiles]:
 
 def _single_models(files: Sequence[Path], directory: Path) -> list[ModelFiles]:
     files = [path for path in files if path.is_file() and path.name not in _SAVED_MODEL_PARTS]
-    found = [model for known in FORMATS if known.name != "bigdl" for model in _models_of(known, files, directory)]
+    found = [model for known in formats() if known.name != "bigdl" for model in _models_of(known, files, directory)]
     taken = {path for model in found for path in (model.model, model.weights)}
     # A .bin beside a .model belongs to BigDL, but to OpenVINO where that has a .xml for it.
     models, weights = _with_suffix(files, ".model"), [path for path in _with_suffix(files, ".bin") if path not in taken]
@@ -133,7 +133,8 @@ def _why_there_is_none(directory: Path, files: Sequence[Path]) -> str:
     if names & {"variables", "fingerprint.pb", "keras_metadata.pb"}:
         return f"{directory}: holds parts of a SavedModel without its {_SAVED_MODEL}; copy the whole directory"
     if any(path.suffix.lower() == ".bin" for path in files):
-        return f"{directory}: holds a .bin without its .xml; {FORMATS[0].title} is {FORMATS[0].pattern}"
+        openvino = format_of("openvino")
+        return f"{directory}: holds a .bin without its .xml; {openvino.title} is {openvino.pattern}"
     listed = ", ".join(path.name + "/" * path.is_dir() for path in files[:8]) + ", ..." * (len(files) > 8)
     return f"{directory}: holds no model, only {listed}; wanted is one model: {_wanted()}"
 
@@ -146,4 +147,4 @@ def _check_engine(model: ModelFiles, engine: str) -> None:
 
 
 def _wanted() -> str:
-    return ", ".join(f"{known.pattern} ({known.title})" for known in FORMATS)
+    return ", ".join(f"{known.pattern} ({known.title})" for known in formats())

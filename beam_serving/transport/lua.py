@@ -11,18 +11,21 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 _REFUSALS = ("ACL failure in script", "The user executing the script can't")
 """Inside a script NOPERM becomes a plain error: these texts are those of Valkey and Redis 7.2, and of older ones."""
-_INCLUDE = re.compile(r"^-- include: (\S+)\n", re.MULTILINE)
+_INCLUDE = re.compile(r"^ *-- include: (\S+)\.lua\n", re.MULTILINE)
 _NAMES_COMMAND = re.compile(r"the '\S+' command")
 _LINE = re.compile(r"@user_script:\s?(\d+)")
 _CALL = re.compile(r"redis\.(?:p?)call\('([A-Z]+)'(?:, '([A-Z]+)')?")
 _PROTECTED_CALL = re.compile(r"redis\.pcall\('([A-Z]+)'(?:, '([A-Z]+)')?")
 
 
-def script(package: str, name: str) -> str:
-    """Return the script in `name.lua` of a package; a line `-- include: other.lua` stands for that file."""
+def script(package: str, name: str, without: str = "") -> str:
+    """Return the script in `name.lua` of a package; a line `-- include: other.lua` stands for that file.
+
+    The part that is called `without` is left out.
+    """
     folder = files(package)
     text = folder.joinpath(f"{name}.lua").read_text(encoding="utf-8")
-    return _INCLUDE.sub(lambda line: folder.joinpath(line[1]).read_text(encoding="utf-8"), text)
+    return _INCLUDE.sub(lambda line: "" if line[1] == without else script(package, line[1]), text)
 
 
 PUT = script(__package__, "put")

@@ -1,6 +1,5 @@
 """The benchmark, end to end with real servers. No test looks at how fast anything is, only at what was measured."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from beam_serving.models.detect import find_model
 from beam_serving.models.loading import load
 from beam_serving.transforms.image import ImageRules, tensor_of_image
 from beam_serving.transforms.topn import top_classes
+from tests.cli.bench import quick_run
 
 IN_PROCESS = {
     "records_per_s",
@@ -35,12 +35,7 @@ BEHIND_REDIS = IN_PROCESS | {"redis_cpu_ms_per_record"}
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one quick run wrote."""
-    folder = tmp_path_factory.mktemp("bench")
-    arguments = ["bench", "--quick", "--workload", "noop", "--workers", "2", "--batch-size", "16"]
-    arguments += ["--json", str(folder / "bench.json"), "--plot", str(folder / "bench.png")]
-    assert main(arguments) == 0
-    report: dict[str, Any] = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
-    return report | {"plot": (folder / "bench.png").read_bytes()}
+    return quick_run(tmp_path_factory.mktemp("bench"), "--workload", "noop", "--workers", "2", "--batch-size", "16")
 
 
 def test_a_run_measures_every_figure_of_every_contestant(outcome: dict[str, Any]) -> None:

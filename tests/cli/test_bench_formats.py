@@ -1,6 +1,5 @@
 """The comparison of model formats: what is written is one network, and a run measures all there is of each format."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +16,9 @@ from beam_serving.cli.commands.bench.writers import WRITERS, Writer
 from beam_serving.cli.main import main
 from beam_serving.models.base import ModelOptions
 from beam_serving.models.detect import find_model
-from beam_serving.models.formats.registry import FORMATS
+from beam_serving.models.formats.registry import formats
 from beam_serving.models.loading import load
+from tests.cli.bench import quick_run
 
 
 def random(*shape: int) -> np.ndarray:
@@ -39,12 +39,9 @@ def small_network() -> Network:
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one quick run of two formats wrote."""
-    folder = tmp_path_factory.mktemp("bench")
-    arguments = ["bench", "--quick", "--workload", "formats", "--formats", "caffe,bigdl", "--workers", "1"]
-    arguments += ["--json", str(folder / "bench.json"), "--plot", str(folder / "bench.png")]
-    assert main(arguments) == 0
-    report: dict[str, Any] = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
-    return report | {"plot": (folder / "bench.png").read_bytes()}
+    return quick_run(
+        tmp_path_factory.mktemp("bench"), "--workload", "formats", "--formats", "caffe,bigdl", "--workers", "1"
+    )
 
 
 def test_a_run_measures_the_service_and_the_own_framework_of_each_format(outcome: dict[str, Any]) -> None:
@@ -66,11 +63,11 @@ def test_the_plot_of_formats_is_a_picture(outcome: dict[str, Any]) -> None:
 
 
 def test_every_format_that_is_served_is_compared() -> None:
-    assert list(WRITERS) == [known.name for known in FORMATS]
+    assert list(WRITERS) == [known.name for known in formats()]
 
 
 def test_the_native_engine_of_a_format_is_one_of_its_engines() -> None:
-    engines = {known.name: set(known.loaders) for known in FORMATS}
+    engines = {known.name: set(known.loaders) for known in formats()}
     assert all(not writer.engine or writer.engine in engines[form] for form, writer in WRITERS.items())
 
 

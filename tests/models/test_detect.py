@@ -6,8 +6,7 @@ import pytest
 
 from beam_serving.errors import ModelLoadError
 from beam_serving.models.detect import ModelFiles, find_model
-from beam_serving.models.formats import registry as formats
-from beam_serving.models.formats.registry import FORMATS
+from beam_serving.models.formats import registry
 
 WANTED = (
     "*.xml + *.bin (an OpenVINO model), *.onnx (an ONNX model), *.pb (a TensorFlow frozen graph),"
@@ -104,11 +103,11 @@ def test_a_bin_of_another_name_belongs_to_no_model_of_several(tmp_path: Path) ->
 
 
 def test_every_loader_exists() -> None:
-    for known in FORMATS:
+    for known in registry.formats():
         for loader in known.loaders.values():
             module, _, function = loader.partition(":")
             source = (
-                Path(formats.__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py").read_text("utf-8")
+                Path(registry.__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py").read_text("utf-8")
             )
             wanted = rf"def {function}\(_?files: ModelFiles, options: ModelOptions\) -> \w+Model:"
             assert re.search(wanted, source), loader

@@ -24,7 +24,7 @@ from beam_serving.models.base import LoadedModel, ModelOptions, TensorSpec, desc
 from beam_serving.models.batches import trial_batch, warm_up
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.encrypted import look_at
-from beam_serving.models.formats.registry import ENGINES, format_of
+from beam_serving.models.formats.registry import engines, format_of
 from beam_serving.models.opening import decided_model, open_model
 from beam_serving.models.trial.probing import Verdict
 from beam_serving.models.trial.verdicts import KEPT, keep_verdict
@@ -133,7 +133,7 @@ def _add_loading(parser: Any) -> None:
         "--constants", type=_constants, default={}, help="inputs that requests do not send, {sr: 16000}"
     )
     parser.add_argument("--sample", type=_sample, help="what to try it with: an .npz, an image, or shapes")
-    parser.add_argument("--engine", choices=ENGINES, default="auto", help="what runs it (%(default)s)")
+    parser.add_argument("--engine", choices=engines(), default="auto", help="what runs it (%(default)s)")
     parser.add_argument("--precision", choices=("f32", "bf16", "int8"), default="f32", help="(%(default)s)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="engine threads (%(default)s)")

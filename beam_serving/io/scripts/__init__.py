@@ -7,8 +7,8 @@ the entry. Each says in its file what its keys and arguments are.
 from beam_serving.transport.lua import script
 
 
-def _script(name: str) -> str:
-    return script(__name__, name)
+def _script(name: str, without: str = "") -> str:
+    return script(__name__, name, without)
 
 
 ENSURE_GROUP = _script("ensure_group")
@@ -18,10 +18,8 @@ CLAIM_ABANDONED = _script("claim_abandoned")
 TAKE_BACK = _script("take_back")
 REAP_CONSUMERS = _script("reap_consumers")
 RELEASE_CONSUMER = _script("release_consumer")
-COMMIT = _script("commit")
-COMMIT_AND_KEEP = COMMIT.replace("#KEYS - 2", "#KEYS - 3").replace(
-    "    -- where results are kept as rows: keep_row.lua\n", _script("keep_row")
-)
+COMMIT = _script("commit", without="keep_row")
+COMMIT_AND_KEEP = _script("commit")
 """COMMIT that also appends each result to a stream of rows, from which they are written to files (`io/outbox.py`)."""
 COMMIT_RANKED = _script("commit_ranked")
 FORGET_ROWS = _script("forget_rows")

@@ -1,4 +1,4 @@
--- KEYS: stream, dead-letter stream, then one result key per record.
+-- KEYS: stream, dead-letter stream, one result key per record, and where results are kept as rows the stream of these.
 -- ARGV: group, consumer, first id, last id, lifetime in ms (0: indefinitely), most dead letters, most bytes of these,
 -- most bytes of one, then per record: entry id, number of result fields and values, number of dead-letter fields and
 -- values (-1: those of the entry and the reason, which follows), the former, the latter.
@@ -7,7 +7,6 @@
 -- number, how many, and the error, if one is why.
 local stream, group, ttl_ms = KEYS[1], ARGV[1], ARGV[5]
 local most_letters, most_bytes, letter_bytes = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
-local records = #KEYS - 2
 local own = 'cluster-serving_' .. stream .. ':'
 local owned, full = {}, nil
 local dropped, lost = 0, ''
@@ -83,14 +82,15 @@ local function bury(fields, reason)
   dropped = dropped + before + 1 - redis.call('XLEN', KEYS[2])
 end
 
-local done, keys, at = {}, {}, 9
-for i = 1, records do
+local done, keys, at, record = {}, {}, 9, 0
+while at <= #ARGV do
+  record = record + 1
   local id, fields, letter = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   local first = at + 3
   at = first + fields + (letter < 0 and 1 or letter)
   if owned[id] or group_is_gone then
     done[#done + 1] = id
-    local key = KEYS[i + 2]
+    local key = KEYS[record + 2]
     if fields > 0 then
       keys[#keys + 1] = key
       if full == nil then
@@ -117,7 +117,7 @@ for i = 1, records do
       local refusal = bury(held, ARGV[at - 1])
       if refusal then return redis.error_reply(refusal) end
     end
-    -- where results are kept as rows: keep_row.lua
+    -- include: keep_row.lua
   end
 end
 if #done == 0 then return 0 end

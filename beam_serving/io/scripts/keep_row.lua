@@ -1,4 +1,4 @@
--- Part of commit.lua, for a service whose results become files: appends each to a stream of rows, the last key.
+-- Part of commit.lua, for a service whose results become files: appends each to the stream of rows.
 if fields > 0 then
   redis.call('XADD', KEYS[#KEYS], '*', 'entry', id, 'key', key, unpack(ARGV, first, first + fields - 1))
 elseif letter ~= 0 then

@@ -11,14 +11,14 @@ import onnxruntime
 from onnx import TensorProto
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from beam_serving.errors import ModelError, ModelLoadError
+from beam_serving.errors import ModelLoadError
 from beam_serving.models.base import (
     STRING,
     Facts,
     ModelOptions,
     TensorSpec,
-    describe,
     engine_threads,
+    failed_on,
     only_f32_on_cpu,
 )
 from beam_serving.models.detect import ModelFiles
@@ -75,8 +75,7 @@ class OnnxRuntimeModel:
             given = [_as_text(array) if array.dtype == STRING else array for array in arrays]
             return list(self._session.run(self._fetches, dict(zip(self._feeds, given, strict=True))))
         except _ERRORS as err:
-            shapes = ", ".join(describe(array.dtype, array.shape) for array in arrays)
-            raise ModelError(f"the model failed on {shapes}: {first_reason(err)}") from err
+            raise failed_on(arrays, first_reason(err)) from err
 
     def freed(self) -> "OnnxRuntimeModel | None":
         """See `EngineModel.freed`."""

@@ -13,8 +13,8 @@ from beam_serving.models.base import (
     Facts,
     ModelOptions,
     TensorSpec,
-    describe,
     engine_threads,
+    failed_on,
     only_f32_on_cpu,
     whole_shapes,
 )
@@ -61,8 +61,7 @@ class CaffeModel:
                 self._net.setInput(array, spec.name)
             return list(self._net.forward(self._output_names))
         except cv2.error as err:
-            shapes = ", ".join(describe(array.dtype, array.shape) for array in arrays)
-            raise ModelError(f"the model failed on {shapes}: {_first_reason(err)}") from err
+            raise failed_on(arrays, _first_reason(err)) from err
 
     def freed(self) -> EngineModel:
         """See `EngineModel.freed`."""

@@ -12,15 +12,15 @@ from openvino import frontend
 from openvino import opset13 as opset
 from openvino.preprocess import PrePostProcessor
 
-from beam_serving.errors import ModelError, ModelLoadError
+from beam_serving.errors import ModelLoadError
 from beam_serving.models.base import (
     STRING,
     EngineModel,
     Facts,
     ModelOptions,
     TensorSpec,
-    describe,
     engine_threads,
+    failed_on,
     numbered,
     readable,
     whole_shapes,
@@ -137,7 +137,7 @@ class OpenVinoModel:
         except OPENVINO_ERRORS as err:
             if self._has_free_sizes:
                 self._request = None
-            raise ModelError(_failed(arrays, err)) from err
+            raise failed_on(arrays, first_reason(err)) from err
 
     def _check_shapes(self, arrays: list[np.ndarray]) -> None:
         """Refuse sizes that do not fit the graph: the CPU plugin (2026.4) reads behind a matrix that is too narrow.
@@ -152,7 +152,7 @@ class OpenVinoModel:
         try:
             changed.reshape(dict(zip(changed.inputs, map(openvino.PartialShape, map(list, shapes)), strict=True)))
         except RuntimeError as err:
-            raise ModelError(_failed(arrays, err)) from err
+            raise failed_on(arrays, first_reason(err)) from err
         if len(self._known_shapes) < _KNOWN_SHAPES:
             self._known_shapes.add(shapes)
 
@@ -161,11 +161,6 @@ class OpenVinoModel:
         return core.compile_model(
             model, self._options.device.upper(), _properties(self._options)
         ).create_infer_request()
-
-
-def _failed(arrays: list[np.ndarray], err: BaseException) -> str:
-    shapes = ", ".join(describe(array.dtype, array.shape) for array in arrays)
-    return f"the model failed on {shapes}: {first_reason(err)}"
 
 
 def _spec(port: Any, name: str) -> TensorSpec:

@@ -12,15 +12,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
 
-from beam_serving.errors import ModelError, ModelLoadError
+from beam_serving.errors import ModelLoadError
 from beam_serving.models.base import (
     STRING,
     EngineModel,
     Facts,
     ModelOptions,
     TensorSpec,
-    describe,
     engine_threads,
+    failed_on,
     only_f32_on_cpu,
 )
 
@@ -69,8 +69,7 @@ class TensorFlowModel:
             given = self._function(*map(_tensor, arrays, self._dtypes))
             return [plain(tensor.numpy()) for tensor in given]
         except TENSORFLOW_ERRORS as err:
-            shapes = ", ".join(describe(array.dtype, array.shape) for array in arrays)
-            raise ModelError(f"the model failed on {shapes}: {telling_line(err)}") from err
+            raise failed_on(arrays, telling_line(err)) from err
 
     def freed(self) -> EngineModel | None:
         """See `EngineModel.freed`."""

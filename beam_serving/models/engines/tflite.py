@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from beam_serving.errors import ModelError, ModelLoadError
+from beam_serving.errors import ModelLoadError
 from beam_serving.models.base import (
     STRING,
     EngineModel,
@@ -19,6 +19,7 @@ from beam_serving.models.base import (
     chosen,
     describe,
     engine_threads,
+    failed_on,
     only_f32_on_cpu,
     whole_shapes,
 )
@@ -120,8 +121,7 @@ class TfliteModel:
             given = graph.run([_as(array, dtype) for array, dtype in zip(arrays, self._dtypes, strict=True)])
             return [plain(given[place]) for place in self._places]
         except _ERRORS as err:
-            shapes = ", ".join(describe(array.dtype, array.shape) for array in arrays)
-            raise ModelError(f"the model failed on {shapes}: {telling_line(err)}") from err
+            raise failed_on(arrays, telling_line(err)) from err
 
     def freed(self) -> EngineModel | None:
         """See `EngineModel.freed`."""

@@ -15,8 +15,8 @@ from beam_serving.models.base import (
     ModelOptions,
     TensorSpec,
     chosen,
-    describe,
     engine_threads,
+    failed_on,
     whole_shapes,
 )
 from beam_serving.models.formats.torch_values import (
@@ -68,8 +68,7 @@ class TorchModel:
                 self.seen = dict(named_leaves(self.call(values)))
                 return [self._output(spec.name) for spec in self.outputs]
         except TORCH_ERRORS as err:
-            shapes = ", ".join(describe(array.dtype, array.shape) for array in arrays)
-            raise ModelError(f"the model failed on {shapes}: {torch_reason(err)}") from err
+            raise failed_on(arrays, torch_reason(err)) from err
 
     def freed(self) -> EngineModel | None:
         """See `EngineModel.freed`."""

@@ -5,6 +5,7 @@ pays for. A format that somebody else's package brings is an entry point of the 
 names a `Format`; only what the operator installed is looked at.
 """
 
+import functools
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 from importlib.util import resolve_name
@@ -98,6 +99,7 @@ _BUILT_IN = (
     ),
     Format("bigdl", "a BigDL model", (".model",), {"openvino": ".formats.openvino:load_bigdl"}),
 )
+NO_MODEL = Format(NOOP, "the no-op model", (), {NOOP: ".engines.noop:load_noop"})
 
 
 def _installed() -> Iterator[Format]:
@@ -119,15 +121,25 @@ def _installed() -> Iterator[Format]:
         yield known
 
 
-FORMATS = (*_BUILT_IN, *_installed())
-NO_MODEL = Format(NOOP, "the no-op model", (), {NOOP: ".engines.noop:load_noop"})
+@functools.cache
+def formats() -> tuple[Format, ...]:
+    """Return all formats, ours first.
 
-ENGINES = ("auto", *sorted({engine for known in FORMATS for engine in known.loaders}), NOOP)
+    Raises:
+        ConfigError: that of another package is none.
+    """
+    return (*_BUILT_IN, *_installed())
+
+
+@functools.cache
+def engines() -> tuple[str, ...]:
+    """Return what `model: engine` may be."""
+    return ("auto", *sorted({engine for known in formats() for engine in known.loaders}), NOOP)
 
 
 def format_of(name: str) -> Format:
     """Gives a format by its name, "noop" included."""
-    return next(known for known in (*FORMATS, NO_MODEL) if known.name == name)
+    return next(known for known in (*formats(), NO_MODEL) if known.name == name)
 
 
 def loader_of(name: str, engine: str) -> tuple[str, str]:

@@ -23,7 +23,7 @@ from beam_serving.errors import ModelLoadError
 from beam_serving.models.arrangement import Port
 from beam_serving.models.base import ModelOptions
 from beam_serving.models.detect import ModelFiles
-from beam_serving.models.formats.registry import ENGINES, NOOP, format_of
+from beam_serving.models.formats.registry import NOOP, engines, format_of
 from beam_serving.models.store import cache_folder, derived_folder, exclusive, read_json, write_json
 from beam_serving.models.trial import sandbox
 from beam_serving.models.trial.batch_axis import Kind
@@ -33,7 +33,6 @@ _LOG = logging.getLogger(__name__)
 KEPT = ".beam-serving-verdict.json"
 _RULES = 5
 """Counts up with every change of how verdicts are made: older ones are made anew."""
-_ENGINES = frozenset(ENGINES) - {"auto", NOOP}
 _CRASHES = 2
 _TRIAL_S = 1800
 _DISTRIBUTIONS = ("openvino", "onnxruntime", "tensorflow", "torch", "opencv-python-headless")
@@ -222,7 +221,7 @@ def _is_sound(verdict: Verdict) -> bool:
     ports = [*verdict.inputs, *verdict.outputs]
     places = [sorted(place for place, _ in some) for some in (verdict.inputs, verdict.outputs) if _are_ports(some)]
     return (
-        verdict.engine in _ENGINES
+        verdict.engine in {*engines()} - {"auto", NOOP}
         and all(isinstance(text, str) for text in (verdict.sandbox, verdict.compared_with))
         and type(verdict.difference) in (int, float)
         and all(isinstance(text, str) for text in (*verdict.random, *verdict.state, *verdict.notes))
