@@ -6,8 +6,8 @@ Whatever is unusual in a request leaves it to `decode_request`, which says what 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -59,7 +59,9 @@ def decode_alike(entries: Sequence[Flat], limits: Limits) -> tuple[list[Columns]
         if len(places) < _LEAST_ALIKE:
             rest += places
         else:
-            found.append(_columns(form, layouts, places, list(zip(*(entries[place] for place in places), strict=True))))
+            # Only what the form names is the same in all of them: behind it an entry may have fields of its own.
+            column = partial(_column, [entries[place] for place in places])
+            found.append(_columns(form, layouts, places, column))
     rest.sort()
     return found, rest
 
@@ -82,7 +84,7 @@ def _all_alike(form: _Form, layouts: Sequence[Layout], entries: Sequence[Flat], 
     largest = max(uris) > limits.max_uri_bytes or max(request_ids) > limits.max_name_bytes
     if largest or 0 in uris or sum(map(max, sizes)) > limits.max_payload_bytes:
         return None
-    return _columns(form, layouts, range(records), parts)
+    return _columns(form, layouts, range(records), parts.__getitem__)
 
 
 _Key = tuple[_Form, tuple[Layout, ...]]
@@ -150,12 +152,16 @@ def _layout(dtype: bytes, shape: bytes, max_rank: int) -> Layout | None:
     return None if layout.dtype.kind == "b" else layout
 
 
+def _column(entries: Sequence[Flat], at: int) -> Sequence[bytes]:
+    return [entry[at] for entry in entries]
+
+
 def _columns(
-    form: _Form, layouts: Sequence[Layout], places: Sequence[int], parts: Sequence[tuple[bytes, ...]]
+    form: _Form, layouts: Sequence[Layout], places: Sequence[int], column: Callable[[int], Sequence[bytes]]
 ) -> Columns:
     tensors = {}
     for (name, value, _, _), layout in zip(form.tensors, layouts, strict=True):
-        joined = bytearray().join(parts[value])
+        joined = bytearray().join(column(value))
         tensors[name] = np.frombuffer(joined, layout.dtype).reshape(len(places), *layout.shape)
-    request_ids = parts[form.request_id] if form.request_id else (b"",) * len(places)
-    return Columns(places, parts[form.uri], request_ids, tensors)
+    request_ids = column(form.request_id) if form.request_id else (b"",) * len(places)
+    return Columns(places, column(form.uri), request_ids, tensors)

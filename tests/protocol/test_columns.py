@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as some
 
 from beam_serving.errors import RequestError
@@ -94,7 +94,14 @@ def shown(tensors: Any) -> dict[str, tuple[str, Any]]:
     return {name: (tensor.dtype.str, tensor.tolist()) for name, tensor in tensors.items()}
 
 
+PLAIN = flat(b"a", [(b"x", GOOD, b"float32", b"2")], [], False)
+NOTED = flat(b"b", [(b"x", GOOD, b"float32", b"2")], [b"note", b"n"], False)
+
+
 @given(BLOCKS, some.sampled_from(sorted(SPECS)))
+@example([PLAIN, NOTED], "any").via("fields of its own behind those of the form")
+@example([NOTED, PLAIN, NOTED], "one").via("fields of its own behind those of the form")
+@settings(max_examples=1000)
 def test_what_is_decoded_by_columns_is_what_it_is_alone(entries: list[list[bytes]], model: str) -> None:
     inputs = SPECS[model]
     groups, rest = decode_alike(entries, LIMITS) if entries else ([], [])
@@ -109,6 +116,11 @@ def test_what_is_decoded_by_columns_is_what_it_is_alone(entries: list[list[bytes
             of_row = shown({name: np.asarray(rows[row, ...]) for name, rows in tensors.items()})
             assert alone == (columns.uris[row], columns.request_ids[row], of_row)
     assert sorted(places) == list(range(len(entries)))
+
+
+def test_a_field_that_means_nothing_to_us_keeps_nobody_from_the_columns() -> None:
+    ((columns,), rest) = decode_alike([PLAIN, NOTED, PLAIN], LIMITS)
+    assert (list(columns.uris), list(columns.request_ids), rest) == ([b"a", b"b", b"a"], [b"ia", b"ib", b"ia"], [])
 
 
 def test_one_odd_request_sends_no_other_down_the_slow_way() -> None:
