@@ -23,9 +23,6 @@ from beam_serving.models.shared import SharedModel
 from beam_serving.protocol import Limits
 from beam_serving.transforms import Batch, Decode, ImageRules, Infer, TopN
 
-FN_API_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-"""The runner of one machine: it reads an unbounded source for ever and a bounded one to its end."""
-
 
 @dataclass(frozen=True)
 class Serving:

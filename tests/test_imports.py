@@ -16,9 +16,9 @@ FLOORS = (
     ("transport", "encryption"),
     ("config", "protocol", "telemetry"),
     ("client", "models", "io"),
-    ("transforms",),
+    ("transforms", "export"),
     ("pipeline",),
-    ("launch", "export"),
+    ("launch",),
     ("cli", "__main__"),
 )
 """Who may import whom: each room may import the rooms of the floors before its own, and itself."""

@@ -12,8 +12,10 @@ import redis
 
 from beam_serving.config.schema import Data, Model, Params, Redis, Settings
 from beam_serving.errors import ConfigError, ConnectError, ModelLoadError
+from beam_serving.launch.beam_flags import check_beam_flags
 from beam_serving.launch.embedded_redis import embedded_redis, free_port
-from beam_serving.launch.start import check_beam_arguments, preflight, run_pipeline
+from beam_serving.launch.preflight import preflight
+from beam_serving.launch.start import run_pipeline
 from beam_serving.transport.connection import PASSWORD_VARIABLE, RedisAt
 
 pytestmark = pytest.mark.every_server
@@ -97,11 +99,11 @@ def test_a_server_that_comes_up_while_it_is_waited_for_is_used() -> None:
             self.started = True
 
     handler = StartOnFirstWarning(logging.WARNING)
-    logging.getLogger("beam_serving.launch.start").addHandler(handler)
+    logging.getLogger("beam_serving.launch.preflight").addHandler(handler)
     try:
         assert preflight(wanted).format == "noop"
     finally:
-        logging.getLogger("beam_serving.launch.start").removeHandler(handler)
+        logging.getLogger("beam_serving.launch.preflight").removeHandler(handler)
         if handler.started:
             server.__exit__(None, None, None)
     assert handler.started
@@ -185,7 +187,7 @@ def test_a_user_who_may_not_ask_for_the_eviction_policy_is_served(
     [[], ["--job_name=digits"], ["--job_name", "digits"], ["--streaming"], ["--direct_num_workers=1"]],
 )
 def test_flags_of_beam_pass(arguments: list[str]) -> None:
-    check_beam_arguments(arguments, OWN_FLAGS)
+    check_beam_flags(arguments, OWN_FLAGS)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +212,7 @@ def test_flags_of_beam_pass(arguments: list[str]) -> None:
 )
 def test_what_beam_would_drop_in_silence_is_refused(arguments: Sequence[str], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        check_beam_arguments(arguments, OWN_FLAGS)
+        check_beam_flags(arguments, OWN_FLAGS)
     assert str(caught.value) == said
 
 

@@ -8,7 +8,8 @@ import redis
 from beam_serving.client import InputQueue, OutputQueue
 from beam_serving.config.schema import Data, Model, Redis, Settings
 from beam_serving.errors import ConfigError, ModelLoadError
-from beam_serving.launch.start import preflight, run_pipeline
+from beam_serving.launch.preflight import preflight
+from beam_serving.launch.start import run_pipeline
 from beam_serving.transport.connection import RedisAt
 from tests.service import DIGITS, service
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from beam_serving.config.schema import Data, Model, Settings, load_settings
+from beam_serving.launch.runner import all_runners
 
 _USUAL_STREAM = "serving_stream"
 
@@ -28,6 +29,19 @@ def add_place(parser: argparse.ArgumentParser) -> None:
 def add_stream(parser: argparse.ArgumentParser) -> None:
     """Adds the flag for the stream."""
     parser.add_argument("--stream", help=f"stream of the requests; {_USUAL_STREAM}, or the first one that is served")
+
+
+def add_clusters(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that say where the clusters of runners are."""
+    for runner in all_runners():
+        if flag := runner.cluster_flag:
+            parser.add_argument(flag.name, dest=flag.name, help=flag.help)
+
+
+def clusters_at(given: argparse.Namespace) -> dict[str, str | None]:
+    """Gives the values of the flags of `add_clusters` by their names."""
+    flags = [runner.cluster_flag.name for runner in all_runners() if runner.cluster_flag]
+    return {flag: getattr(given, flag) for flag in flags}
 
 
 def settings_at(given: argparse.Namespace) -> Settings:

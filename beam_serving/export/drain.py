@@ -27,7 +27,7 @@ from beam_serving.errors import OutputError
 from beam_serving.export.outbox_source import ReadFromOutbox
 from beam_serving.export.tabulate import SCHEMA, Row, json_line, parquet_row, row_of
 from beam_serving.io.outbox import Kept, KeptRow, forget, kept, sole_writer
-from beam_serving.pipeline import FN_API_RUNNER
+from beam_serving.io.readers import FN_API_RUNNER
 from beam_serving.telemetry.logs import beam_is_quiet
 from beam_serving.transport.connection import RedisAt
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+FN_API_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+"""Beam's runner of one machine: it reads an unbounded source until it is stopped and a bounded one to its end."""
+
 
 class Readers(NamedTuple):
     """One reader for each of the names that it reads under.

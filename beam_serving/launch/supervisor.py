@@ -6,7 +6,6 @@ import logging
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
 from types import FrameType
 
 import redis
@@ -16,7 +15,8 @@ from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import Settings
 from beam_serving.errors import ConfigError, ConnectError, ModelLoadError, UnreachableError
 from beam_serving.launch.forking import WorkerProcess, Workers, spawned
-from beam_serving.launch.start import decided_copy, preflight
+from beam_serving.launch.preflight import decided_copy, preflight
+from beam_serving.launch.runner import Spec
 from beam_serving.launch.systemd import tell_ready
 from beam_serving.launch.worker import EXIT_CONFIG, EXIT_FAILED, Job, new_run
 from beam_serving.models.detect import ModelFiles
@@ -59,7 +59,7 @@ class _Slot:
 
 
 class Supervisor:
-    """Runs `workers` processes in one consumer group until it is told to stop or, with `drain`, until all is served.
+    """Runs `workers` processes in one consumer group until it is told to stop or, in a drain, until all is served.
 
     Each has a consumer name of its own, which it keeps when it is started again after it died: so what it had not
     finished is served by its successor at once, and no other process ever carries that name. With a `driver`, the
@@ -67,23 +67,12 @@ class Supervisor:
     driver that drains the queue every `every_s` says by itself that the service is there, also between drains.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        workers: int,
-        arguments: Sequence[str],
-        drain: bool,
-        log_level: str,
-        driver: str | None = None,
-        every_s: float | None = None,
-    ) -> None:
+    def __init__(self, spec: Spec, workers: int, driver: str | None = None) -> None:
+        settings = spec.settings
         self._settings = settings
-        self._arguments = tuple(arguments)
-        self._drain = drain
-        self._log_level = log_level
+        self._spec = spec
         self._run = new_run()
         self._driver = driver
-        self._every_s = every_s
         self._names = tuple(f"{self._run}-{index}" for index in range(workers))
         self._slots = [_Slot(names) for names in ([self._names] if driver else [(name,) for name in self._names])]
         self._workers = Workers(settings.model.threads)
@@ -153,10 +142,10 @@ class Supervisor:
             self._for_workers().model_dump_json(),
             self._run,
             slot.consumers,
-            self._arguments,
-            self._drain,
-            self._log_level,
-            every_s=self._every_s,
+            self._spec.arguments,
+            self._spec.drain,
+            self._spec.log_level,
+            every_s=self._spec.every_s,
         )
         if self._driver is None:
             slot.process = self._workers.start(job, copy=self._faults < _FAULTS_OF_COPIES)
@@ -185,7 +174,7 @@ class Supervisor:
             return
         said = slot.process.stdout.read().decode(errors="replace").strip() if slot.process.stdout else ""
         slot.process = None
-        if code == 0 and (self._drain or self._asked_to_stop()):
+        if code == 0 and (self._spec.drain or self._asked_to_stop()):
             slot.finished = True
             return
         said = self._in_our_words(said)
@@ -253,7 +242,7 @@ class Supervisor:
         living = {slot.process.pid for slot in self._slots if slot.process}
         ours = [report for report in reports if report.pid in living or report.parent_pid in living]
         serving = [report for report in ours if report.states == ["serving"]]
-        ready = len(serving) >= (len(self._names) if self._every_s is None else 1)
+        ready = len(serving) >= (len(self._names) if self._spec.every_s is None else 1)
         if ready and not self._ready:
             _log.info("ready: %s", self._describe(serving[0]))
             tell_ready()

@@ -9,7 +9,7 @@ from beam_serving.encryption.gcm import keys_to_send_with
 from beam_serving.encryption.secrets import MODEL, RECORDS, Place, Secret, warn_of_readers
 from beam_serving.encryption.strength import MAKE_ONE
 from beam_serving.errors import ConfigError
-from beam_serving.launch.start import secret_files
+from beam_serving.launch.preflight import secret_files
 
 WHERE = "set BEAM_SERVING_MODEL_SECRET and BEAM_SERVING_MODEL_SALT, or model: secret_file to a file of two lines"
 

@@ -8,6 +8,7 @@ import pytest
 
 from beam_serving.config.schema import Flink
 from beam_serving.errors import ConfigError
+from beam_serving.launch.beam_flags import check_beam_flags
 from beam_serving.launch.flink.options import (
     FLAGS,
     cluster_flags,
@@ -17,7 +18,6 @@ from beam_serving.launch.flink.options import (
     java_for,
     parallelism_of,
 )
-from beam_serving.launch.start import check_beam_arguments
 from beam_serving.launch.worker import ALLOCATOR
 
 
@@ -52,9 +52,9 @@ def test_the_operators_flags_come_after_ours_and_win() -> None:
 
 
 def test_flags_that_only_the_job_server_knows_pass() -> None:
-    check_beam_arguments(["--max_bundle_size=10", "--max_bundle_time_mills", "5"], [], FLAGS)
+    check_beam_flags(["--max_bundle_size=10", "--max_bundle_time_mills", "5"], [], FLAGS)
     with pytest.raises(ConfigError, match=r"^unknown flag --max_bundle_siz; did you mean --max_bundle_size\?$"):
-        check_beam_arguments(["--max_bundle_siz=10"], [], FLAGS)
+        check_beam_flags(["--max_bundle_siz=10"], [], FLAGS)
 
 
 @pytest.mark.parametrize("flag", ["--environment_type=DOCKER", "--job_endpoint=x:1", "--flink_submit_uber_jar"])

@@ -6,11 +6,12 @@ import argparse
 from collections.abc import Sequence
 
 from beam_serving.cli.arguments import Parser
-from beam_serving.cli.commands.serve import add_flags, checked_start, require_engine, run
+from beam_serving.cli.commands.serve import add_flags, checked_start, run
 from beam_serving.cli.commands.stop import stop
 from beam_serving.cli.terminal import say
-from beam_serving.config.redis_at import redis_at
-from beam_serving.launch.start import preflight
+from beam_serving.launch.deployed import Deployed
+from beam_serving.launch.portable.options import last_value
+from beam_serving.launch.preflight import preflight
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -22,9 +23,11 @@ def main(arguments: Sequence[str]) -> int:
     """
     start = checked_start(_parser(), arguments)
     preflight(start.settings)
-    require_engine(start)
-    with redis_at(start.settings).reachable() as client:
-        stopped = stop(start.settings, client, start.cluster)
+    start.service.plan.require()
+    service = start.service
+    flag = service.runner.cluster_flag
+    clusters = {flag.name: last_value(service.spec.arguments, flag.name)} if flag else {}
+    stopped = stop(Deployed(start.settings, clusters, [service.runner]), start.settings)
     say(f"{start.settings.name}: {'stopped' if stopped else 'nothing runs'}, starting", flush=True)
     return run(start)
 

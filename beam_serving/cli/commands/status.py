@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Sequence
-from functools import reduce
-from operator import add
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import redis
-
 from beam_serving.cli.arguments import Parser
-from beam_serving.cli.place import add_config
+from beam_serving.cli.place import add_clusters, add_config, clusters_at
 from beam_serving.cli.tables import aligned
 from beam_serving.cli.terminal import say
-from beam_serving.config.redis_at import redis_at
-from beam_serving.config.schema import Settings, load_settings
-from beam_serving.io.outbox import rows_kept
-from beam_serving.launch.flink.options import EMBEDDED
-from beam_serving.launch.flink.rest import ClusterError, FlinkRest, job_name
-from beam_serving.telemetry.report import Report, ready_key, working_reports
-from beam_serving.telemetry.stats import STAGES
-
-_SAMPLE_S = 1.0
+from beam_serving.config.schema import load_settings
+from beam_serving.launch.deployed import Deployed
+from beam_serving.launch.runner import Jobs
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -41,104 +30,16 @@ def main(arguments: Sequence[str]) -> int:
         allow_abbrev=False,
     )
     add_config(parser)
-    parser.add_argument("--flink_master", help="host:port of the cluster; flink: rest of the configuration where unset")
+    add_clusters(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     given = parser.parse_args(arguments)
-    settings = load_settings(given.config)
-    about = status(settings, given.flink_master or settings.flink.rest)
-    say(json.dumps(about) if given.json else table(about))
+    service = Deployed(load_settings(given.config), clusters_at(given))
+    about = service.status()
+    say(json.dumps(about) if given.json else table(about, service.jobs))
     return 0 if about["ready"] else 1
 
 
-def status(settings: Settings, cluster: str | None = None) -> dict[str, Any]:
-    """Gives what there is to know as plain values; it takes a second, in which records are counted.
-
-    Raises:
-        BeamServingError: Redis does not answer, or the cluster while the job's counters are read.
-    """
-    at = redis_at(settings)
-    with at.reachable() as client:
-        before = _served(working_reports(client, settings.name))
-        started = time.monotonic()
-        time.sleep(_SAMPLE_S)
-        reports = working_reports(client, settings.name)
-        rate = (_served(reports) - before) / (time.monotonic() - started)
-        text: Any = client.get(ready_key(settings.name))
-        streams = {stream: _stream(client, stream, settings.data.group) for stream in settings.data.streams}
-    total = reduce(add, reports, Report())
-    about = {
-        "name": settings.name,
-        "ready": text is not None,
-        "model": settings.model.path,
-        "engine": total.engine,
-        "batch_size": total.batch_size,
-        "redis": str(at),
-        "records_per_s": max(rate, 0.0),
-        "counts": dict(total.counts),
-        "stages_ms": {
-            stage: {"p50": 1000 * histogram.quantile(0.5), "p99": 1000 * histogram.quantile(0.99)}
-            for stage, histogram in ((stage, total.stages[stage]) for stage in STAGES)
-            if histogram.counts
-        },
-        "workers": [_worker(report) for report in reports],
-        "streams": streams,
-    }
-    if cluster is not None and cluster not in EMBEDDED:
-        about["flink"] = _on_flink(FlinkRest(cluster), job_name(settings.name))
-    return about
-
-
-def _served(reports: Sequence[Report]) -> int:
-    return sum(report.counts["served"] for report in reports)
-
-
-def _worker(report: Report) -> dict[str, Any]:
-    return {
-        "id": report.worker,
-        "host": report.host,
-        "state": report.states[0],
-        "served": report.counts["served"],
-        "errors": report.counts["errors"],
-        "memory_bytes": report.memory_bytes,
-    }
-
-
-def _stream(client: redis.Redis, stream: str, group: str) -> dict[str, Any]:
-    """Gives the backlog of a stream: entries, those delivered, how long the oldest waits, results not yet in files."""
-    first: Any = client.xrange(stream, count=1)
-    seconds, microseconds = client.time()
-    now_ms = 1000 * seconds + microseconds // 1000
-    about: dict[str, Any] = {"queue": int(client.xlen(stream)), "pending": 0, "oldest_s": None, "consumers": 0}
-    about["for_files"] = rows_kept(client, stream)
-    if first:
-        about["oldest_s"] = max(0.0, (now_ms - int(first[0][0].partition(b"-")[0])) / 1000)
-    if client.exists(stream):
-        groups: Any = client.xinfo_groups(stream)
-        for found in groups:
-            if found["name"] == group.encode():
-                about |= {"pending": found["pending"], "consumers": found["consumers"]}
-    return about
-
-
-def _on_flink(rest: FlinkRest, name: str) -> dict[str, Any]:
-    try:
-        jobs = rest.jobs(name)
-    except ClusterError as err:
-        # Each file of Cluster Serving names a cluster, also where the service does not run on one.
-        return {"rest": rest.url, "job": None, "error": str(err)}
-    if not jobs:
-        return {"rest": rest.url, "job": None}
-    job = jobs[0]
-    return {
-        "rest": rest.url,
-        "job": job.job_id,
-        "state": job.state,
-        "started": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.started_ms / 1000)),
-        "counters": rest.counters(job.job_id),
-    }
-
-
-def table(about: dict[str, Any]) -> str:
+def table(about: dict[str, Any], jobs: Mapping[str, Jobs]) -> str:
     """Gives the state as text for people."""
     counts = about["counts"]
     lines = [
@@ -163,12 +64,6 @@ def table(about: dict[str, Any]) -> str:
         memory = f"{one['memory_bytes'] / 1e6:.0f} MB"
         rows.append([one["id"], one["host"], one["state"], str(one["served"]), str(one["errors"]), memory])
     lines += ["", aligned(rows) if len(rows) > 1 else "no worker runs"]
-    if flink := about.get("flink"):
-        lines.append("")
-        if flink["job"] is None:
-            lines.append(flink.get("error") or f"Flink at {flink['rest']} knows no job of this service")
-        else:
-            counters = ", ".join(f"{name} {value}" for name, value in flink["counters"].items()) or "none yet"
-            lines.append(f"Flink at {flink['rest']}: job {flink['job']}, {flink['state']}, since {flink['started']}")
-            lines.append(f"counters at the last checkpoint of the source: {counters}")
+    for key, found in jobs.items():
+        lines += ["", *found.lines(about[key])]
     return "\n".join(lines)

@@ -11,18 +11,19 @@ import redis
 from redis.exceptions import RedisError
 
 from beam_serving.config.redis_at import redis_at
-from beam_serving.config.schema import Settings
 from beam_serving.errors import ConfigError
 from beam_serving.io.readers import Readers
 from beam_serving.io.stop import STOP
 from beam_serving.launch.flink.job_server import flink_server
 from beam_serving.launch.flink.options import cluster_flags, jar_of, java_for, submits_uber_jar
-from beam_serving.launch.flink.rest import ClusterError, FlinkJob, FlinkRest, job_name
+from beam_serving.launch.flink.rest import FlinkJob, FlinkRest, job_name
 from beam_serving.launch.flink.task_assignment import names_for_tasks
 from beam_serving.launch.portable.driver import submit
 from beam_serving.launch.portable.jar import FLINK, find_or_build
 from beam_serving.launch.portable.java_errors import raise_cause, telling_line
-from beam_serving.launch.start import checked_steps, forget_model, preflight
+from beam_serving.launch.preflight import preflight
+from beam_serving.launch.runner import ClusterError, Spec
+from beam_serving.launch.start import checked_steps, forget_model
 from beam_serving.launch.systemd import tell_ready
 from beam_serving.launch.worker import Job, new_run, stop_on_signals
 from beam_serving.telemetry.report import FRESH_S, LIFETIME_S, Report, read_reports
@@ -41,16 +42,13 @@ _TAKEN_S = 120.0
 class ClusterService:
     """A service as a job on a cluster. The job outlives this object; losing it altogether, it is submitted again."""
 
-    def __init__(
-        self, settings: Settings, at: str, parallelism: int, arguments: Sequence[str], drain: bool, log_level: str
-    ) -> None:
+    def __init__(self, spec: Spec, at: str, parallelism: int) -> None:
+        settings = spec.settings
         self._settings = settings
         self._rest = FlinkRest(at)
         self._at = at
         self._parallelism = parallelism
-        self._arguments = list(arguments)
-        self._drain = drain
-        self._log_level = log_level
+        self._spec = spec
         self._name = job_name(settings.name)
         self._run = new_run()
         self._client: redis.Redis = redis_at(settings).client()
@@ -129,19 +127,20 @@ class ClusterService:
 
     def _submit(self) -> FlinkJob:
         names = names_for_tasks(self._run, self._parallelism)
-        serving = checked_steps(self._settings, Readers(names, self._drain, names_are_shared=True))
+        serving = checked_steps(self._settings, Readers(names, self._spec.drain, names_are_shared=True))
         forget_model()
-        job = Job(self._settings.model_dump_json(), self._run, (), (), self._drain, self._log_level, self._parallelism)
+        spec = self._spec
+        job = Job(self._settings.model_dump_json(), self._run, (), (), spec.drain, spec.log_level, self._parallelism)
         rest, flink = self._rest, self._settings.flink
         flags = cluster_flags(
             self._name, self._parallelism, rest.slots_each(), rest.version(), flink, job.encode().decode().strip()
         )
-        flags += self._arguments
-        jar = find_or_build(FLINK, jar_of(self._arguments, flink))
-        if submits_uber_jar(self._arguments, flink):
+        flags += self._spec.arguments
+        jar = find_or_build(FLINK, jar_of(self._spec.arguments, flink))
+        if submits_uber_jar(self._spec.arguments, flink):
             uber = ["--flink_submit_uber_jar", f"--flink_job_server_jar={jar}", f"--flink_master={self._at}"]
             return self._submitted(serving, [*flags, *uber])
-        with flink_server(java_for(self._arguments, flink), jar, self._at) as server:
+        with flink_server(java_for(self._spec.arguments, flink), jar, self._at) as server:
             server.await_start(flink.start_s)
             try:
                 return self._submitted(serving, [*flags, f"--job_endpoint={server.endpoint}"])

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from beam_serving.errors import BeamServingError, ConfigError
+from beam_serving.errors import ConfigError
+from beam_serving.launch.runner import ClusterError
 
 _TIMEOUT_S = 5.0
 _NAME = re.compile(r"[^\w.-]+")
@@ -22,10 +23,6 @@ _OVER = ("FINISHED", "FAILED", "CANCELED")
 def job_name(service: str) -> str:
     """Gives the name of a service's job on the cluster."""
     return f"beam-serving-{_NAME.sub('-', service)}"
-
-
-class ClusterError(BeamServingError):
-    """The cluster cannot be reached, or does not do what it is asked for."""
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from beam_serving.cli.commands.bench import plain_loop, redis_loop
 from beam_serving.cli.commands.bench.load import Load, Target
 from beam_serving.cli.commands.bench.processes import cpu_s, descendants, memory_bytes
 from beam_serving.cli.commands.bench.workloads import Workload
-from beam_serving.cli.commands.stop import stop
 from beam_serving.cli.service import running_service
 from beam_serving.config.schema import Settings
 from beam_serving.errors import BeamServingError
+from beam_serving.launch.deployed import Deployed
 from beam_serving.launch.worker import python_module
 from beam_serving.telemetry.report import read_reports
 from beam_serving.transport.connection import PASSWORD_VARIABLE, RedisAt
@@ -214,7 +214,7 @@ def service(workload: Workload, shape: Shape, port: int, folder: Path, runner: s
         others = {process.pid, *descendants(process.pid)} - {*workers}
         yield Queued(contestant, load, shape, workers, [*others])
         if cluster:
-            stop(Settings.model_validate(config), client, cluster)
+            Deployed(Settings.model_validate(config), {}).stop(client)
     load.close()
 
 

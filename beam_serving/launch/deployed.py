@@ -1,0 +1,153 @@
+"""A service that runs, wherever that is: looked at and stopped by its name, through Redis and its cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from operator import add
+from typing import Any
+
+import redis
+
+from beam_serving.config.redis_at import redis_at
+from beam_serving.config.schema import Settings
+from beam_serving.errors import BeamServingError
+from beam_serving.io.outbox import rows_kept
+from beam_serving.launch.runner import ClusterError, Jobs, Plain, Runner, all_runners
+from beam_serving.telemetry.report import Report, ask_to_stop, ready_key, retract, working_reports
+from beam_serving.telemetry.stats import STAGES
+
+_SAMPLE_S = 1.0
+_TICK_S = 0.2
+
+
+class Deployed:
+    """The service of a configuration.
+
+    Args:
+        settings: its configuration.
+        clusters: where the clusters of runners are, by the flag that says it; the settings say it for the others.
+        runners: those whose clusters are asked, all of them by default.
+    """
+
+    def __init__(
+        self, settings: Settings, clusters: Mapping[str, str | None], runners: Sequence[Runner] | None = None
+    ) -> None:
+        self._settings = settings
+        found = {
+            one.key: one.jobs(settings, clusters.get(one.cluster_flag.name) if one.cluster_flag else None)
+            for one in (all_runners() if runners is None else runners)
+        }
+        self.jobs: dict[str, Jobs] = {key: jobs for key, jobs in found.items() if jobs is not None}
+
+    def status(self) -> dict[str, Plain]:
+        """Return what there is to know as plain values; it takes a second, in which records are counted.
+
+        Raises:
+            BeamServingError: Redis does not answer, or a cluster while the counters of a job are read.
+        """
+        settings = self._settings
+        at = redis_at(settings)
+        with at.reachable() as client:
+            before = _served(working_reports(client, settings.name))
+            started = time.monotonic()
+            time.sleep(_SAMPLE_S)
+            reports = working_reports(client, settings.name)
+            rate = (_served(reports) - before) / (time.monotonic() - started)
+            ready = client.exists(ready_key(settings.name))
+            streams = {stream: _stream(client, stream, settings.data.group) for stream in settings.data.streams}
+        total = reduce(add, reports, Report())
+        return {
+            "name": settings.name,
+            "ready": bool(ready),
+            "model": settings.model.path,
+            "engine": total.engine,
+            "batch_size": total.batch_size,
+            "redis": str(at),
+            "records_per_s": max(rate, 0.0),
+            "counts": dict(total.counts),
+            "stages_ms": {
+                stage: {"p50": 1000 * histogram.quantile(0.5), "p99": 1000 * histogram.quantile(0.99)}
+                for stage, histogram in ((stage, total.stages[stage]) for stage in STAGES)
+                if histogram.counts
+            },
+            "workers": [_worker(report) for report in reports],
+            "streams": streams,
+            **{key: jobs.status() for key, jobs in self.jobs.items()},
+        }
+
+    def stop(self, client: redis.Redis, on_progress: Callable[[int], None] = lambda _: None) -> bool:
+        """Ask all workers to end and wait for it; a job that goes on after `grace_s` is cancelled.
+
+        Args:
+            client: of the service's Redis.
+            on_progress: called with the number of workers and jobs that go on, first before anything is asked.
+
+        Returns:
+            Whether there was anything to stop.
+
+        Raises:
+            BeamServingError: workers go on after twice `grace_s`, or there are none and a cluster does not answer.
+        """
+        name, grace_s = self._settings.name, self._settings.params.grace_s
+        living = working_reports(client, name)
+        try:
+            active = self._active()
+        except ClusterError:
+            # Each file of Cluster Serving names a cluster, also where the service does not run on one.
+            if not living:
+                raise
+            self.jobs, active = {}, []
+        if not living and not active:
+            return False
+        started = time.monotonic()
+        retract(client, name)
+        while living or active:
+            on_progress(len(living) + len(active))
+            for run in {report.run for report in living}:
+                ask_to_stop(client, name, run)
+            if time.monotonic() - started > grace_s:
+                for jobs, job_id in active:
+                    jobs.cancel(job_id)
+            if time.monotonic() - started > 2 * grace_s:
+                raise BeamServingError(f"{len(living)} workers and {len(active)} jobs go on after {2 * grace_s:g} s")
+            time.sleep(_TICK_S)
+            living, active = working_reports(client, name), self._active()
+        on_progress(0)
+        retract(client, name)
+        return True
+
+    def _active(self) -> list[tuple[Jobs, str]]:
+        return [(jobs, job_id) for jobs in self.jobs.values() for job_id in jobs.active()]
+
+
+def _served(reports: Sequence[Report]) -> int:
+    return sum(report.counts["served"] for report in reports)
+
+
+def _worker(report: Report) -> dict[str, Plain]:
+    return {
+        "id": report.worker,
+        "host": report.host,
+        "state": report.states[0],
+        "served": report.counts["served"],
+        "errors": report.counts["errors"],
+        "memory_bytes": report.memory_bytes,
+    }
+
+
+def _stream(client: redis.Redis, stream: str, group: str) -> dict[str, Plain]:
+    """Return the backlog of a stream: entries, those delivered, how long the oldest waits, results not yet in files."""
+    first: Any = client.xrange(stream, count=1)
+    seconds, microseconds = client.time()
+    now_ms = 1000 * seconds + microseconds // 1000
+    about: dict[str, Plain] = {"queue": int(client.xlen(stream)), "pending": 0, "oldest_s": None, "consumers": 0}
+    about["for_files"] = rows_kept(client, stream)
+    if first:
+        about["oldest_s"] = max(0.0, (now_ms - int(first[0][0].partition(b"-")[0])) / 1000)
+    if client.exists(stream):
+        for found in client.xinfo_groups(stream):
+            if found["name"] == group.encode():
+                about |= {"pending": found["pending"], "consumers": found["consumers"]}
+    return about
