@@ -132,6 +132,10 @@ class Origins(NamedTuple):
         columns = (column[low:high] for column in (self.ids, self.uris, self.request_ids))
         return Origins(self.stream, self.consumer, self.generation, *columns)
 
+    def failed(self, reason: str) -> "list[Result]":
+        """Give each of the records an error result, for a reason that its client may read."""
+        return [Result(origin, Failure(reason)) for origin in self.each()]
+
     def each(self) -> list[Origin]:
         """Give them one by one."""
         return [

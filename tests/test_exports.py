@@ -15,7 +15,13 @@ from beam_serving.launch.portable import sdk_worker
 from beam_serving.launch.portable.options import WORKER_PROGRAM
 
 REPOSITORY = Path(__file__).parents[1]
-PACKAGES = ("beam_serving.client", "beam_serving.models", "beam_serving.transforms", "beam_serving.protocol")
+PACKAGES = (
+    "beam_serving",
+    "beam_serving.client",
+    "beam_serving.models",
+    "beam_serving.transforms",
+    "beam_serving.protocol",
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +44,15 @@ def test_every_exported_name_is_there(package: str) -> None:
     assert module.__all__ == sorted(module.__all__)
     for name in module.__all__:
         assert getattr(module, name) is not None
+
+
+def test_type_checkers_see_the_public_names_that_are_there() -> None:
+    tree = ast.parse(Path(beam_serving.__file__).read_text(encoding="utf-8"))
+    (seen,) = [node for node in tree.body if isinstance(node, ast.If)]
+    imports = [node for node in seen.body if isinstance(node, ast.ImportFrom)]
+    names = {(alias.name, alias.asname, node.module) for node in imports for alias in node.names}
+    modules = {name: f"beam_serving.{module}" for module, some in beam_serving._MODULES.items() for name in some}
+    assert names == {(name, name, modules[name]) for name in beam_serving.__all__}
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -26,6 +26,7 @@ from pydantic import (
 
 from beam_serving.config.legacy.translate import FLAT_0_10, Translation, renamed, translate
 from beam_serving.config.output import is_url
+from beam_serving.config.own_code import own_code
 from beam_serving.config.post_processing import checked as checked_rule
 from beam_serving.config.values import (
     BatchAxis,
@@ -49,9 +50,9 @@ _log = logging.getLogger(__name__)
 PATHS = (
     *("model.path", "model.labels", "model.sample", "model.secret_file", "data.secret_file", "data.output"),
     *("redis.password_file", "redis.ca_file", "flink.job_server_jar", "spark.job_server_jar"),
-    "flink.worker_pool_secret_file",
+    *("flink.worker_pool_secret_file", "params.pipeline"),
 )
-"""Keys whose values are paths; relative ones are taken from the folder of the file."""
+"""Keys whose values are paths, or may be; relative ones are taken from the folder of the file."""
 
 
 class _Section(BaseModel):
@@ -158,6 +159,7 @@ class Params(_Section):
     batch_size: BatchSize = 4
     top_n: TopN = "auto"
     post_processing: Annotated[str | None, BeforeValidator(checked_rule)] = None
+    pipeline: Annotated[str | None, BeforeValidator(own_code)] = None
     workers: WorkerCount = "auto"
     poll_s: Annotated[float, Field(gt=0, le=10)] = 1.0
     checkpoint_interval_s: Seconds = 600.0
@@ -270,14 +272,15 @@ def checked(translation: Translation) -> Settings:
     for section, key in (name.split(".") for name in PATHS):
         value = getattr(getattr(settings, section), key)
         if isinstance(value, str) and value:
-            sections.setdefault(section, {})[key] = _beside(base, value)
+            sections.setdefault(section, {})[key] = _beside(base, value, key)
     return settings.model_copy(
         update={name: getattr(settings, name).model_copy(update=paths) for name, paths in sections.items()}
     )
 
 
-def _beside(base: Path, path: str) -> str:
-    return path if path == "noop" or is_url(path) else str(base / os.path.expanduser(path))
+def _beside(base: Path, path: str, key: str) -> str:
+    is_module = key == "pipeline" and ".py:" not in path
+    return path if path == "noop" or is_url(path) or is_module else str(base / os.path.expanduser(path))
 
 
 def _explain(error: Any, translation: Translation) -> str:

@@ -14,6 +14,7 @@ from beam_serving.encryption.secrets import MODEL, RECORDS, warn_of_readers
 from beam_serving.errors import ConnectError, UnreachableError
 from beam_serving.io.group import Group
 from beam_serving.io.ownership import Ownership
+from beam_serving.launch.own_pipeline import own_pipeline
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.encrypted import look_at
 from beam_serving.models.formats.registry import NOOP, loader_of
@@ -46,6 +47,8 @@ def preflight(settings: Settings) -> ModelFiles:
         _log.warning("%s: AES-CBC shows no tampering; `model encrypt --from cbc` makes files for gcm", model.path)
     RecordEncryption(data.encryption, data.secret_file, data.allow_weak_secret).opening()
     read_labels(settings.model.labels)
+    if own := own_pipeline(settings):
+        own.look()
     at = redis_at(settings)
     client = at.client()
     give_up_at = time.monotonic() + settings.redis.wait_s

@@ -7,6 +7,7 @@ from beam_serving.config.schema import Settings
 from beam_serving.errors import ConfigError
 from beam_serving.io.readers import FN_API_RUNNER, Readers
 from beam_serving.io.stop import STOP
+from beam_serving.launch.own_pipeline import build_pipeline
 from beam_serving.models.base import STRING, LoadedModel
 from beam_serving.models.labels import check_labels
 
@@ -55,12 +56,10 @@ def run_pipeline(settings: Settings, consumers: Sequence[str], arguments: Sequen
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    from beam_serving.pipeline import build
-
     serving = checked_steps(settings, Readers(consumers, drain))
     # Beam's "DirectRunner" would first try to download another runner; this is the local one by name.
     options = PipelineOptions([*arguments, f"--runner={FN_API_RUNNER}"])
     pipeline = beam.Pipeline(options=options)
-    build(pipeline, serving)
+    build_pipeline(pipeline, serving, settings)
     result = pipeline.run()
     return str(result.wait_until_finish() or result.state)

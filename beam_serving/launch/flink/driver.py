@@ -39,7 +39,7 @@ def run(settings: Settings, job: Job) -> Outcome:
         with served(pool) as workers_at:
             server.await_start(flink.start_s)
             flags = [*embedded_flags(parallelism, workers_at, server.endpoint), *job.arguments]
-            return watch(submit(serving, flags), server, pool, settings.params.grace_s)
+            return watch(submit(serving, settings, flags), server, pool, settings.params.grace_s)
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ class ClusterService:
     def _submitted(self, serving: Any, flags: list[str]) -> FlinkJob:
         """Gives the pipeline away and waits until the cluster has it."""
         known = {job.job_id for job in self._rest.jobs(self._name)}
-        result = submit(serving, flags)
+        result = submit(serving, self._settings, flags)
         give_up_at = time.monotonic() + _TAKEN_S
         while time.monotonic() < give_up_at:
             for job in self._rest.jobs(self._name):

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from beam_serving.config.schema import Settings
 from beam_serving.errors import BeamServingError
 from beam_serving.io.stop import STOP
+from beam_serving.launch.own_pipeline import build_pipeline
 from beam_serving.launch.portable.java_errors import raise_cause
 from beam_serving.launch.portable.job_server import JobServer
 from beam_serving.launch.portable.processes import tell_of_thread
@@ -73,15 +74,13 @@ def _exit_code(outcome: Outcome) -> int:
     return _EXIT_JOB_FAILED
 
 
-def submit(serving: Any, flags: list[str]) -> Any:
+def submit(serving: Any, settings: Settings, flags: list[str]) -> Any:
     """Gives the pipeline to the job server that the flags name, and Beam's result object back."""
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    from beam_serving.pipeline import build
-
     pipeline = beam.Pipeline(options=PipelineOptions(flags))
-    build(pipeline, serving)
+    build_pipeline(pipeline, serving, settings)
     return pipeline.run()
 
 

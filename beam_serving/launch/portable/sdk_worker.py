@@ -23,6 +23,7 @@ from collections.abc import Sequence
 import grpc
 
 from beam_serving.errors import ConfigError
+from beam_serving.launch.own_pipeline import load_own_pipeline
 from beam_serving.launch.portable.callers import is_here
 from beam_serving.launch.portable.options import JOB_VARIABLE
 from beam_serving.launch.portable.processes import tell_of_thread
@@ -48,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ["WORKER_ID"] = given.id
     # Each process under a name of its own: a runner may start a successor while the old one still lives.
     name = f"{job.run}-{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-    with serving_process(dataclasses.replace(job, consumers=(name,))):
+    with serving_process(dataclasses.replace(job, consumers=(name,))) as settings:
+        load_own_pipeline(settings)
         _require_here(given.provision_endpoint)
         control, logs = _endpoints(given.provision_endpoint, given.id)
         _require_here(control, logs)
@@ -61,9 +63,10 @@ def _await_work() -> int:
 
     Loading Beam takes seconds, which pass while Java starts.
     """
-    with serving_process(Job.decode(sys.stdin.readline())):
+    with serving_process(Job.decode(sys.stdin.readline())) as settings:
         import beam_serving.pipeline  # noqa: F401 - what the steps need is loaded before they come
 
+        load_own_pipeline(settings)
         wanted = sys.stdin.readline()
         if wanted:
             about = json.loads(wanted)

@@ -91,7 +91,7 @@ class Drains:
         from beam_serving.pipeline import steps
 
         # Beam ties steps to the pipeline that they were applied to, so each drain has its own.
-        result = submit(steps(self._settings, self._readers), [*own, *self._job.arguments])
+        result = submit(steps(self._settings, self._readers), self._settings, [*own, *self._job.arguments])
         return watch(result, self._server, workers, self._settings.params.grace_s)
 
     def _give_up_if_hopeless(self, outcome: Outcome, workers: Workers) -> None:

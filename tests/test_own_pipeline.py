@@ -1,0 +1,159 @@
+"""The operator's own pipeline: the one of docs/pipelines.md on each runner, and what is refused before it starts."""
+
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import redis
+import yaml
+
+from beam_serving.cli.main import main
+from beam_serving.client import InputQueue, OutputQueue, ResultError
+from beam_serving.config.schema import load_settings
+from beam_serving.errors import ConfigError
+from beam_serving.launch.preflight import preflight
+from beam_serving.transport.connection import RedisAt
+from tests.service import service
+
+PAGE = Path(__file__).parents[1] / "docs" / "pipelines.md"
+
+
+def blocks(part: str) -> list[str]:
+    """Gives the indented blocks of the page that have this part."""
+    found = re.findall(r"(?:^    .*\n(?:^\n)*)+", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    return [text for text in map(textwrap.dedent, found) if part in text]
+
+
+def written(folder: Path, at: RedisAt, code: str, pipeline: str = "lengths.py:build", name: str = "lengths") -> Path:
+    (folder / "lengths.py").write_text(code, encoding="utf-8")
+    (config,) = blocks("pipeline: ")
+    path = folder / "config.yaml"
+    about = yaml.safe_load(config)
+    about["params"]["pipeline"] = pipeline
+    path.write_text(yaml.safe_dump({"name": name, "data": {"src": str(at)}, **about}), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def own(at: RedisAt, tmp_path: Path) -> Path:
+    (code,) = blocks("class Length")
+    return written(tmp_path, at, code)
+
+
+@pytest.mark.parametrize("runner", ["DirectRunner", "FlinkRunner", "SparkRunner"])
+def test_the_pipeline_of_the_page_answers_on_each_runner(
+    at: RedisAt, client: redis.Redis, own: Path, runner: str
+) -> None:
+    with InputQueue(str(at)) as queue, OutputQueue(str(at)) as results:
+        for number in range(1, 40):
+            queue.enqueue(f"r{number}", point=[3.0 * number, 4.0 * number])
+        client.xadd("serving_stream", {"uri": "odd", "nothing": "that a client would send"})
+        assert main(["serve", "--config", str(own), "--runner", runner, "--drain", "--workers", "1"]) == 0
+        for number in range(1, 40):
+            assert results.query(f"r{number}", timeout_s=5) == [5.0 * number]
+        with pytest.raises(ResultError):
+            results.query("odd", timeout_s=5)
+    assert client.xlen("serving_stream") == 0
+
+
+def test_it_is_supervised_as_ours(at: RedisAt, client: redis.Redis, tmp_path: Path) -> None:
+    (code,) = blocks("class Length")
+    (tmp_path / "lengths.py").write_text(code, encoding="utf-8")
+    params = {"pipeline": "lengths.py:build", "top_n": 0, "workers": 2}
+    with (
+        service(at, tmp_path, {"params": params}) as running,
+        InputQueue(str(at)) as queue,
+        OutputQueue(str(at)) as results,
+    ):
+        first = running.worker_pids()[0]
+        queue.enqueue("a", point=[3.0, 4.0])
+        assert results.query("a", timeout_s=10) == [5.0]
+        subprocess.run(["kill", "-9", str(first)], check=True)
+        for number in range(20):
+            queue.enqueue(f"b{number}", point=[6.0, 8.0])
+        assert [results.query(f"b{number}", timeout_s=30) for number in range(20)] == [[10.0]] * 20
+        assert running.stop() == 0
+    assert "died (signal SIGKILL)" in running.log
+
+
+def test_the_program_of_the_page_serves(at: RedisAt, own: Path) -> None:
+    (program,) = blocks("serve(load_settings")
+    with InputQueue(str(at)) as queue, OutputQueue(str(at)) as results:
+        queue.enqueue("a", point=[3.0, 4.0])
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=own.parent, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert results.query("a", timeout_s=5) == [5.0]
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "told"),
+    [
+        ("lengths.py:biuld", r"lengths\.py defines no 'biuld'; it has Examples, Length, Predictions, "),
+        ("missing.py:build", r"there is no file .*missing\.py$"),
+        ("no_such_package.module:build", r"there is no module 'no_such_package\.module'; install its package"),
+    ],
+)
+def test_a_name_that_leads_nowhere_is_told_before_anything_runs(
+    at: RedisAt, own: Path, pipeline: str, told: str
+) -> None:
+    path = written(own.parent, at, (own.parent / "lengths.py").read_text(encoding="utf-8"), pipeline)
+    with pytest.raises(ConfigError, match=told):
+        preflight(load_settings(path))
+
+
+@pytest.mark.parametrize("form", ["lengths", "lengths.py", "a b.py:c", "os.system('x'):y", "lengths.py:build()", 3])
+def test_what_names_no_code_is_refused_with_its_line(own: Path, form: object) -> None:
+    config = yaml.safe_load(own.read_text(encoding="utf-8"))
+    config["params"]["pipeline"] = form
+    own.write_text(yaml.safe_dump(config), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"config\.yaml:\d+: params\.pipeline: wants package\.module:name, or file"):
+        load_settings(own)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("pass", r"does not apply `serving\.read`"),
+        ("_ = pipeline | 'Read' >> serving.read", r"does not apply `serving\.write`, so no request would be answered"),
+        (
+            "examples, refused = pipeline | 'Read' >> serving.read | 'Decode' >> serving.decode\n"
+            "    marks = examples | 'Mark' >> beam.Map(lambda _: [])\n"
+            "    _ = (marks, refused) | 'All' >> beam.Flatten() | 'Write' >> serving.write",
+            r"'All' waits for the end of what it reads, and this source has none",
+        ),
+        ("1 / 0", r"ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_pipeline_that_could_answer_nobody_does_not_start(
+    at: RedisAt, tmp_path: Path, capfd: pytest.CaptureFixture[str], body: str, told: str
+) -> None:
+    code = f"import apache_beam as beam\n\ndef build(pipeline, serving):\n    {body}\n"
+    path = written(tmp_path, at, code)
+    assert main(["serve", "--config", str(path), "--drain", "--workers", "1"]) == 2
+    assert re.search(told, capfd.readouterr().err)
+
+
+def test_an_error_while_the_file_is_imported_names_its_line(
+    at: RedisAt, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, at, "import nothing_of_that_name\n\ndef build(pipeline, serving): ...\n")
+    assert main(["serve", "--config", str(path), "--drain", "--workers", "1"]) == 2
+    assert re.search(r"ModuleNotFoundError: No module named .*lengths\.py, line 1\)", capfd.readouterr().err)
+
+
+def test_a_file_that_is_called_as_a_module_that_is_installed_is_refused(at: RedisAt, tmp_path: Path) -> None:
+    path = written(tmp_path, at, "", "json.py:build")
+    (tmp_path / "json.py").write_text("def build(pipeline, serving): ...\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "beam_serving", "--config", str(path), "--drain", "--workers", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "a module 'json' is installed already; call the file otherwise" in done.stderr
