@@ -11,11 +11,9 @@ import hypothesis
 import pytest
 import redis
 
-from beam_serving.io.memory import BALANCE
-from beam_serving.io.stop import STOP
 from beam_serving.launch.embedded_redis import SERVER_VARIABLE, embedded_redis
 from beam_serving.models.store import cache_folder
-from beam_serving.telemetry.stats import stats_of_process
+from beam_serving.telemetry.context import service_context
 from beam_serving.transport.connection import RedisAt
 from tests.kinds import VARIABLE, Kind, kinds
 
@@ -120,13 +118,12 @@ def client(at: RedisAt) -> Iterator[redis.Redis]:
 @pytest.fixture(autouse=True)
 def fresh_process_state() -> Iterator[None]:
     """Each test starts as a new worker process does: running, with nothing counted."""
-    STOP.clear()
-    BALANCE.clear()
-    stats_of_process.cache_clear()
+    service_context.cache_clear()
     loggers = [logging.getLogger(), logging.getLogger("beam_serving")]
     before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
     yield
-    STOP.clear()
+    service_context().stop.set()
+    service_context.cache_clear()
     for logger, level, handlers in before:
         logger.setLevel(level)
         logger.handlers[:] = handlers

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from beam_serving.telemetry.stats import STAGES, Histogram, WorkerStats, stats_of_process
+from beam_serving.telemetry.context import service_context
+from beam_serving.telemetry.stats import STAGES, Histogram, WorkerStats
 
 DURATIONS = some.lists(some.floats(1e-6, 1e6), min_size=1, max_size=200)
 
@@ -61,8 +62,8 @@ def test_what_is_longer_than_twelve_days_counts_as_twelve() -> None:
 
 
 def test_a_process_has_one_set_of_numbers() -> None:
-    assert stats_of_process() is stats_of_process()
-    assert stats_of_process().state == "starting"
+    assert service_context().stats is service_context().stats
+    assert service_context().stats.state == "starting"
 
 
 def test_a_worker_starts_with_an_empty_histogram_per_stage() -> None:

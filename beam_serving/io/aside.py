@@ -42,7 +42,8 @@ class Aside:
     `large` is held while a large request is decoded, here or in place, so that a worker never does two at once.
     """
 
-    def __init__(self, client: redis.Redis, group: str, consumer: bytes) -> None:
+    def __init__(self, client: redis.Redis, group: str, consumer: bytes, consumers: Consumers) -> None:
+        self._consumers = consumers
         self._client = client
         self._group = group
         self._consumer = consumer
@@ -114,7 +115,7 @@ class Aside:
         """End the thread after what it is at; what waits stays pending."""
         self._stop.set()
         self._waiting.put(None)
-        ASIDE.close(self)
+        self._consumers.close(self)
 
     def _work(self) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOW_PRIORITY)
@@ -163,7 +164,7 @@ class Aside:
         raise AssertionError("backoff never ends")
 
 
-class _Consumers:
+class Consumers:
     """What each consumer of this process has set aside: its source looks after it, its decoding puts and takes."""
 
     def __init__(self) -> None:
@@ -171,7 +172,7 @@ class _Consumers:
 
     def open(self, consumer: bytes, group: str, client: redis.Redis) -> Aside:
         """Begin for a consumer."""
-        self._of[consumer] = aside = Aside(client, group, consumer)
+        self._of[consumer] = aside = Aside(client, group, consumer, self)
         return aside
 
     def of(self, consumer: bytes) -> Aside | None:
@@ -181,7 +182,3 @@ class _Consumers:
     def close(self, aside: Aside) -> None:
         """End for a consumer."""
         self._of = {consumer: one for consumer, one in self._of.items() if one is not aside}
-
-
-ASIDE = _Consumers()
-"""That of this process, as `stop.STOP` is."""

@@ -15,9 +15,10 @@ from redis.exceptions import RedisError, ResponseError
 
 from beam_serving.errors import ConnectError
 from beam_serving.io.group import Group
-from beam_serving.io.memory import BALANCE, Room
+from beam_serving.io.memory import Balance, Room
 from beam_serving.records import MOST_REQUEST_BYTES, Block, Entry
-from beam_serving.telemetry.stats import stats_of_process
+from beam_serving.telemetry.context import service_context
+from beam_serving.telemetry.stats import State
 from beam_serving.transport.channel import Argument, Channel, ReplyTooLargeError
 from beam_serving.transport.connection import RedisAt, backoff, fatal
 
@@ -66,8 +67,9 @@ class StreamConsumer:
         self._orphaned = True
         self._ahead_s = 0.0
         self._next_reclaim = self._next_reap = 0.0
-        self._stats = stats_of_process()
-        self._room = Room(reading.at, self._client, stop)
+        context = service_context()
+        self._stats, self._balance = context.stats, context.shared(Balance)
+        self._room = Room(reading.at, self._client, stop, self._balance)
 
     def _ask_for(self, count: int) -> None:
         """Makes the commands that read so many entries of each stream."""
@@ -107,11 +109,11 @@ class StreamConsumer:
         waits = backoff()
         while self.reading_ahead or not self._stop.is_set():
             try:
-                if BALANCE.short and not self.reading_ahead and not self._room.there():
+                if self._balance.short and not self.reading_ahead and not self._room.there():
                     return []
                 blocks = self._read(self._read_waiting if wait else self._read_now)
-                if BALANCE.short:
-                    BALANCE.read(blocks)
+                if self._balance.short:
+                    self._balance.read(blocks)
                 elif read_ahead and sum(len(block.ids) for block in blocks) >= self._count:
                     self._ask_ahead()
             except ReplyTooLargeError as err:
@@ -120,7 +122,7 @@ class StreamConsumer:
                 self._survive(err)
                 self._stop.wait(next(waits))
             else:
-                self._stats.state = "serving"
+                self._stats.state = State.SERVING
                 return blocks
         return []
 
@@ -153,9 +155,9 @@ class StreamConsumer:
         if isinstance(err, ResponseError) and any(word in str(err) for word in _GROUP_IS_GONE):
             _log.warning("a stream or its group is gone (%s); what was queued in it is lost; making it again", err)
             self._stats.counts["regrouped"] += 1
-        elif self._stats.state != "waiting for Redis":
+        elif self._stats.state != State.WAITING:
             _log.warning("Redis at %s does not serve us (%s); trying again until it does", self._reading.at, err)
-            self._stats.state = "waiting for Redis"
+            self._stats.state = State.WAITING
 
     def _ask_ahead(self) -> None:
         """Asks for the next entries, but where the next poll has to look for abandoned ones first."""

@@ -10,8 +10,8 @@ from redis.exceptions import RedisError
 from beam_serving.io.aside import Aside
 from beam_serving.io.scripts import KEEP_LEASE
 from beam_serving.records import Block
+from beam_serving.telemetry.context import service_context
 from beam_serving.telemetry.periodic import PeriodicThread
-from beam_serving.telemetry.stats import stats_of_process
 from beam_serving.transport.connection import RedisAt
 from beam_serving.transport.lua import evaluate
 
@@ -31,7 +31,7 @@ class Lease:
         self._consumer = consumer
         self._aside = aside
         self._held: Sequence[Block] = ()
-        self._counts = stats_of_process().counts
+        self._counts = service_context().stats.counts
         self._thread = PeriodicThread("lease", idle_s / 3, self._renew)
 
     def hold(self, blocks: Sequence[Block]) -> None:

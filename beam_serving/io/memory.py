@@ -60,15 +60,12 @@ class Balance:
         self._requests, self._results = None, 0
 
 
-BALANCE = Balance()
-"""That of this process, as `stop.STOP` is: the sink writes to it, the reader looks at it."""
-
-
 class Room:
     """Says whether a reader may go on; looks once a second while it may not, and tells when that begins and ends."""
 
-    def __init__(self, at: RedisAt, client: redis.Redis, stop: threading.Event) -> None:
+    def __init__(self, at: RedisAt, client: redis.Redis, stop: threading.Event, balance: Balance) -> None:
         self._at = at
+        self._balance = balance
         self._client = client
         self._stop = stop
         self._paused = False
@@ -80,17 +77,17 @@ class Room:
         Raises:
             RedisError: the server does not answer.
         """
-        if not BALANCE.grows():
+        if not self._balance.grows():
             return True
         try:
             used, limit = _memory(self._client)
         except NoPermissionError as err:
             _log.debug("cannot ask Redis for its memory, going slowly: %s", err)
             self._stop.wait(_LOOK_EVERY_S)
-            BALANCE.clear()
+            self._balance.clear()
             return True
         if limit == 0 or used < limit:
-            BALANCE.clear()
+            self._balance.clear()
             if self._paused:
                 _log.info("Redis at %s has memory again: reading goes on", self._at)
             self._paused = False

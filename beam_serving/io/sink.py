@@ -25,13 +25,12 @@ from apache_beam.transforms.display import DisplayDataItem
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from beam_serving.errors import ConnectError, ModelError, printable
-from beam_serving.io.memory import BALANCE
+from beam_serving.io.memory import Balance
 from beam_serving.io.outbox import ROWS
 from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP, COMMIT_RANKED
-from beam_serving.io.stop import STOP
 from beam_serving.protocol import encode_ranked, encode_result
 from beam_serving.records import Failure, Generation, Ranked, Result
-from beam_serving.telemetry.stats import stats_of_process
+from beam_serving.telemetry.context import service_context
 from beam_serving.transport.channel import Argument, Channel, Script
 from beam_serving.transport.connection import RedisAt, backoff, fatal, heals
 from beam_serving.transport.keys import DEAD_LETTERS, result_key
@@ -116,7 +115,8 @@ class _CommitFn(beam.DoFn):
         channel = Channel(self._at.client())
         self._commit = Script(channel, COMMIT_AND_KEEP if self._keep_rows else COMMIT)
         self._commit_ranked = Script(channel, COMMIT_RANKED)
-        self._stats = stats_of_process()
+        context = service_context()
+        self._stop, self._stats, self._balance = context.stop, context.stats, context.shared(Balance)
 
     def process(self, results: Ranked | list[Result]) -> Iterable[None]:
         started = time.perf_counter()
@@ -149,7 +149,7 @@ class _CommitFn(beam.DoFn):
             return False
         if not written:
             return False
-        BALANCE.written(written < 0, given[1], abs(written))
+        self._balance.written(written < 0, given[1], abs(written))
         self._stats.counts["served"] += abs(written)
         self._written.inc(abs(written))
         return True
@@ -202,15 +202,15 @@ class _CommitFn(beam.DoFn):
             except RedisError as err:
                 if (reason := fatal(err)) and not _is_of_a_key(err):
                     raise ConnectError(f"Redis at {self._at}: {reason}") from err
-                if not heals(err) or (STOP.is_set() and attempt > 0):
+                if not heals(err) or (self._stop.is_set() and attempt > 0):
                     raise
                 if attempt == 0:
                     _log.warning("Redis at %s takes no results (%s); trying again until it does", self._at, err)
-                STOP.wait(wait_s)
+                self._stop.wait(wait_s)
             else:
                 # Only the key of a result tells whether there is memory; a letter alone is written without asking.
                 if written.records and any(result.origin.uri for result in results):
-                    BALANCE.written(written.without_memory, arguments, len(results))
+                    self._balance.written(written.without_memory, arguments, len(results))
                 self._count(results, written)
                 return
         raise AssertionError("backoff never ends")

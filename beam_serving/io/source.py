@@ -13,7 +13,6 @@ the worker dies before, the entry stays pending and another consumer, or the nex
 import dataclasses
 import gc
 import math
-import time
 import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -23,13 +22,12 @@ from apache_beam.io.iobase import RestrictionProgress, RestrictionTracker
 from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.transforms.display import DisplayDataItem
 
-from beam_serving.io.aside import ASIDE
+from beam_serving.io.aside import Consumers
 from beam_serving.io.consumer import Reading, StreamConsumer
 from beam_serving.io.lease import Lease
 from beam_serving.io.readers import Readers
-from beam_serving.io.stop import STOP
 from beam_serving.records import Block, Flush
-from beam_serving.telemetry.stats import stats_of_process
+from beam_serving.telemetry.context import service_context
 
 _DRAIN_POLL_S = 0.2
 _TICK_S = 0.002
@@ -49,12 +47,13 @@ class _PollTracker(RestrictionTracker):
 
     def __init__(self, polls: Polls) -> None:
         self._polls = polls
+        self._stop = service_context().stop
 
     def current_restriction(self) -> Polls:
         return self._polls
 
     def try_claim(self, position: int) -> bool:
-        if STOP.is_set():
+        if self._stop.is_set():
             self._polls = Polls(position, ended=True)
         elif not self._polls.ended:
             self._polls = Polls(position)
@@ -160,15 +159,17 @@ class _Polling:
     def entries(self, name: str, tracker: Any, checkpoint_interval_s: float) -> Iterator[Block | Flush]:
         """Yields what is queued, poll by poll, as long as the tracker and the interval allow."""
         _collect_seldom()
-        checkpoint_at = time.monotonic() + checkpoint_interval_s
+        context = service_context()
+        stop, clock = context.stop, context.clock
+        checkpoint_at = clock() + checkpoint_interval_s
         position = tracker.current_restriction().start
         own_name = f"{name}-{uuid.uuid4().hex[:8]}" if self._names_are_shared else name
-        consumer = StreamConsumer(self._reading, own_name, STOP)
-        aside = ASIDE.open(consumer.name, self._reading.group, self._reading.at.client())
+        consumer = StreamConsumer(self._reading, own_name, stop)
+        aside = context.shared(Consumers).open(consumer.name, self._reading.group, self._reading.at.client())
         lease = Lease(self._reading.at, self._reading.group, consumer.name, self._reading.reclaim_idle_s, aside)
         try:
-            while consumer.reading_ahead or aside.goes_on(STOP.is_set()) or tracker.try_claim(position):
-                blocks = consumer.poll(read_ahead=time.monotonic() < checkpoint_at, wait=not aside.busy)
+            while consumer.reading_ahead or aside.goes_on(stop.is_set()) or tracker.try_claim(position):
+                blocks = consumer.poll(read_ahead=clock() < checkpoint_at, wait=not aside.busy)
                 empty = not blocks
                 yield from _served(blocks, lease)
                 if empty and aside.finished(within_s=_TICK_S):
@@ -176,10 +177,10 @@ class _Polling:
                 # The next poll may be as large, and both are more than a worker may hold.
                 del blocks
                 if self._drain and empty and consumer.drained():
-                    STOP.set()
-                if time.monotonic() >= checkpoint_at and not consumer.reading_ahead and not aside.busy:
+                    stop.set()
+                if clock() >= checkpoint_at and not consumer.reading_ahead and not aside.busy:
                     tracker.defer_remainder()
-                    stats_of_process().counts["checkpoints"] += 1
+                    context.stats.counts["checkpoints"] += 1
                     return
                 position += 1
         finally:

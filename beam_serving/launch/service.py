@@ -11,6 +11,7 @@ from beam_serving.errors import ConfigError
 from beam_serving.export.destination import check_output
 from beam_serving.launch.beam_flags import check_beam_flags
 from beam_serving.launch.runner import Plan, Runner, Spec, all_runners, runner_named
+from beam_serving.telemetry.context import service_context
 from beam_serving.telemetry.logs import configure_logging
 
 
@@ -32,6 +33,7 @@ class Planned:
             BeamServingError: it cannot start, or cannot go on for a reason that the operator must fix.
         """
         self.plan.require()
+        service_context().stop.clear()  # an earlier service of this process may have been stopped
         code = self.plan.run()
         if code == 0 and self.spec.drain and self.spec.settings.data.output:
             from beam_serving.export.drain import export

@@ -6,10 +6,10 @@ from typing import Any
 from beam_serving.config.schema import Settings
 from beam_serving.errors import ConfigError
 from beam_serving.io.readers import FN_API_RUNNER, Readers
-from beam_serving.io.stop import STOP
 from beam_serving.launch.own_pipeline import build_pipeline
 from beam_serving.models.base import STRING, LoadedModel
 from beam_serving.models.labels import check_labels
+from beam_serving.telemetry.context import service_context
 
 
 def checked_steps(settings: Settings, readers: Readers) -> Any:  # a Serving, whose module imports Beam
@@ -44,7 +44,7 @@ def forget_model() -> None:
     """Frees the model that was checked, which only the workers need: Beam keeps alive what was shared last."""
     from apache_beam.utils.shared import Shared
 
-    Shared().acquire(lambda: STOP)
+    Shared().acquire(service_context)
 
 
 def run_pipeline(settings: Settings, consumers: Sequence[str], arguments: Sequence[str], drain: bool) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import subprocess
+import threading
 import time
-from types import FrameType
 
 import redis
 from redis.exceptions import RedisError
@@ -17,6 +17,7 @@ from beam_serving.errors import ConfigError, ConnectError, ModelLoadError, Unrea
 from beam_serving.launch.forking import WorkerProcess, Workers, spawned
 from beam_serving.launch.preflight import decided_copy, preflight
 from beam_serving.launch.runner import Spec
+from beam_serving.launch.stop import stop_on_signals
 from beam_serving.launch.systemd import tell_ready
 from beam_serving.launch.worker import EXIT_CONFIG, EXIT_FAILED, Job, new_run
 from beam_serving.models.detect import ModelFiles
@@ -32,6 +33,7 @@ from beam_serving.telemetry.report import (
     retract,
 )
 from beam_serving.telemetry.statistics_line import StatisticsLine
+from beam_serving.telemetry.stats import State
 
 _log = logging.getLogger(__name__)
 _TICK_S = 0.1
@@ -78,7 +80,6 @@ class Supervisor:
         self._workers = Workers(settings.model.threads)
         self._client: redis.Redis = redis_at(settings).client()
         self._statistics = StatisticsLine(settings.data.streams, settings.data.group)
-        self._stopping = False
         self._ready = False
         self._files: ModelFiles | None = None
         self._copy: PrivateCopy | None = None
@@ -93,20 +94,18 @@ class Supervisor:
             BeamServingError: the service cannot start, or cannot go on for a reason that the operator must mend.
         """
         self._files = preflight(self._settings)
-        handlers = {signum: signal.signal(signum, self._on_signal) for signum in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            if self._driver is None:
-                self._workers.open()
-            self._decide()
-            self._watch()
-        finally:
-            graceful = self._stop_workers()
-            self._workers.close()
-            if self._copy is not None:
-                self._copy.close()
-            self._retract()
-            for signum, handler in handlers.items():
-                signal.signal(signum, handler)
+        with stop_on_signals(log=True) as stop:
+            try:
+                if self._driver is None:
+                    self._workers.open()
+                self._decide()
+                self._watch(stop)
+            finally:
+                graceful = self._stop_workers()
+                self._workers.close()
+                if self._copy is not None:
+                    self._copy.close()
+                self._retract()
         _log.info("state DONE: %s", self._statistics.total(self._reports(LIFETIME_S)))
         return 0 if graceful else EXIT_FAILED
 
@@ -116,14 +115,9 @@ class Supervisor:
             self._copy = decided.copy
         self._workers.need(*(decided[1:] if decided else ()))
 
-    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        del frame
-        _log.info("%s: finishing what is in flight", signal.Signals(signum).name)
-        self._stopping = True
-
-    def _watch(self) -> None:
+    def _watch(self, stop: threading.Event) -> None:
         next_announce = next_statistics = 0.0
-        while not self._stopping and not all(slot.finished for slot in self._slots):
+        while not stop.is_set() and not all(slot.finished for slot in self._slots):
             for slot in self._slots:
                 self._look_after(slot)
             now = time.monotonic()
@@ -135,7 +129,7 @@ class Supervisor:
             if self._ready and now >= next_statistics:
                 next_statistics = now + self._settings.params.statistics_s
                 self._statistics.log(self._client, self._reports())
-            time.sleep(_TICK_S)
+            stop.wait(_TICK_S)
 
     def _start(self, slot: _Slot) -> None:
         job = Job(
@@ -241,7 +235,7 @@ class Supervisor:
         # The report of a worker that died is there until it expires: only those of living processes count.
         living = {slot.process.pid for slot in self._slots if slot.process}
         ours = [report for report in reports if report.pid in living or report.parent_pid in living]
-        serving = [report for report in ours if report.states == ["serving"]]
+        serving = [report for report in ours if report.states == [State.SERVING]]
         ready = len(serving) >= (len(self._names) if self._spec.every_s is None else 1)
         if ready and not self._ready:
             _log.info("ready: %s", self._describe(serving[0]))

@@ -9,24 +9,23 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import socket
 import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from types import FrameType
 
 from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import Settings
 from beam_serving.errors import BeamServingError, ConfigError
 from beam_serving.io.ownership import Ownership
-from beam_serving.io.stop import STOP
 from beam_serving.launch.start import run_pipeline
+from beam_serving.launch.stop import stop_on_signals
+from beam_serving.telemetry.context import service_context
 from beam_serving.telemetry.logs import configure_logging
 from beam_serving.telemetry.reporter import Reporter
-from beam_serving.telemetry.stats import stats_of_process
+from beam_serving.telemetry.stats import State
 
 EXIT_CONFIG = 2
 EXIT_FAILED = 1
@@ -97,27 +96,22 @@ def serving_process(job: Job) -> Iterator[Settings]:
     """Makes this process the worker that carries the job's name: its log, signals, threads, and published numbers."""
     (name,) = job.consumers
     configure_logging(job.log_level, f"worker {name.rsplit('-', 1)[-1]}")
-    stop_on_signals()
-    # Set before the engines load: one thread per worker, unless the operator said otherwise.
-    settings = Settings.model_validate_json(job.settings)
-    os.environ.setdefault("OMP_NUM_THREADS", str(settings.model.threads or 1))
-    import cv2
+    with stop_on_signals() as stop:
+        # Set before the engines load: one thread per worker, unless the operator said otherwise.
+        settings = Settings.model_validate_json(job.settings)
+        os.environ.setdefault("OMP_NUM_THREADS", str(settings.model.threads or 1))
+        import cv2
 
-    cv2.setNumThreads(1)
-    stats = stats_of_process()
-    about = settings.about(job.announcing) if job.announcing else None
-    reporter = Reporter(redis_at(settings), settings.name, name, job.run, stats, STOP.set, about, Ownership(settings))
-    try:
-        yield settings
-    finally:
-        stats.state = "stopped"
-        reporter.close()
-
-
-def stop_on_signals() -> None:
-    """Makes SIGTERM and SIGINT end reading in this process."""
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, _stop)
+        cv2.setNumThreads(1)
+        stats = service_context().stats
+        about = settings.about(job.announcing) if job.announcing else None
+        holding = Ownership(settings)
+        reporter = Reporter(redis_at(settings), settings.name, name, job.run, stats, stop.set, about, holding)
+        try:
+            yield settings
+        finally:
+            stats.state = State.STOPPED
+            reporter.close()
 
 
 def exit_code(err: BeamServingError) -> int:
@@ -136,11 +130,6 @@ def main() -> int:
         except BeamServingError as err:
             return exit_code(err)
     return 0
-
-
-def _stop(signum: int, frame: FrameType | None) -> None:
-    del signum, frame
-    STOP.set()
 
 
 if __name__ == "__main__":

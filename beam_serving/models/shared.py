@@ -17,7 +17,7 @@ from beam_serving.models.batch_size import best_batch_size
 from beam_serving.models.batches import warm_up
 from beam_serving.models.opening import open_model
 from beam_serving.models.store import PrivateCopy
-from beam_serving.telemetry.stats import stats_of_process
+from beam_serving.telemetry.context import service_context
 
 _LOG = logging.getLogger(__name__)
 
@@ -75,6 +75,6 @@ class SharedModel:
             if failure := warm_up(model, size, verdict.shapes if verdict else None):
                 _LOG.warning("%s: %s; the first request decides", self._directory, failure)
                 break
-        stats = stats_of_process()
+        stats = service_context().stats
         stats.engine, stats.batch_size = model.engine, batch_size
         return WorkerModel(model, batch_size, copy)

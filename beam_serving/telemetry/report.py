@@ -24,7 +24,7 @@ from typing import Any
 
 import redis
 
-from beam_serving.telemetry.stats import STAGES, Histogram, WorkerStats
+from beam_serving.telemetry.stats import STAGES, Histogram, State, WorkerStats
 from beam_serving.transport.address import hash_tag
 from beam_serving.transport.connection import RedisAt
 from beam_serving.transport.lua import PUT, evaluate
@@ -167,7 +167,7 @@ def read_reports(client: redis.Redis, name: str, run: str | None = None, within_
 
 def working_reports(client: redis.Redis, name: str) -> list[Report]:
     """Reads the numbers of the workers of all runs that have not ended."""
-    return [report for report in read_reports(client, name) if report.states != ["stopped"]]
+    return [report for report in read_reports(client, name) if report.states != [State.STOPPED]]
 
 
 def service_names(client: redis.Redis, registered: str = "beam-serving:services") -> list[str]:
@@ -177,7 +177,7 @@ def service_names(client: redis.Redis, registered: str = "beam-serving:services"
     # A worker that comes back in this moment registers again with its next report.
     if gone := [name for name, reports in found.items() if not reports]:
         client.srem(registered, *gone)
-    return [name for name, reports in found.items() if any(one.states != ["stopped"] for one in reports)]
+    return [name for name, reports in found.items() if any(one.states != [State.STOPPED] for one in reports)]
 
 
 def ask_to_stop(client: redis.Redis, name: str, run: str) -> None:

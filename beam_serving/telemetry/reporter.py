@@ -24,7 +24,7 @@ from beam_serving.telemetry.report import (
     workers_key,
     working_reports,
 )
-from beam_serving.telemetry.stats import WorkerStats
+from beam_serving.telemetry.stats import State, WorkerStats
 from beam_serving.transport.connection import RedisAt
 from beam_serving.transport.lua import script
 
@@ -92,7 +92,7 @@ class Reporter:
         wait_s, published_at = 0.05, 0.0
         while not self._stop.wait(wait_s):
             # Until it serves, a worker is watched closely: "ready" should not wait for the next full second.
-            wait_s = EVERY_S if self._stats.state == state == "serving" else 0.05
+            wait_s = EVERY_S if self._stats.state == state == State.SERVING else 0.05
             now = time.monotonic()
             if wait_s == EVERY_S or self._stats.state != state or now - published_at >= EVERY_S:
                 published_at = now
@@ -111,7 +111,7 @@ class Reporter:
         pipeline.exists(stop_key(self._name, self._run))
         try:
             _, stop = pipeline.execute()
-            if self._announcing is not None and self._stats.state == "serving":
+            if self._announcing is not None and self._stats.state == State.SERVING:
                 self._announce_for_all(self._announcing)
         except RedisError as err:
             _log.debug("cannot publish the numbers of this worker: %s", err)
@@ -147,6 +147,6 @@ class Reporter:
 
     def _announce_for_all(self, about: dict[str, Any]) -> None:
         """Says that the service is ready, where this worker is the first of as many as are wanted."""
-        serving = [one for one in read_reports(self._client, self._name, self._run) if one.states == ["serving"]]
+        serving = [one for one in read_reports(self._client, self._name, self._run) if one.states == [State.SERVING]]
         if len(serving) >= about["workers"] and serving[0].worker == self._worker:
             announce(self._client, self._name, about | described(serving))

@@ -13,7 +13,7 @@ import redis
 from redis.exceptions import RedisError
 
 from beam_serving.telemetry.report import Report
-from beam_serving.telemetry.stats import STAGES
+from beam_serving.telemetry.stats import STAGES, State
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class StatisticsLine:
         `reports` are all that are there, fresh or not.
         """
         now = _by_process(reports)
-        for key in [key for key, report in self._seen.items() if report.states == ["stopped"] and key not in now]:
+        for key in [key for key, report in self._seen.items() if report.states == [State.STOPPED] and key not in now]:
             ended = self._ended + self._seen.pop(key)
             self._ended = Report(counts=ended.counts, stages=ended.stages)
         self._seen.update(now)

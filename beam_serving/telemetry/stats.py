@@ -6,10 +6,10 @@ publishes them in Redis (see `beam_serving.telemetry.report`).
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import Counter
 from collections.abc import Mapping
+from enum import StrEnum
 
 _FLOOR_S = 1e-6
 _PER_DOUBLING = 8
@@ -46,6 +46,15 @@ class Histogram:
         return Histogram(self.counts + other.counts)
 
 
+class State(StrEnum):
+    """What a worker process does."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    WAITING = "waiting for Redis"
+    STOPPED = "stopped"
+
+
 STAGES = ("wait", "decode", "infer", "top_n", "write")
 """The stages that are timed: `wait` is from XADD to the delivery, the others are the worker's own steps."""
 
@@ -53,8 +62,7 @@ STAGES = ("wait", "decode", "infer", "top_n", "write")
 class WorkerStats:
     """What one worker process did since it started.
 
-    `state` is one of "starting", "serving", "waiting for Redis", "stopped"; `engine` is what runs the model, in
-    batches of up to `batch_size`.
+    `engine` is what runs the model, in batches of up to `batch_size`.
     `counts` has `served`, `errors`, `refused`, `failed`, `dead`, `reclaimed`, `fenced`, `regrouped`, `batches`,
     `lease_failures`, and `checkpoints` of the source.
     """
@@ -62,12 +70,6 @@ class WorkerStats:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.stages = {stage: Histogram() for stage in STAGES}
-        self.state = "starting"
+        self.state = State.STARTING
         self.engine = ""
         self.batch_size = 0
-
-
-@functools.cache
-def stats_of_process() -> WorkerStats:
-    """Gives the one `WorkerStats` of this process; every step of the pipeline counts into it."""
-    return WorkerStats()

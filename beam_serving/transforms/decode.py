@@ -13,7 +13,7 @@ from apache_beam import pvalue
 
 from beam_serving.encryption.records import NOT_ENCRYPTED, RecordEncryption
 from beam_serving.errors import RequestError
-from beam_serving.io.aside import ASIDE, Aside
+from beam_serving.io.aside import Aside, Consumers
 from beam_serving.models.base import STRING, TensorSpec, fits
 from beam_serving.models.batches import stacked
 from beam_serving.models.inputs import fitted, holds_all
@@ -35,7 +35,7 @@ from beam_serving.records import (
     Payload,
     Result,
 )
-from beam_serving.telemetry.stats import stats_of_process
+from beam_serving.telemetry.context import service_context
 from beam_serving.transforms.batch_buffer import Rows
 from beam_serving.transforms.image import ImageRules, check_together, tensor_of_image
 from beam_serving.transforms.image_cost import check_memory, takes_long
@@ -258,7 +258,8 @@ class _DecodeFn(beam.DoFn):
         self._long_watchdog = Watchdog(self._timeout_s, "decoding a request")
         self._aside: Aside | None = None
         self._opening = self._encryption.opening()
-        self._stats = stats_of_process()
+        context = service_context()
+        self._stats, self._consumers = context.stats, context.shared(Consumers)
 
     def process(self, block: Block | Flush) -> Iterable[Examples | Flush | _Refused]:
         if isinstance(block, Flush):
@@ -344,7 +345,7 @@ class _DecodeFn(beam.DoFn):
         if entry.unread:
             uri = entry.fields.get(b"uri")
             return self._refuse(entry, f"{f'request {quote(uri)}' if uri else 'request without uri'}: {entry.unread}")
-        self._aside = ASIDE.of(entry.consumer)
+        self._aside = self._consumers.of(entry.consumer)
         size = sum(map(len, entry.fields.values()))
         if size > _LARGE_BYTES and self._aside and self._aside.busy:
             with self._aside.large:

@@ -17,7 +17,7 @@ from beam_serving.models.base import LoadedModel
 from beam_serving.models.batches import check_rows
 from beam_serving.models.shared import SharedModel
 from beam_serving.records import Examples, Failure, Flush, Origins, Predictions, Result
-from beam_serving.telemetry.stats import stats_of_process
+from beam_serving.telemetry.context import service_context
 from beam_serving.transforms.watchdog import Watchdog
 
 _log = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ class _InferFn(beam.DoFn):
     def setup(self) -> None:
         self._worker_model = self._shared.acquire()
         self._watchdog = Watchdog(self._timeout_s)
-        self._stats = stats_of_process()
+        self._stats = service_context().stats
 
     def process(self, batch: list[Examples | Flush]) -> Iterable[Predictions | _Failed]:
         blocks = [element for element in batch if not isinstance(element, Flush)]

@@ -15,7 +15,7 @@ from beam_serving.models.base import LoadedModel
 from beam_serving.models.shared import SharedModel
 from beam_serving.protocol.text import is_text
 from beam_serving.records import Answer, Predictions, Ranked, Result, TopClasses
-from beam_serving.telemetry.stats import stats_of_process
+from beam_serving.telemetry.context import service_context
 
 _log = logging.getLogger(__name__)
 _FEW_CLASSES = 64
@@ -158,7 +158,7 @@ class _TopNFn(beam.DoFn):
         self._model = model
 
     def setup(self) -> None:
-        self._stats = stats_of_process()
+        self._stats = service_context().stats
         model = self._model.acquire().model if self._model else None
         if self._given is not None or model is None:
             names = next(iter(model.class_names.values()), ()) if model and len(model.outputs) == 1 else ()

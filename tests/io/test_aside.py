@@ -8,8 +8,9 @@ import pytest
 import redis
 
 from beam_serving.io import aside as module
-from beam_serving.io.aside import ASIDE, Aside
+from beam_serving.io.aside import Aside, Consumers
 from beam_serving.records import Entry
+from beam_serving.telemetry.context import service_context
 from beam_serving.transport.connection import RedisAt
 from tests.service import await_true
 
@@ -20,7 +21,7 @@ STREAM = b"stream"
 @pytest.fixture
 def aside(at: RedisAt, client: redis.Redis) -> Iterator[Aside]:
     client.xgroup_create(STREAM, "serving", "0", mkstream=True)
-    opened = ASIDE.open(b"me", "serving", at.client())
+    opened = service_context().shared(Consumers).open(b"me", "serving", at.client())
     yield opened
     opened.close()
 
@@ -100,6 +101,6 @@ def test_a_service_that_stops_leaves_what_waits_pending(aside: Aside, client: re
     await_true(lambda: deliveries(client) == [1, 0, 0], "the turn of the first")
     aside.close()
     turn.set()
-    assert ASIDE.of(b"me") is None
+    assert service_context().shared(Consumers).of(b"me") is None
     assert client.xpending(STREAM, "serving")["pending"] == 3  # type: ignore[index]
     assert deliveries(client) == [1, 0, 0]

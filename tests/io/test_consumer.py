@@ -11,7 +11,7 @@ from beam_serving.errors import ConnectError
 from beam_serving.io.consumer import Reading, StreamConsumer
 from beam_serving.launch.embedded_redis import embedded_redis, free_port
 from beam_serving.records import Entry
-from beam_serving.telemetry.stats import stats_of_process
+from beam_serving.telemetry.context import service_context
 from beam_serving.transport.connection import RedisAt
 from tests.io.blocks import entries_of
 from tests.service import await_true
@@ -92,7 +92,7 @@ def test_reading_goes_on_when_the_stream_or_its_group_vanishes(
     reader.join(timeout=2.0)
     assert not reader.is_alive()
     assert len(found) == 1
-    assert stats_of_process().counts["regrouped"] >= 1
+    assert service_context().stats.counts["regrouped"] >= 1
 
 
 def test_reading_goes_on_when_the_server_comes_back(stop: threading.Event) -> None:
@@ -104,7 +104,7 @@ def test_reading_goes_on_when_the_server_comes_back(stop: threading.Event) -> No
     found: list[object] = []
     reader = threading.Thread(target=lambda: found.extend(entries_of(consumer.poll())))
     reader.start()
-    while stats_of_process().state != "waiting for Redis":
+    while service_context().stats.state != "waiting for Redis":
         pass
     with embedded_redis(port):
         at.client().xadd("first", {"uri": "a"})
@@ -141,7 +141,7 @@ def test_the_wait_in_the_queue_is_measured_with_the_clock_of_redis(
     seconds, _ = client.time()
     client.xadd("first", {"uri": "a"}, id=f"{(seconds - 60) * 1000}-0")
     entries_of(StreamConsumer(reading(at), "me", stop).poll())
-    assert stats_of_process().stages["wait"].quantile(0.5) == pytest.approx(60, rel=0.1)
+    assert service_context().stats.stages["wait"].quantile(0.5) == pytest.approx(60, rel=0.1)
 
 
 def test_a_full_poll_asks_for_the_next_one_which_is_given_even_after_a_stop(

@@ -10,11 +10,12 @@ from hypothesis import strategies as some
 
 from beam_serving.io.consumer import Reading, StreamConsumer
 from beam_serving.io.group import Group
-from beam_serving.io.memory import BALANCE, Balance, Room
+from beam_serving.io.memory import Balance, Room
 from beam_serving.io.outbox import sole_writer
 from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP
 from beam_serving.io.sink import commit_arguments
 from beam_serving.records import Block, Entry, Failure, Generation, Origin, Result
+from beam_serving.telemetry.context import service_context
 from beam_serving.telemetry.report import announce, ask_to_stop, asked_to_stop, read_reports, ready_key
 from beam_serving.telemetry.reporter import Reporter
 from beam_serving.telemetry.stats import WorkerStats
@@ -94,18 +95,18 @@ def test_a_service_starts_and_is_known_and_stopped_on_a_server_without_memory(
 
 @given(some.lists(some.integers(0, 5000), min_size=1, max_size=8), some.lists(some.integers(0, 5000), max_size=8))
 def test_serving_grows_where_results_need_more_than_their_requests(requests: list[int], results: list[int]) -> None:
-    balance = Balance()
-    balance.written(True, [b"x" * 9999], 1)
-    assert balance.short
-    assert not balance.grows(), "nothing is known of the requests"
-    balance.read(Block.of(entry(size, number)) for number, size in enumerate(requests))
+    own = Balance()
+    own.written(True, [b"x" * 9999], 1)
+    assert own.short
+    assert not own.grows(), "nothing is known of the requests"
+    own.read(Block.of(entry(size, number)) for number, size in enumerate(requests))
     for size in results:
-        balance.written(True, [b"key", b"v" * size, 3], 1)
+        own.written(True, [b"key", b"v" * size, 3], 1)
     taken = sum(len(b"uria" + b"tensor:") + size + 10 for size in requests)
-    assert balance.grows() == (sum(3 + size + 120 for size in results) > taken)
-    balance.written(False, [], 1)
-    assert not balance.short
-    assert not balance.grows()
+    assert own.grows() == (sum(3 + size + 120 for size in results) > taken)
+    own.written(False, [], 1)
+    assert not own.short
+    assert not own.grows()
 
 
 def test_dead_letters_do_not_say_that_there_is_memory_again(
@@ -116,13 +117,18 @@ def test_dead_letters_do_not_say_that_there_is_memory_again(
     step = step_of(at)
     client.config_set("maxmemory", 1)
     list(step.process([Result(origin, SEVEN)]))
-    assert BALANCE.short
-    BALANCE.read([Block.of(entry(1))])
+    assert balance().short
+    balance().read([Block.of(entry(1))])
     list(step.process([Result(letter._replace(uri=b""), Failure("no uri", {b"x": b"y"}))]))
-    assert BALANCE.short
-    BALANCE.written(True, [b"x" * 1000], 1)
-    assert BALANCE.grows()
+    assert balance().short
+    balance().written(True, [b"x" * 1000], 1)
+    assert balance().grows()
     step.teardown()
+
+
+def balance() -> Balance:
+    """That of this process."""
+    return service_context().shared(Balance)
 
 
 def origin_of(one: Entry) -> Origin:
@@ -130,10 +136,10 @@ def origin_of(one: Entry) -> Origin:
 
 
 def short_of_memory() -> None:
-    BALANCE.written(True, [], 1)
-    BALANCE.read([Block.of(entry(1))])
-    BALANCE.written(True, [b"x" * 1000], 1)
-    assert BALANCE.grows()
+    balance().written(True, [], 1)
+    balance().read([Block.of(entry(1))])
+    balance().written(True, [b"x" * 1000], 1)
+    assert balance().grows()
 
 
 def test_a_reader_pauses_with_one_warning_and_goes_on_when_there_is_room(
@@ -157,7 +163,7 @@ def test_a_reader_pauses_with_one_warning_and_goes_on_when_there_is_room(
     client.config_set("maxmemory", "1gb")
     assert [one.fields for one in entries_of(consumer.poll())] == [{b"uri": b"a"}]
     assert caplog.messages[1:] == [f"Redis at {at} has memory again: reading goes on"]
-    assert not BALANCE.short
+    assert not balance().short
     consumer.close()
 
 
@@ -172,7 +178,7 @@ def test_a_queue_that_fills_the_server_drains(at: RedisAt, client: redis.Redis, 
         results = [Result(origin_of(one), SEVEN) for one in entries]
         keys, arguments = commit_arguments(results, "serving", 60_000)
         written = script.run(keys, arguments)
-        BALANCE.written(written < 0, arguments, len(results))
+        balance().written(written < 0, arguments, len(results))
         served += abs(written)
     assert served == 40
     consumer.close()
@@ -188,8 +194,8 @@ def test_a_user_who_may_not_ask_for_the_memory_goes_slowly(
     monkeypatch.setattr(stop, "wait", waited.append)
     try:
         short_of_memory()
-        assert Room(at, RedisAt(at.host, at.port, username="limited").client(), stop).there()
+        assert Room(at, RedisAt(at.host, at.port, username="limited").client(), stop, balance()).there()
     finally:
         client.execute_command("ACL", "DELUSER", "limited")
     assert len(waited) == 1
-    assert not BALANCE.short
+    assert not balance().short

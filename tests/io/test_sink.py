@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from beam_serving.errors import ConnectError
-from beam_serving.io.memory import BALANCE
+from beam_serving.io.memory import Balance
 from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP
 from beam_serving.io.sink import DeadLetters, _CommitFn, commit_arguments
 from beam_serving.protocol import IMAGE_STREAM
 from beam_serving.records import Answer, Failure, Generation, Origin, Origins, Ranked, Result, TopClasses
-from beam_serving.telemetry.stats import stats_of_process
+from beam_serving.telemetry.context import service_context
 from beam_serving.transport.channel import Channel, Script
 from beam_serving.transport.connection import PASSWORD_VARIABLE, RedisAt
 
@@ -214,7 +214,7 @@ def test_a_result_whose_key_may_not_be_written_ends_its_record_and_no_other(
     caplog.set_level(logging.WARNING)
     origins = of_image_stream(client, [b"a", b"b", b"c"])
     step = step_of(limited)
-    before = Counter(stats_of_process().counts)
+    before = Counter(service_context().stats.counts)
     step.process([Result(origin, SEVEN) for origin in origins])
     assert client.exists("cluster-serving_image_stream:a", "cluster-serving_image_stream:c") == 2
     assert client.exists("result:b") == 0
@@ -224,7 +224,7 @@ def test_a_result_whose_key_may_not_be_written_ends_its_record_and_no_other(
     assert re.match(rb"the result cannot be written to Redis: .*access", letter[b"error"])
     assert client.xlen(IMAGE_STREAM) == 0
     assert client.xpending(IMAGE_STREAM, "serving")["pending"] == 0
-    counts = stats_of_process().counts
+    counts = service_context().stats.counts
     assert (counts["dead"] - before["dead"], counts["errors"] - before["errors"]) == (1, 1)
     assert "refuses the result of request b'b': " in caplog.text
 
@@ -471,11 +471,9 @@ def test_a_commit_by_columns_tells_of_a_server_without_memory(at: RedisAt, clien
     origins = queue_and_read(client, [b"a", b"b"])
     client.config_set("maxmemory", 1)
     try:
-        BALANCE.clear()
         assert step_of(at)._write_ranked(ranked_of(origins, np.ones((2, 2), np.float32)))
-        assert BALANCE.short
+        assert service_context().shared(Balance).short
     finally:
         client.config_set("maxmemory", 0)
-        BALANCE.clear()
     assert client.exists(key("a"), key("b")) == 2
     assert client.xlen(STREAM) == 0

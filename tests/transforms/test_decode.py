@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from beam_serving.errors import RequestError
-from beam_serving.io.aside import ASIDE
+from beam_serving.io.aside import Consumers
 from beam_serving.models.base import STRING, ModelOptions, TensorSpec
 from beam_serving.models.shared import SharedModel
 from beam_serving.protocol import Limits
 from beam_serving.records import Block, Entry, Examples, Flush, Generation, Image, Payload, Result
-from beam_serving.telemetry.stats import stats_of_process
+from beam_serving.telemetry.context import service_context
 from beam_serving.transforms import Decode, ImageRules
 from beam_serving.transforms.decode import tensors_for
 from beam_serving.transforms.image_cost import takes_long
@@ -268,8 +268,8 @@ def test_entries_become_examples_and_a_flush_passes_through() -> None:
     native = Generation.NATIVE
     origins = [(b"stream", b"%d-0" % number, b"r%d" % number, native, b"i", b"worker") for number in (1, 2)]
     decode([entry(1), entry(2), Flush()], [*((origin, {"input": [0.0, 0.0]}) for origin in origins), "flush"], [])
-    assert sum(stats_of_process().stages["decode"].counts.values()) == 2
-    assert stats_of_process().counts["refused"] == 0
+    assert sum(service_context().stats.stages["decode"].counts.values()) == 2
+    assert service_context().stats.counts["refused"] == 0
 
 
 def test_a_bad_request_does_not_stop_a_good_one(caplog: pytest.LogCaptureFixture) -> None:
@@ -282,7 +282,7 @@ def test_a_bad_request_does_not_stop_a_good_one(caplog: pytest.LogCaptureFixture
         [good],
         [(b"2-0", b"r2", wrong_shape, False), (b"3-0", b"r3", too_large, False)],
     )
-    assert stats_of_process().counts["refused"] == 2
+    assert service_context().stats.counts["refused"] == 2
     assert f"refused an entry of 'stream': {wrong_shape}" in caplog.messages
 
 
@@ -398,7 +398,7 @@ def test_an_image_that_takes_long_is_decoded_beside_the_others(at: RedisAt, clie
         client.xadd("stream", {"uri": uri, "image:": file})
     ((_, rows),) = client.xreadgroup("serving", "me", {"stream": ">"}, count=3)
     block = read_at_once(*(Entry(b"stream", entry_id, fields, b"me") for entry_id, fields in rows))
-    aside = ASIDE.open(b"me", "serving", at.client())
+    aside = service_context().shared(Consumers).open(b"me", "serving", at.client())
     step: Any = Decode(SharedModel("noop", ModelOptions(input_shape=(3, 8, 8)), 1), ImageRules(), Limits(), 3, 8)._step
     step.setup()
     examples, refused = step.process(block)

@@ -15,7 +15,7 @@ from beam_serving.errors import ModelError
 from beam_serving.models.base import TensorSpec
 from beam_serving.models.shared import WorkerModel
 from beam_serving.records import Examples, Failure, Flush, Generation, Origin, Origins, Predictions, Result
-from beam_serving.telemetry.stats import stats_of_process
+from beam_serving.telemetry.context import service_context
 from beam_serving.transforms import Infer
 from beam_serving.transforms.infer import for_client, predict_all
 
@@ -141,7 +141,7 @@ def test_what_fails_goes_apart_from_what_is_predicted(caplog: pytest.LogCaptureF
         [[(b"r1", [2.0])], [(b"r3", [6.0])], [(b"r4", [8.0, 10.0])]],
         [[(b"r2", "a value is 13")]],
     )
-    stats = stats_of_process()
+    stats = service_context().stats
     assert stats.counts == {"batches": 2, "failed": 1}
     assert sum(stats.stages["infer"].counts.values()) == 4
     (warning,) = [record for record in caplog.records if record.name == "beam_serving.transforms.infer"]
@@ -150,7 +150,7 @@ def test_what_fails_goes_apart_from_what_is_predicted(caplog: pytest.LogCaptureF
 
 def test_a_flush_ends_here() -> None:
     infer([[Flush()], [example(1, 1.0)], [Flush()]], [[(b"r1", [2.0])]], [])
-    assert stats_of_process().counts == {"batches": 1}
+    assert service_context().stats.counts == {"batches": 1}
 
 
 def test_a_fault_of_ours_ends_the_bundle_so_that_its_entries_are_delivered_again() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as some
 from beam_serving.config.post_processing import PostProcessing
 from beam_serving.models.base import TensorSpec
 from beam_serving.records import Answer, Generation, Origin, Origins, Predictions, TopClasses
-from beam_serving.telemetry.stats import stats_of_process
+from beam_serving.telemetry.context import service_context
 from beam_serving.transforms import TopN
 from beam_serving.transforms.topn import answers, first_rows, served_of, top_classes
 
@@ -155,7 +155,7 @@ def test_a_batch_of_predictions_is_ranked_at_once() -> None:
     with beam.Pipeline(FnApiRunner()) as pipeline:
         results = pipeline | beam.Create([0]) | beam.Map(lambda _: predictions) | TopN(2)
         assert_that(results | beam.Map(_shown), equal_to([[(b"a", [1, 0]), (b"b", [0, 2])]]))
-    assert sum(stats_of_process().stages["top_n"].counts.values()) == 2
+    assert sum(service_context().stats.stages["top_n"].counts.values()) == 2
 
 
 def _picked(results: Any) -> list[tuple[Any, bool]]:

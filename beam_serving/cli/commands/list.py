@@ -16,6 +16,7 @@ from beam_serving.cli.tables import listed
 from beam_serving.cli.terminal import say
 from beam_serving.config.redis_at import redis_at
 from beam_serving.telemetry.report import Report, read_reports, ready_key, service_names, services_key
+from beam_serving.telemetry.stats import State
 
 _SAMPLE_S = 1.0
 
@@ -59,7 +60,7 @@ def running(client: redis.Redis, registered: str, sample_s: float = _SAMPLE_S) -
 
 
 def _about(client: redis.Redis, name: str, before: int, since: float) -> dict[str, Any]:
-    reports = [report for report in read_reports(client, name) if report.states != ["stopped"]]
+    reports = [report for report in read_reports(client, name) if report.states != [State.STOPPED]]
     served = _served(reports)
     rate = (served - before) / (time.monotonic() - since)
     text: Any = client.get(ready_key(name))

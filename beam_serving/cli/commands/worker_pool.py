@@ -10,9 +10,8 @@ from beam_serving.cli.arguments import Parser
 from beam_serving.cli.place import add_config
 from beam_serving.config.schema import load_settings
 from beam_serving.errors import ConfigError
-from beam_serving.io.stop import STOP
 from beam_serving.launch.portable.callers import is_here, read_secret
-from beam_serving.launch.worker import stop_on_signals
+from beam_serving.launch.stop import stop_on_signals
 from beam_serving.telemetry.logs import configure_logging
 
 _log = logging.getLogger(__name__)
@@ -44,15 +43,15 @@ def main(arguments: Sequence[str]) -> int:
             "or listen at 127.0.0.1"
         )
     configure_logging("info", "worker pool")
-    stop_on_signals()
-    # Loads Beam, which takes seconds: not before the arguments are checked.
-    from beam_serving.launch.portable.pool import HostPool, served
+    with stop_on_signals() as stop:
+        # Loads Beam, which takes seconds: not before the arguments are checked.
+        from beam_serving.launch.portable.pool import HostPool, served
 
-    pool = HostPool(settings, secret)
-    try:
-        with served(pool, given.listen) as address:
-            _log.info("ready: workers are asked for at %s", address)
-            STOP.wait()
-    finally:
-        pool.close()
+        pool = HostPool(settings, secret)
+        try:
+            with served(pool, given.listen) as address:
+                _log.info("ready: workers are asked for at %s", address)
+                stop.wait()
+        finally:
+            pool.close()
     return 0

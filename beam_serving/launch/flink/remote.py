@@ -13,7 +13,6 @@ from redis.exceptions import RedisError
 from beam_serving.config.redis_at import redis_at
 from beam_serving.errors import ConfigError
 from beam_serving.io.readers import Readers
-from beam_serving.io.stop import STOP
 from beam_serving.launch.flink.job_server import flink_server
 from beam_serving.launch.flink.options import cluster_flags, jar_of, java_for, submits_uber_jar
 from beam_serving.launch.flink.rest import FlinkJob, FlinkRest, job_name
@@ -24,10 +23,13 @@ from beam_serving.launch.portable.java_errors import raise_cause, telling_line
 from beam_serving.launch.preflight import preflight
 from beam_serving.launch.runner import ClusterError, Spec
 from beam_serving.launch.start import checked_steps, forget_model
+from beam_serving.launch.stop import stop_on_signals
 from beam_serving.launch.systemd import tell_ready
-from beam_serving.launch.worker import Job, new_run, stop_on_signals
+from beam_serving.launch.worker import Job, new_run
+from beam_serving.telemetry.context import service_context
 from beam_serving.telemetry.report import FRESH_S, LIFETIME_S, Report, read_reports
 from beam_serving.telemetry.statistics_line import StatisticsLine
+from beam_serving.telemetry.stats import State
 
 _log = logging.getLogger(__name__)
 _TICK_S = 0.25
@@ -49,6 +51,7 @@ class ClusterService:
         self._at = at
         self._parallelism = parallelism
         self._spec = spec
+        self._stop = service_context().stop
         self._name = job_name(settings.name)
         self._run = new_run()
         self._client: redis.Redis = redis_at(settings).client()
@@ -66,7 +69,10 @@ class ClusterService:
         """
         preflight(self._settings)
         self._check_cluster()
-        stop_on_signals()
+        with stop_on_signals():
+            return self._serve()
+
+    def _serve(self) -> int:
         job = self._submit()
         while True:
             ended = self._follow(job)
@@ -77,7 +83,7 @@ class ClusterService:
                     self._statistics.total(self._reports(LIFETIME_S)),
                 )
                 return ended
-            if STOP.is_set():
+            if self._stop.is_set():
                 _log.info(
                     "the job %s stays on the cluster: `python -m beam_serving stop` ends it, `status` shows it",
                     self._name,
@@ -111,7 +117,7 @@ class ClusterService:
         """
         enough_after = time.monotonic() + self._settings.flink.start_s
         told = False
-        while not STOP.is_set():
+        while not self._stop.is_set():
             try:
                 free = self._rest.slots()[1]
             except ClusterError as err:
@@ -122,7 +128,7 @@ class ClusterService:
             if not told:
                 _log.warning("the cluster has %d of %d slots free: waiting for more", free, self._parallelism)
             told = True
-            STOP.wait(_CALM_TICK_S)
+            self._stop.wait(_CALM_TICK_S)
         return False
 
     def _submit(self) -> FlinkJob:
@@ -169,8 +175,8 @@ class ClusterService:
         next_statistics = started + params.statistics_s
         unreachable = False
         seen_at = started
-        while not STOP.is_set():
-            STOP.wait(_CALM_TICK_S if self._ready else _TICK_S)
+        while not self._stop.is_set():
+            self._stop.wait(_CALM_TICK_S if self._ready else _TICK_S)
             reports = self._reports()
             self._say_whether_ready(reports)
             try:
@@ -236,7 +242,7 @@ class ClusterService:
             return []
 
     def _say_whether_ready(self, reports: Sequence[Report]) -> None:
-        serving = [report for report in reports if report.states == ["serving"]]
+        serving = [report for report in reports if report.states == [State.SERVING]]
         ready = len(serving) >= self._parallelism
         if ready and not self._ready:
             settings, hosts = self._settings, sorted({report.host for report in serving})

@@ -17,12 +17,13 @@ from typing import Any, Protocol
 
 from beam_serving.config.schema import Settings
 from beam_serving.errors import BeamServingError
-from beam_serving.io.stop import STOP
 from beam_serving.launch.own_pipeline import build_pipeline
 from beam_serving.launch.portable.java_errors import raise_cause
 from beam_serving.launch.portable.job_server import JobServer
 from beam_serving.launch.portable.processes import tell_of_thread
-from beam_serving.launch.worker import Job, exit_code, stop_on_signals
+from beam_serving.launch.stop import stop_on_signals
+from beam_serving.launch.worker import Job, exit_code
+from beam_serving.telemetry.context import service_context
 from beam_serving.telemetry.logs import configure_logging
 
 _log = logging.getLogger(__name__)
@@ -56,18 +57,18 @@ def main(name: str, run: Callable[[Settings, Job], Outcome]) -> int:
     """Runs one job under a name for the log; what ended it for good is the only thing written to standard output."""
     job = Job.decode(sys.stdin.readline())
     configure_logging(job.log_level, name)
-    stop_on_signals()
     logging.getLogger().addFilter(_not_from_java)
     threading.excepthook = tell_of_thread
-    try:
-        return _exit_code(run(Settings.model_validate_json(job.settings), job))
-    except BeamServingError as err:
-        return exit_code(err)
+    with stop_on_signals():
+        try:
+            return _exit_code(run(Settings.model_validate_json(job.settings), job))
+        except BeamServingError as err:
+            return exit_code(err)
 
 
 def _exit_code(outcome: Outcome) -> int:
     _log.debug("pipeline state %s", outcome.state)
-    if outcome.state == ENDED or (outcome.state == "CANCELLED" and STOP.is_set()):
+    if outcome.state == ENDED or (outcome.state == "CANCELLED" and service_context().stop.is_set()):
         return 0
     raise_cause(outcome.said)
     _log.error("the job ended: %s", outcome.said)
@@ -97,18 +98,19 @@ def watch(result: Any, server: JobServer, workers: Workers, grace_s: float) -> O
     waiting = threading.Thread(target=wait, name="job", daemon=True)
     waiting.start()
     parent = os.getppid()
+    stop = service_context().stop
     cancel_at: float | None = None
     while waiting.is_alive():
         waiting.join(_TICK_S)
         # What ends the wait with an error may be the server's death, of which we then hear a moment later.
         if not server.alive(_LAST_BREATH_S if said else 0.0):
             return Outcome("FAILED", f"the job server died: {server.last_words()}")
-        if workers.dead() and not STOP.is_set():
+        if workers.dead() and not stop.is_set():
             return Outcome("FAILED", "a worker process died")
         if os.getppid() != parent:
             _log.warning("the supervisor is gone: stopping")
-            STOP.set()
-        if STOP.is_set() and cancel_at is None:
+            stop.set()
+        if stop.is_set() and cancel_at is None:
             workers.stop_reading()
             cancel_at = time.monotonic() + grace_s / 2
         if cancel_at is not None and time.monotonic() > cancel_at:

@@ -23,7 +23,6 @@ from beam_serving.errors import BeamServingError
 from beam_serving.io.group import Group
 from beam_serving.io.ownership import Ownership
 from beam_serving.io.readers import Readers
-from beam_serving.io.stop import STOP
 from beam_serving.launch.portable.driver import ENDED, Outcome, Workers, main, submit, watch
 from beam_serving.launch.portable.jar import SPARK, find_or_build
 from beam_serving.launch.portable.java_errors import raise_cause
@@ -33,9 +32,10 @@ from beam_serving.launch.portable.processes import started_workers
 from beam_serving.launch.spark.options import Master, command, flags, jar_of, master_of
 from beam_serving.launch.start import checked_steps, forget_model
 from beam_serving.launch.worker import Job
+from beam_serving.telemetry.context import service_context
 from beam_serving.telemetry.report import LIFETIME_S, ask_to_stop, read_reports
 from beam_serving.telemetry.reporter import Reporter
-from beam_serving.telemetry.stats import stats_of_process
+from beam_serving.telemetry.stats import State
 
 _log = logging.getLogger(__name__)
 _TICK_S = 0.1
@@ -55,12 +55,13 @@ class Drains:
         self._drain_number = 0
         self._readers = Readers([job.run] * master.readers, drain=True, names_are_shared=True, bounded=True)
         self._prepared = False
+        self._context = service_context()
 
     def run(self) -> Outcome:
         """Drains once, or in every interval until a stop."""
         outcome = Outcome(ENDED)
         next_at = time.monotonic()
-        while outcome.state == ENDED and not STOP.is_set():
+        while outcome.state == ENDED and not self._context.stop.is_set():
             # Workers load Beam while Java starts, and between drains.
             with self._workers() as (workers, environment):
                 self._prepare()
@@ -83,7 +84,7 @@ class Drains:
         params = self._settings.params.model_copy(update={"batch_size": batch_size})
         self._settings = self._settings.model_copy(update={"params": params})
         self._server.await_start(self._settings.spark.start_s)
-        stats_of_process().state = "serving"
+        self._context.stats.state = State.SERVING
         self._prepared = True
 
     def _drain(self, workers: Workers, environment: list[str]) -> Outcome:
@@ -104,8 +105,8 @@ class Drains:
     def _await_turn(self, at: float, workers: Workers) -> bool:
         """Waits for the next drain, which nothing queued puts off; says whether there is one."""
         if self._job.every_s is None:
-            return not STOP.is_set()
-        while not STOP.wait(_TICK_S):
+            return not self._context.stop.is_set()
+        while not self._context.stop.wait(_TICK_S):
             if os.getppid() != self._parent or not self._server.alive() or workers.dead():
                 return False
             if time.monotonic() >= at and self._anything_queued():
@@ -197,7 +198,8 @@ def run(settings: Settings, job: Job) -> Outcome:
         if stays:
             # Between drains no worker says that the service is there: the driver does.
             about = (redis_at(settings), settings.name, job.run + _DRIVER, job.run)
-            reporter = Reporter(*about, stats_of_process(), STOP.set, holding=Ownership(settings))
+            context = service_context()
+            reporter = Reporter(*about, context.stats, context.stop.set, holding=Ownership(settings))
             stack.callback(reporter.close)
         server = JobServer(SPARK, lambda folder: command(job.arguments, spark, master, jar, folder, stays))
         stack.enter_context(server)
