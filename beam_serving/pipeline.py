@@ -74,8 +74,8 @@ def _served(params: Params) -> PostProcessing | None:
 def steps(settings: Settings, readers: Readers) -> Serving:
     """Makes the steps that the configuration asks for.
 
-    With `batch_size: auto` the model is loaded and measured here. A drain that has an output keeps its results for it,
-    to be written to files when it has ended (`beam_serving.export.drain`).
+    With `batch_size: auto` the model is loaded and measured here, in the process that serves it. A drain that has an
+    output keeps its results for it, to be written to files when it has ended (`beam_serving.export.drain`).
     """
     model, data, params = settings.model, settings.data, settings.params
     at = redis_at(settings)

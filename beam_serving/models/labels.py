@@ -2,10 +2,11 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from beam_serving.errors import ConfigError
-from beam_serving.models.base import LoadedModel
+from beam_serving.models.base import TensorSpec
 
 
 def read_labels(path: str | None) -> tuple[str, ...]:
@@ -34,14 +35,14 @@ def read_labels(path: str | None) -> tuple[str, ...]:
     return tuple(names)
 
 
-def check_labels(path: str | None, model: LoadedModel) -> None:
+def check_labels(path: str | None, outputs: Sequence[TensorSpec]) -> None:
     """Makes sure that there is one name per class of an output, as far as the model says how many it has.
 
     Raises:
         ConfigError: the numbers differ.
     """
     labels = read_labels(path)
-    classes = {spec.name: _count(spec.shape) for spec in model.outputs}
+    classes = {spec.name: _count(spec.shape) for spec in outputs}
     if not labels or None in classes.values():
         return
     if len(labels) not in classes.values():

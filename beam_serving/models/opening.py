@@ -8,13 +8,15 @@ from typing import NamedTuple
 
 from beam_serving.errors import ModelLoadError
 from beam_serving.models.base import LoadedModel, ModelOptions
+from beam_serving.models.batch_size import best_batch_size
 from beam_serving.models.detect import ModelFiles, find_model
 from beam_serving.models.encrypted import files_in, opened_model
 from beam_serving.models.formats.registry import NOOP
+from beam_serving.models.info import ModelInfo
 from beam_serving.models.loading import load
 from beam_serving.models.store import PrivateCopy, private_copy
 from beam_serving.models.trial.probing import Verdict
-from beam_serving.models.trial.verdicts import verdict_of
+from beam_serving.models.trial.verdicts import described_apart, verdict_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,6 +42,27 @@ def open_model(directory: Path | str, options: ModelOptions) -> OpenedModel:
         for note in verdict.notes:
             _LOG.info("%s: %s", directory, note)
         return OpenedModel(load(files, options, verdict), verdict, copy)
+
+
+def model_info(directory: Path | str, options: ModelOptions, batch_size: int | None) -> ModelInfo:
+    """Say what a model is, without loading it in this process: one of its own does, the first time.
+
+    Args:
+        directory: the model's.
+        options: how it will be loaded where it serves.
+        batch_size: the most records in one inference; None to have it measured.
+
+    Raises:
+        ModelLoadError: it cannot be served.
+        ConfigError: the secret of an encrypted model is missing.
+    """
+    if NOOP in (options.engine, str(directory)):
+        model = open_model(directory, options).model
+        return ModelInfo.of(model, batch_size or best_batch_size(model))
+    with decided_model(directory, options) as (files, verdict, copy):
+        info = described_apart(files, options, verdict, copy.content, batch_size)
+        copy.close()
+    return info
 
 
 @contextmanager

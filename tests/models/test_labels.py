@@ -57,12 +57,12 @@ def test_there_is_one_label_per_class(tmp_path: Path) -> None:
     model.outputs = tuple(TensorSpec(name, (size,), np.dtype(np.float32)) for name, size in (("x", 3), ("y", 4)))
 
     with pytest.raises(ConfigError) as refused:
-        check_labels(path, model)
+        check_labels(path, model.outputs)
     counted = "output 'x' has 3, output 'y' has 4 classes"
     assert str(refused.value) == f"{path}: has 2 labels, {counted}; wanted is one name per class"
 
     model.outputs = (TensorSpec("x", (2,), np.dtype(np.float32)), TensorSpec("y", (4,), np.dtype(np.float32)))
-    check_labels(path, model)
+    check_labels(path, model.outputs)
     model.outputs = (TensorSpec("x", (None,), np.dtype(np.float32)),)
-    check_labels(path, model)
-    check_labels(None, model)
+    check_labels(path, model.outputs)
+    check_labels(None, model.outputs)

@@ -16,7 +16,7 @@ from beam_serving.launch.flink.task_assignment import names_for_tasks
 from beam_serving.launch.portable.driver import Outcome, main, submit, watch
 from beam_serving.launch.portable.jar import FLINK, find_or_build
 from beam_serving.launch.portable.processes import started_workers
-from beam_serving.launch.start import checked_steps, forget_model
+from beam_serving.launch.start import planned_steps
 from beam_serving.launch.worker import Job
 
 
@@ -29,12 +29,11 @@ def run(settings: Settings, job: Job) -> Outcome:
     flink, parallelism = settings.flink, len(job.consumers)
     jar = find_or_build(FLINK, jar_of(job.arguments, flink))
     with flink_server(java_for(job.arguments, flink), jar) as server, started_workers(job) as processes:
-        # Beam and the model are loaded while Java and the workers start.
+        # Beam is loaded while Java and the workers start.
         from beam_serving.launch.portable.pool import WorkerPool, served
 
         names = names_for_tasks(job.consumers[0], parallelism)
-        serving = checked_steps(settings, Readers(names, job.drain, names_are_shared=True))
-        forget_model()
+        serving = planned_steps(settings, Readers(names, job.drain, names_are_shared=True))
         pool = WorkerPool(processes)
         with served(pool) as workers_at:
             server.await_start(flink.start_s)

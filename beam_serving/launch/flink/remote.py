@@ -22,7 +22,7 @@ from beam_serving.launch.portable.jar import FLINK, find_or_build
 from beam_serving.launch.portable.java_errors import raise_cause, telling_line
 from beam_serving.launch.preflight import preflight
 from beam_serving.launch.runner import ClusterError, Spec
-from beam_serving.launch.start import checked_steps, forget_model
+from beam_serving.launch.start import planned_steps
 from beam_serving.launch.stop import stop_on_signals
 from beam_serving.launch.systemd import tell_ready
 from beam_serving.launch.worker import Job, new_run
@@ -133,8 +133,7 @@ class ClusterService:
 
     def _submit(self) -> FlinkJob:
         names = names_for_tasks(self._run, self._parallelism)
-        serving = checked_steps(self._settings, Readers(names, self._spec.drain, names_are_shared=True))
-        forget_model()
+        serving = planned_steps(self._settings, Readers(names, self._spec.drain, names_are_shared=True))
         spec = self._spec
         job = Job(self._settings.model_dump_json(), self._run, (), (), spec.drain, spec.log_level, self._parallelism)
         rest, flink = self._rest, self._settings.flink

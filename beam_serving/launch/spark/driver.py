@@ -30,7 +30,7 @@ from beam_serving.launch.portable.job_server import JobServer
 from beam_serving.launch.portable.options import process_environment
 from beam_serving.launch.portable.processes import started_workers
 from beam_serving.launch.spark.options import Master, command, flags, jar_of, master_of
-from beam_serving.launch.start import checked_steps, forget_model
+from beam_serving.launch.start import with_batch_size
 from beam_serving.launch.worker import Job
 from beam_serving.telemetry.context import service_context
 from beam_serving.telemetry.report import LIFETIME_S, ask_to_stop, read_reports
@@ -78,11 +78,7 @@ class Drains:
         """Checks the model and waits for the job server, the first time."""
         if self._prepared:
             return
-        batch_size = checked_steps(self._settings, self._readers).model.acquire().batch_size
-        forget_model()
-        # Measured once, where it is to be measured.
-        params = self._settings.params.model_copy(update={"batch_size": batch_size})
-        self._settings = self._settings.model_copy(update={"params": params})
+        self._settings = with_batch_size(self._settings)
         self._server.await_start(self._settings.spark.start_s)
         self._context.stats.state = State.SERVING
         self._prepared = True

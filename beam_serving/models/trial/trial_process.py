@@ -16,8 +16,10 @@ from typing import Any
 
 from beam_serving.errors import ConfigError
 from beam_serving.models.base import ModelOptions
+from beam_serving.models.batch_size import best_batch_size
 from beam_serving.models.cpu import available_cores
 from beam_serving.models.detect import ModelFiles
+from beam_serving.models.info import ModelInfo
 from beam_serving.models.loading import load, probe
 from beam_serving.models.store import write_json
 from beam_serving.models.trial.probing import Verdict
@@ -47,6 +49,9 @@ def main(answer: Path, job: Mapping[str, Any]) -> None:
         if job["verdict"]:
             verdict = Verdict.decode(job["verdict"])
             on_engine(verdict.engine)
+            if job["describe"]:
+                write_json(answer, {"info": _described(files, _options(job["options"]), verdict, **job["describe"])})
+                return
             load(files, options, verdict)
         else:
             verdict = probe(files, options, job["without"], on_engine, on_extremes)
@@ -54,6 +59,12 @@ def main(answer: Path, job: Mapping[str, Any]) -> None:
         write_json(answer, {"refusal": str(err)})
         return
     write_json(answer, {"verdict": replace(verdict, sandbox=os.environ.get(STATE, "")).encode()})
+
+
+def _described(files: ModelFiles, options: ModelOptions, verdict: Verdict, batch_size: int | None) -> dict[str, Any]:
+    """Say what the model is as it will serve, and which batch size serves most where none is asked for."""
+    model = load(files, replace(options, full_batch=batch_size), verdict)
+    return ModelInfo.of(model, batch_size or best_batch_size(model, shapes=verdict.shapes)).encode()
 
 
 def _bound_memory() -> None:

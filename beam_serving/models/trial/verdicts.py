@@ -24,6 +24,7 @@ from beam_serving.models.arrangement import Port
 from beam_serving.models.base import ModelOptions
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.formats.registry import NOOP, engines, format_of
+from beam_serving.models.info import ModelInfo
 from beam_serving.models.store import cache_folder, derived_folder, exclusive, read_json, write_json
 from beam_serving.models.trial import sandbox
 from beam_serving.models.trial.batch_axis import Kind
@@ -132,6 +133,42 @@ def tried_apart(files: ModelFiles, options: ModelOptions, known: Verdict | None 
         told[-1] += f", {_CRASHES} times" if len(told) == _CRASHES and code is not None and code < 0 else ""
 
 
+def described_apart(
+    files: ModelFiles, options: ModelOptions, verdict: Verdict, content: str, batch_size: int | None
+) -> ModelInfo:
+    """Say what a model is as it will serve, from the cache or by loading it in a process of its own.
+
+    Args:
+        files: the files of the model.
+        options: how it will be loaded.
+        verdict: how it is served.
+        content: the hash of the files.
+        batch_size: the most records in one inference; None to have it measured.
+
+    Raises:
+        ModelLoadError: the process could not load it.
+    """
+    as_served = [verdict.engine, batch_size, options.threads, options.precision, options.input_names]
+    whole = json.dumps([_key(options, content, _processor()), *as_served])
+    name = hashlib.sha256(whole.encode()).hexdigest()[:32]
+    path = cache_folder() / "infos" / f"{name}.json"
+    with exclusive(path.with_suffix(".lock")):
+        if (info := _info(read_json(path))) is None:
+            answer, code, log_tail = _run(files, options, [], False, verdict, {"batch_size": batch_size})
+            if (info := _info(answer.get("info"))) is None:
+                reason = answer.get("refusal") or f"engine {verdict.engine} {_how(code, log_tail)} while it was loaded"
+                raise ModelLoadError(f"{files.model}: {reason}")
+            write_json(path, info.encode())
+    return info
+
+
+def _info(plain: object) -> ModelInfo | None:
+    try:
+        return ModelInfo.decode(plain) if isinstance(plain, Mapping) else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
 def _how(code: int | None, log_tail: str) -> str:
     if code is None:
         return f"did not end within {_TRIAL_S} s"
@@ -139,7 +176,12 @@ def _how(code: int | None, log_tail: str) -> str:
 
 
 def _run(
-    files: ModelFiles, options: ModelOptions, without: list[str], extremes: bool, known: Verdict | None
+    files: ModelFiles,
+    options: ModelOptions,
+    without: list[str],
+    extremes: bool,
+    known: Verdict | None,
+    describe: Mapping[str, int | None] | None = None,
 ) -> tuple[dict[str, Any], int | None, str]:
     """Give what the process answered, its exit code, None where it took too long, and the last line of its log."""
     with tempfile.TemporaryDirectory(prefix="beam-serving-trial-") as folder:
@@ -153,6 +195,7 @@ def _run(
                 "without": without,
                 "extremes": extremes,
                 "verdict": known and known.encode(),
+                "describe": describe,
             },
             default=dict,
         )
