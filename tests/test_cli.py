@@ -83,10 +83,10 @@ def test_a_wrong_word_on_the_command_line_is_named(arguments: list[str], said: s
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--workers", "0"], "argument --workers: wants a number from 1 to 256 or 'auto', got '0'"),
-        (["--workers", "many"], "argument --workers: wants a number from 1 to 256 or 'auto', got 'many'"),
-        (["--workers"], "argument --workers: expected one argument"),
-        (["--log-level", "loud"], "argument --log-level: invalid choice: 'loud' (choose from"),
+        (["--workers", "0"], "Invalid value for '--workers': wants a number from 1 to 256 or 'auto', got '0'"),
+        (["--workers", "many"], "Invalid value for '--workers': wants a number from 1 to 256 or 'auto', got 'many'"),
+        (["--workers"], "Option '--workers' requires an argument"),
+        (["--log-level", "loud"], "Invalid value for '--log-level': 'loud' is not one of 'debug', 'info', "),
     ],
 )
 def test_a_wrong_value_of_a_flag_is_answered_in_one_line(arguments: list[str], said: str, capsys: Captured) -> None:
@@ -211,16 +211,12 @@ def test_sigterm_while_redis_is_waited_for_is_handled_so_that_a_first_process_ge
 
 
 def test_the_version_is_told(capsys: Captured) -> None:
-    with pytest.raises(SystemExit) as caught:
-        cli.main(["--version"])
-    assert caught.value.code == 0
+    assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"beam-serving {__version__}\n"
 
 
 def test_the_help_lists_flags_and_commands(capsys: Captured) -> None:
-    with pytest.raises(SystemExit) as caught:
-        cli.main(["--help"])
-    assert caught.value.code == 0
+    assert cli.main(["--help"]) == 0
     said = capsys.readouterr().out
     for word in ("--config", "--runner", "--workers", "--drain", "--log-level", *cli.COMMANDS):
         assert word in said
@@ -228,9 +224,7 @@ def test_the_help_lists_flags_and_commands(capsys: Captured) -> None:
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_the_help_of_every_command_has_an_example(command: str, capsys: Captured) -> None:
-    with pytest.raises(SystemExit) as caught:
-        cli.main([command, "--help"])
-    assert caught.value.code == 0
+    assert cli.main([command, "--help"]) == 0
     said = capsys.readouterr().out
     assert f"\n  python -m beam_serving {command}" in said
     assert max(map(len, said.splitlines())) <= 120
@@ -240,7 +234,7 @@ def test_the_help_of_every_command_has_an_example(command: str, capsys: Captured
 def test_a_flag_that_a_command_does_not_know_is_answered_in_one_line(command: str, capsys: Captured) -> None:
     needed = {"config": ["check", "f"], "model": ["inspect", "m"], "enqueue": ["f"]}.get(command, [])
     said = error([command, *needed, "--zzz"], 2, capsys)
-    assert said.startswith("unrecognized arguments: --zzz; beam-serving ")
+    assert re.match(rf"No such option '--zzz'; beam-serving {command}.* --help has examples$", said)
 
 
 @pytest.mark.parametrize("command", ["serve", "restart"])

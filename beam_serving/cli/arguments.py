@@ -1,32 +1,109 @@
-"""The parser of every command line here, and what several of them take."""
+"""How every command line here is read: by click, with examples in each help and every mistake as one line."""
+
+from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import click
 
 from beam_serving.errors import ConfigError
 
 LONGEST_S = 10.0 * 365 * 86_400
 """Ten years, which stand for no limit at all."""
 
+_F = TypeVar("_F", bound=Callable[..., Any])
+_WIDTH = 100
+
+
+def _write_examples(examples: Sequence[str], formatter: click.HelpFormatter) -> None:
+    if examples:
+        with formatter.section("Examples"):
+            for line in examples:
+                formatter.write(f"  python -m {line}\n")
+
+
+class Command(click.Command):
+    """A command whose help ends with examples, printed as they are."""
+
+    examples: Sequence[str] = ()
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, then what else stands at the end."""
+        _write_examples(self.examples, formatter)
+        super().format_epilog(ctx, formatter)
+
+
+class Group(click.Group):
+    """A command of several, with examples of them."""
+
+    examples: Sequence[str] = ()
+    command_class = Command
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, then what else stands at the end."""
+        _write_examples(self.examples, formatter)
+        super().format_epilog(ctx, formatter)
+
+
+def with_examples(*lines: str) -> Callable[[_F], _F]:
+    """Give a command examples, each without `python -m` in front."""
+
+    def add(command: _F) -> _F:
+        command.examples = lines  # type: ignore[attr-defined]
+        return command
+
+    return add
+
+
+def run(command: click.Command, arguments: Sequence[str], name: str) -> int:
+    """Read a command line, run its command and return the exit code; 0 after a help.
+
+    Args:
+        command: what runs.
+        arguments: behind its name.
+        name: the program and its command, for messages.
+
+    Raises:
+        ConfigError: an argument is wrong: one line, with the exit code of every mistake of the operator.
+        BeamServingError: see the command.
+    """
+    try:
+        settings: dict[str, Any] = {"max_content_width": _WIDTH, "help_option_names": ["-h", "--help"]}
+        code = command.main(list(arguments), prog_name=name, standalone_mode=False, **settings)
+    except click.UsageError as err:
+        path = err.ctx.command_path if err.ctx else name
+        message = " ".join(err.format_message().split()).removesuffix(".")
+        raise ConfigError(f"{message}; {path} --help has examples") from err
+    except click.Abort as err:
+        raise KeyboardInterrupt from err
+    return int(code or 0)
+
+
+class Seconds(click.ParamType[float]):
+    """A time: a number above 0, at most ten years."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it."""
+        try:
+            found = float(value)
+        except ValueError:
+            found = -1.0
+        if not 0 < found <= LONGEST_S:
+            self.fail(f"wants seconds, a number above 0, got {value!r}", param, ctx)
+        return found
+
+
+SECONDS = Seconds()
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
 
 class Parser(argparse.ArgumentParser):
     """Answers a wrong argument as every other mistake of the operator: one line, exit code 2."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises ConfigError instead of printing the usage."""
+        """Raise ConfigError instead of printing the usage."""
         raise ConfigError(f"{message}; {self.prog} --help has examples")
-
-
-def seconds(text: str) -> float:
-    """Reads a time: the type of an argument.
-
-    Raises:
-        argparse.ArgumentTypeError: it is no number above 0, or longer than ten years.
-    """
-    try:
-        found = float(text)
-    except ValueError:
-        found = -1.0
-    if not 0 < found <= LONGEST_S:
-        raise argparse.ArgumentTypeError(f"wants seconds, a number above 0, got {text!r}")
-    return found

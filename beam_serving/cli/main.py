@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
+from typing import Any
+
+import click
 
 from beam_serving import __version__
-from beam_serving.cli.arguments import Parser
+from beam_serving.cli.arguments import Command, run
 from beam_serving.cli.terminal import say
 from beam_serving.errors import BeamServingError, ConfigError
 
@@ -31,16 +33,13 @@ COMMANDS = {
 }
 """Sub-commands: each is a module of `beam_serving.cli.commands` with a `main(arguments)`."""
 
-_EXAMPLES = """\
-examples:
-  python -m beam_serving --config config.yaml --runner=DirectRunner
-  python -m beam_serving --config config.yaml --workers 2 --drain
-  python -m beam_serving --config config.yaml --drain --output results/ --output-format parquet
-  python -m beam_serving --config config.yaml --detach
-  python -m beam_serving quickstart
-
-Flags of Apache Beam pass through, for example --job_name=digits. Further commands, each with its own --help:
-"""
+_EXAMPLES = (
+    "beam_serving --config config.yaml --runner=DirectRunner",
+    "beam_serving --config config.yaml --workers 2 --drain",
+    "beam_serving --config config.yaml --drain --output results/ --output-format parquet",
+    "beam_serving --config config.yaml --detach",
+    "beam_serving quickstart",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,21 +72,34 @@ def _serve(arguments: Sequence[str]) -> int:
     """Is the command `serve`, whose flags then stand in the help of all."""
     if arguments and not arguments[0].startswith("-"):
         raise ConfigError(f"unknown command {arguments[0]!r}; commands: {', '.join(COMMANDS)}; see --help")
+    return run(_program(), arguments, "beam-serving")
+
+
+class _Program(Command):
+    """The program without a command, whose help lists the commands."""
+
+    examples = _EXAMPLES
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples and the commands."""
+        super().format_epilog(ctx, formatter)
+        with formatter.section("Commands, each with its own --help"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _program() -> click.Command:
     # Imported here: the other commands need not load it.
-    from beam_serving.cli.commands.serve import add_flags, checked_start, run
+    from beam_serving.cli.commands.serve import UNKNOWN_PASS, Flags, serve, serve_options
 
-    parser = _parser()
-    add_flags(parser)
-    return run(checked_start(parser, arguments))
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="beam-serving",
-        description="Serve a model from a Redis stream, as an Apache Beam pipeline.",
-        epilog=_EXAMPLES + "\n".join(f"  {name:12}{what}" for name, what in COMMANDS.items()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    @click.command(
+        cls=_Program,
+        context_settings=UNKNOWN_PASS,
+        help="Serve a model from a Redis stream, as an Apache Beam pipeline.",
+        epilog="Flags of Apache Beam pass through, for example --job_name=digits.",
     )
-    parser.add_argument("--version", action="version", version=f"beam-serving {__version__}")
-    return parser
+    @serve_options
+    @click.version_option(__version__, prog_name="beam-serving", message="%(prog)s %(version)s")
+    def program(**given: Any) -> int:
+        return serve(Flags(**given))
+
+    return program

@@ -2,67 +2,66 @@
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
+import click
 from pydantic import ValidationError
 
 from beam_serving.config.schema import Data, Model, Settings, load_settings
 from beam_serving.launch.runner import all_runners
 
 _USUAL_STREAM = "serving_stream"
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+config_option = click.option(
+    "-c", "--config", type=click.Path(path_type=Path), default=Path("config.yaml"), show_default=True,
+    help="Configuration file.",
+)  # fmt: skip
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """Adds the flag for the configuration."""
-    parser.add_argument(
-        "-c", "--config", type=Path, default=Path("config.yaml"), help="configuration file (%(default)s)"
-    )
+def _src(ctx: click.Context, param: click.Parameter, value: str | None) -> Settings | None:
+    if value is None:
+        return None
+    try:
+        return Settings(model=Model(path="noop"), data=Data(src=value))
+    except ValidationError as err:
+        raise click.BadParameter(err.errors()[0]["msg"].removeprefix("Value error, "), ctx, param) from err
 
 
-def add_place(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags for the configuration or, in its place, Redis."""
-    add_config(parser)
-    parser.add_argument("--src", type=_without_config, help="Redis, as host:port; no configuration is read then")
+src_option = click.option("--src", callback=_src, help="Redis, as host:port; no configuration is read then.")
+stream_option = click.option("--stream", help=f"Stream of the requests; {_USUAL_STREAM}, or the first one served.")
 
 
-def add_stream(parser: argparse.ArgumentParser) -> None:
-    """Adds the flag for the stream."""
-    parser.add_argument("--stream", help=f"stream of the requests; {_USUAL_STREAM}, or the first one that is served")
-
-
-def add_clusters(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that say where the clusters of runners are."""
+def cluster_options(command: _F) -> _F:
+    """Add the options that say where the clusters of runners are; they arrive as keywords, see `clusters_at`."""
     for runner in all_runners():
         if flag := runner.cluster_flag:
-            parser.add_argument(flag.name, dest=flag.name, help=flag.help)
+            command = click.option(flag.name, _keyword(flag.name), help=flag.help)(command)
+    return command
 
 
-def clusters_at(given: argparse.Namespace) -> dict[str, str | None]:
-    """Gives the values of the flags of `add_clusters` by their names."""
+def clusters_at(given: dict[str, str | None]) -> dict[str, str | None]:
+    """Return the values of these options by their names."""
     flags = [runner.cluster_flag.name for runner in all_runners() if runner.cluster_flag]
-    return {flag: getattr(given, flag) for flag in flags}
+    return {flag: given[_keyword(flag)] for flag in flags}
 
 
-def settings_at(given: argparse.Namespace) -> Settings:
-    """Gives the settings that the flags of `add_place` name.
+def _keyword(flag: str) -> str:
+    return flag.lstrip("-").replace("-", "_")
+
+
+def settings_at(config: Path, src: Settings | None) -> Settings:
+    """Return the settings that --config or --src name.
 
     Raises:
         ConfigError: the configuration cannot be used.
     """
-    settings: Settings = given.src or load_settings(given.config)
-    return settings
+    return src or load_settings(config)
 
 
-def stream_at(given: argparse.Namespace, settings: Settings) -> str:
-    """Gives the stream that the flag of `add_stream` names."""
+def stream_at(stream: str | None, settings: Settings) -> str:
+    """Return the stream that --stream names, else the usual or first one of the settings."""
     streams = settings.data.streams
-    stream: str = given.stream or (_USUAL_STREAM if _USUAL_STREAM in streams else streams[0])
-    return stream
-
-
-def _without_config(src: str) -> Settings:
-    try:
-        return Settings(model=Model(path="noop"), data=Data(src=src))
-    except ValidationError as err:
-        raise argparse.ArgumentTypeError(err.errors()[0]["msg"].removeprefix("Value error, ")) from err
+    return stream or (_USUAL_STREAM if _USUAL_STREAM in streams else streams[0])

@@ -109,10 +109,10 @@ def test_a_file_that_cannot_be_read_is_named(at: RedisAt, tmp_path: Path, capsys
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["enqueue"], "the following arguments are required: FILE"),
-        (["enqueue", "a", "--timeout", "0"], "argument --timeout: wants seconds, a number above 0, got '0'"),
-        (["results", "--src", "http://x"], "argument --src: wants host:port, redis://host:port/db, redis+sentinel://"),
-        (["results", "--src", "u:p@x"], "argument --src: a password must not stand in the file"),
+        (["enqueue"], "Missing argument 'FILE...'"),
+        (["enqueue", "a", "--timeout", "0"], "Invalid value for '--timeout': wants seconds, a number above 0, got '0'"),
+        (["results", "--src", "http://x"], "Invalid value for '--src': wants host:port, redis://host:port/db, "),
+        (["results", "--src", "u:p@x"], "Invalid value for '--src': a password must not stand in the file"),
     ],
 )
 def test_a_wrong_argument_is_one_line(arguments: list[str], said: str, capsys: Captured) -> None:

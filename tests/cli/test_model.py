@@ -120,7 +120,7 @@ def test_a_wrong_value_says_what_is_wanted(
     code, _, err = run(capsys, "inspect", "noop", flag, text)
     assert code == 2
     got = "3,0" if text == "3x0" else text
-    said = f"argument {flag}: {wanted}, got {got!r}"
+    said = f"Invalid value for {flag!r}: {wanted}, got {got!r}"
     assert err == f"error: {said}; beam-serving model inspect --help has examples\n"
 
 

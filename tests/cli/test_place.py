@@ -2,25 +2,38 @@
 
 from pathlib import Path
 
+import click
 import pytest
 from redis.connection import parse_url
 
-from beam_serving.cli.arguments import Parser
-from beam_serving.cli.place import add_place, add_stream, settings_at, stream_at
+from beam_serving.cli.arguments import run
+from beam_serving.cli.place import config_option, settings_at, src_option, stream_at, stream_option
 from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import Data, Model, Settings
+from beam_serving.errors import ConfigError
 from beam_serving.transport.client_connection import Server
 from beam_serving.transport.connection import RedisAt
 
 
 def place(*arguments: str) -> tuple[str, str]:
     """Gives the address and the stream that a command line means."""
-    parser = Parser(prog="test")
-    add_place(parser)
-    add_stream(parser)
-    given = parser.parse_args(arguments)
-    settings = settings_at(given)
-    return settings.data.src, stream_at(given, settings)
+    found: list[tuple[str, str]] = []
+
+    @click.command()
+    @config_option
+    @src_option
+    @stream_option
+    def command(config: Path, src: Settings | None, stream: str | None) -> None:
+        settings = settings_at(config, src)
+        found.append((settings.data.src, stream_at(stream, settings)))
+
+    assert run(command, arguments, "test") == 0
+    return found[0]
+
+
+def test_an_address_with_a_password_is_refused_in_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"^Invalid value for '--src': a password must not stand in the file"):
+        place("--src", "redis://:secret@host:1")
 
 
 def test_the_configuration_says_where_or_the_command_line_alone(tmp_path: Path) -> None:

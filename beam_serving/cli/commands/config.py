@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os.path
 import sys
@@ -10,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from beam_serving.cli.arguments import Parser
+import click
+
+from beam_serving.cli.arguments import Group, json_option, run, with_examples
 from beam_serving.cli.tables import listed
 from beam_serving.cli.terminal import say
 from beam_serving.config.legacy.rewrite import rewrite
@@ -22,23 +23,59 @@ from beam_serving.errors import ConfigError
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs `config check` or `config migrate` and gives the exit code: 0 when the file loads, else 2.
+    """Run `config check` or `config migrate` and return the exit code: 0 when the file loads, else 2.
 
     Raises:
         ConfigError: the file cannot be read, or the new one cannot be written.
     """
-    given = _parser().parse_args(arguments)
-    translation = translated(read_yaml(given.file))
-    if given.action == "migrate":
-        return _migrate(translation, given)
+    return run(_group, arguments, "beam-serving config")
+
+
+@with_examples("beam_serving config check config.yaml", "beam_serving config migrate old/config.yaml -o config.yaml")
+@click.group(
+    cls=Group,
+    no_args_is_help=False,
+    help="Look at a configuration file of this project or of Cluster Serving 0.7 to 2.x.",
+)
+def _group() -> None:
+    pass
+
+
+@with_examples("beam_serving config check config.yaml --json")
+@_group.command(
+    "check",
+    help="Say of each key what it means here, or why it is not used and what replaces it.",
+    short_help="Say of each key what it means here, or why it is not used.",
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+def _check(file: Path, as_json: bool) -> int:
+    translation = translated(read_yaml(file))
     errors = _errors(translation)
-    if given.json:
+    if as_json:
         say(json.dumps(report(translation, errors), default=str))
     else:
         say(table(translation))
     for line in errors:
         say(f"error: {line}", to=sys.stderr)
     return 2 if errors else 0
+
+
+@with_examples("beam_serving config migrate old/config.yaml -o config.yaml")
+@_group.command(
+    "migrate",
+    help="Write the new form of a file, with its comments, to standard output or to another file. The file itself "
+    "stays as it is without --in-place.",
+    short_help="Write the new form of a file, with its comments.",
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write; standard output where unset.")
+@click.option("--in-place", is_flag=True, help="Overwrite the file itself.")
+@click.option("--force", is_flag=True, help="Overwrite the file of --output where there is one.")
+def _migrated(file: Path, output: Path | None, in_place: bool, force: bool) -> int:
+    if output is not None and in_place:
+        raise ConfigError("--output and --in-place name two places; leave one out")
+    return _migrate(translated(read_yaml(file)), file, file if in_place else output, in_place or force)
 
 
 def _errors(translation: Translation) -> list[str]:
@@ -90,14 +127,12 @@ def _shown(value: Any, entry: Entry) -> str:
     return value if isinstance(value, str) and value.isprintable() else json.dumps(value, default=str)
 
 
-def _migrate(translation: Translation, given: argparse.Namespace) -> int:
+def _migrate(translation: Translation, source: Path, target: Path | None, overwrite: bool) -> int:
     old = checked(translation)
-    source: Path = given.file
-    target = source if given.in_place else given.output
-    if target is not None and not given.in_place and target.exists():
+    if target is not None and target is not source and target.exists():
         if target.samefile(source):
             raise ConfigError(f"{target} is the file to migrate; --in-place overwrites it")
-        if not given.force:
+        if not overwrite:
             raise ConfigError(f"{target} exists already; --force overwrites it")
     paths = _paths_from(translation, target or source)
     if translation.form == NEW and not paths:
@@ -140,39 +175,3 @@ def _comparable(settings: Settings) -> dict[str, Any]:
         if values[section][key]:
             values[section][key] = os.path.realpath(values[section][key])
     return values
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="beam-serving config",
-        description="Look at a configuration file of this project or of Cluster Serving 0.7 to 2.x.",
-        epilog="examples:\n  python -m beam_serving config check config.yaml\n"
-        "  python -m beam_serving config migrate old/config.yaml -o config.yaml",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    actions = parser.add_subparsers(dest="action", required=True)
-    check = actions.add_parser(
-        "check",
-        help="say of each key what it means here, or why it is not used",
-        description="Say of each key what it means here, or why it is not used and what replaces it.",
-        epilog="example:\n  python -m beam_serving config check config.yaml --json",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    check.add_argument("file", type=Path, help="configuration file")
-    check.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    migrate = actions.add_parser(
-        "migrate",
-        help="write the new form of a file, with its comments",
-        description="Write the new form of a file, with its comments, to standard output or to another file.",
-        epilog="example:\n  python -m beam_serving config migrate old/config.yaml -o config.yaml",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    migrate.add_argument("file", type=Path, help="configuration file; it stays as it is without --in-place")
-    where = migrate.add_mutually_exclusive_group()
-    where.add_argument("-o", "--output", type=Path, help="file to write; standard output where unset")
-    where.add_argument("--in-place", action="store_true", help="overwrite the file itself")
-    migrate.add_argument("--force", action="store_true", help="overwrite the file of --output where there is one")
-    return parser

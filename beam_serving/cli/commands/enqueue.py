@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -11,11 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import click
 from tqdm import tqdm
 
 from beam_serving.cli.answers import Answer, failed, json_line, queue_arguments, table
-from beam_serving.cli.arguments import LONGEST_S, Parser, seconds
-from beam_serving.cli.place import add_place, add_stream, settings_at, stream_at
+from beam_serving.cli.arguments import LONGEST_S, SECONDS, Command, run, with_examples
+from beam_serving.cli.place import config_option, settings_at, src_option, stream_at, stream_option
 from beam_serving.cli.terminal import say
 from beam_serving.client import AsyncOutputQueue, InputQueue
 from beam_serving.config.redis_at import redis_at
@@ -26,26 +26,62 @@ from beam_serving.protocol.limits import DEFAULT_LIMITS
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Queues the files and gives the exit code: 1 when one of those waited for has no result.
+    """Queue the files and return the exit code: 1 when one of those waited for has no result.
 
     Raises:
         ConfigError: a file is not there, two have the same uri, or the secret is missing; nothing was queued.
         BeamServingError: Redis does not answer or has no room, or a file cannot be read.
     """
-    given = _parser().parse_args(arguments)
-    files = _by_uri(given.files, given.uri_prefix)
-    settings = settings_at(given)
-    stream, at = stream_at(given, settings), redis_at(settings)
+    return run(_command, arguments, "beam-serving enqueue")
+
+
+@with_examples(
+    "beam_serving enqueue images/*.jpg --wait",
+    "beam_serving enqueue images/*.jpg --uri-prefix monday/ --wait --json",
+    "beam_serving enqueue cat.jpg --src redis-host:6379 --stream serving_stream",
+)
+@click.command(
+    cls=Command, help="Put image files on the queue of a service. The uri of a request is the name of its file."
+)
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@click.option("--uri-prefix", default="", metavar="TEXT", help="What each uri begins with.")
+@click.option("--wait", is_flag=True, help="Wait for the results and print them; the exit code is 1 when one failed.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=SECONDS,
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --wait, give up when no result came for so long.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON per result, as it comes.")
+@config_option
+@src_option
+@stream_option
+def _command(
+    files: tuple[Path, ...],
+    uri_prefix: str,
+    wait: bool,
+    timeout_s: float,
+    as_json: bool,
+    config: Path,
+    src: Settings | None,
+    stream: str | None,
+) -> int:
+    by_uri = _by_uri(files, uri_prefix)
+    settings = settings_at(config, src)
+    stream, at = stream_at(stream, settings), redis_at(settings)
     with at.reachable():
         queue = queue_arguments(at, stream)
     largest = max(settings.data.max_request_bytes, DEFAULT_LIMITS.max_payload_bytes)
-    requests = _queued(files, {**queue, **_secret(settings), "max_request_bytes": largest})
-    if given.wait:
-        answers = asyncio.run(_collected(requests, queue, given))
-        if not given.json:
+    requests = _queued(by_uri, {**queue, **_secret(settings), "max_request_bytes": largest})
+    if wait:
+        answers = asyncio.run(_collected(requests, queue, timeout_s, as_json))
+        if not as_json:
             say(table(answers))
         return 1 if failed(answers) else 0
-    if given.json:
+    if as_json:
         for uri, request_id in requests.items():
             say(json.dumps({"uri": uri, "request_id": request_id}))
     else:
@@ -96,16 +132,16 @@ def _secret(settings: Settings) -> dict[str, str]:
 
 
 async def _collected(
-    requests: Mapping[str, str], queue: Mapping[str, Any], given: argparse.Namespace
+    requests: Mapping[str, str], queue: Mapping[str, Any], timeout_s: float, as_json: bool
 ) -> dict[str, Answer]:
     """Waits for all results, shows how many have come, and gives them in the order of the requests."""
     answers: dict[str, Answer] = {}
     with tqdm(desc="waiting", total=len(requests), unit="", leave=False, disable=None) as bar:
-        async with aclosing(_arriving(requests, queue, given.timeout)) as arriving:
+        async with aclosing(_arriving(requests, queue, timeout_s)) as arriving:
             async for uri, answer in arriving:
                 answers[uri] = answer
                 bar.update()
-                if given.json:
+                if as_json:
                     with tqdm.external_write_mode():
                         say(json_line(uri, answer), flush=True)
     return {uri: answers[uri] for uri in requests}
@@ -145,29 +181,3 @@ async def _arriving(
             for task in waiting.values():
                 task.cancel()
             await asyncio.gather(*waiting.values(), return_exceptions=True)
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="beam-serving enqueue",
-        description="Put image files on the queue of a service. The uri of a request is the name of its file.",
-        epilog="examples:\n  python -m beam_serving enqueue images/*.jpg --wait\n"
-        "  python -m beam_serving enqueue images/*.jpg --uri-prefix monday/ --wait --json\n"
-        "  python -m beam_serving enqueue cat.jpg --src redis-host:6379 --stream serving_stream",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="image file, sent as it is")
-    parser.add_argument("--uri-prefix", default="", metavar="TEXT", help="what each uri begins with")
-    parser.add_argument("--wait", action="store_true", help="wait for the results and print them; 1 when one failed")
-    parser.add_argument(
-        "--timeout",
-        type=seconds,
-        default=60.0,
-        metavar="SECONDS",
-        help="with --wait, give up when no result came for so long (%(default)g)",
-    )
-    parser.add_argument("--json", action="store_true", help="print a line of JSON per result, as it comes")
-    add_place(parser)
-    add_stream(parser)
-    return parser

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from beam_serving.cli.arguments import Parser
+import click
+
+from beam_serving.cli.arguments import Command, run, with_examples
 from beam_serving.cli.terminal import say
 from beam_serving.errors import ConfigError
 
@@ -14,26 +15,22 @@ TEMPLATE = Path(__file__).with_name("template.yaml")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Writes the file and gives the exit code.
+    """Write the file and return the exit code.
 
     Raises:
         ConfigError: there is one already, or it cannot be written.
     """
-    parser = Parser(
-        prog="beam-serving init",
-        description="Write a commented config.yaml; all that has to be changed in it is model: path.",
-        epilog="examples:\n  python -m beam_serving init\n  python -m beam_serving init my_service/config.yaml",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "path", type=Path, nargs="?", default=Path(), help="file, or folder for config.yaml (%(default)s)"
-    )
-    parser.add_argument("--force", action="store_true", help="overwrite a file that is there already")
-    given = parser.parse_args(arguments)
-    path: Path = given.path / "config.yaml" if given.path.is_dir() else given.path
+    return run(_command, arguments, "beam-serving init")
+
+
+@with_examples("beam_serving init", "beam_serving init my_service/config.yaml")
+@click.command(cls=Command, help="Write a commented config.yaml; all that has to be changed in it is model: path.")
+@click.argument("path", type=click.Path(path_type=Path), default=Path(), metavar="[FILE OR FOLDER]")
+@click.option("--force", is_flag=True, help="Overwrite a file that is there already.")
+def _command(path: Path, force: bool) -> int:
+    path = path / "config.yaml" if path.is_dir() else path
     try:
-        with path.open("w" if given.force else "x", encoding="utf-8") as file:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
             file.write(TEMPLATE.read_text(encoding="utf-8"))
     except FileExistsError as err:
         raise ConfigError(f"{path} exists already; --force overwrites it") from err

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import click
 import redis
 
-from beam_serving.cli.arguments import Parser
-from beam_serving.cli.place import add_place, settings_at
+from beam_serving.cli.arguments import Command, json_option, run, with_examples
+from beam_serving.cli.place import config_option, settings_at, src_option
 from beam_serving.cli.tables import listed
 from beam_serving.cli.terminal import say
 from beam_serving.config.redis_at import redis_at
+from beam_serving.config.schema import Settings
 from beam_serving.telemetry.report import Report, read_reports, ready_key, service_names, services_key
 from beam_serving.telemetry.stats import State
 
@@ -22,27 +24,25 @@ _SAMPLE_S = 1.0
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints the services and gives the exit code, 0 also where there are none.
+    """Print the services and return the exit code, 0 also where there are none.
 
     Raises:
         BeamServingError: Redis does not answer.
     """
-    parser = Parser(
-        prog="beam-serving list",
-        description="List the services that report in one Redis, on whatever hosts.",
-        epilog="examples:\n  python -m beam_serving list --config config.yaml\n"
-        "  python -m beam_serving list --src redis-host:6379 --json",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add_place(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    given = parser.parse_args(arguments)
-    settings = settings_at(given)
+    return run(_command, arguments, "beam-serving list")
+
+
+@with_examples("beam_serving list --config config.yaml", "beam_serving list --src redis-host:6379 --json")
+@click.command(cls=Command, help="List the services that report in one Redis, on whatever hosts.")
+@config_option
+@src_option
+@json_option
+def _command(config: Path, src: Settings | None, as_json: bool) -> int:
+    settings = settings_at(config, src)
     at = redis_at(settings)
     with at.reachable() as client:
         services = running(client, services_key(at, settings.name))
-    if given.json:
+    if as_json:
         say(json.dumps(services))
     else:
         say(table(services) if services else f"no service reports in Redis at {at}")

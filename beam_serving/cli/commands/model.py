@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import click
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from beam_serving.cli.arguments import Parser
+from beam_serving.cli.arguments import Group, json_option, run, with_examples
 from beam_serving.cli.commands.encrypt_model import encrypt_model
 from beam_serving.cli.terminal import say
 from beam_serving.config.values import BatchAxis, Constants, Sample, Shapes
@@ -32,141 +32,171 @@ from beam_serving.models.trial.verdicts import KEPT, keep_verdict
 _BATCH_SIZES = (1, 8)
 _TRIAL_S = 0.5
 _MOST_RUNS = 200
-_WEAK = "the secret that the files are encrypted with now may be a weak one"
-_SECRET = f"file of two lines, secret and salt; else {MODEL.secret_variable} and {MODEL.salt_variable}"
+_F = TypeVar("_F", bound=Callable[..., Any])
+_WEAK = "The secret that the files are encrypted with now may be a weak one"
+_SECRET = f"File of two lines, secret and salt; else {MODEL.secret_variable} and {MODEL.salt_variable}"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run `model inspect`, `model verify` or `model encrypt` and give the exit code.
+    """Run `model inspect`, `model verify` or `model encrypt` and return the exit code.
 
     Raises:
         ConfigError: the directory holds no model that can be served; the message is one line.
     """
-    given = _parser().parse_args(arguments)
     try:
-        if given.action == "encrypt":
-            return _encrypt(given)
-        warn_of_readers([("--secret-file", given.secret_file)])
-        options = ModelOptions(
-            given.engine,
-            given.threads,
-            given.precision,
-            given.device,
-            given.shape,
-            output_names=given.outputs,
-            encryption=given.encryption,
-            secret_file=given.secret_file,
-            allow_weak_secret=given.allow_weak_secret,
-            batch_axis=given.batch_axis,
-            constants=given.constants,
-            sample=given.sample,
-            sandbox=given.sandbox,
-        )
-        about = verify_model(given.directory, options, given.keep) if given.action == "verify" else None
-        about = about or inspect_model(given.directory, options)
+        return run(_group, arguments, "beam-serving model")
     except (ConfigError, ModelError) as err:
         raise ConfigError("; ".join(line.strip() for line in str(err).splitlines())) from err
-    say(json.dumps(about) if given.json else table(about))
+
+
+class _Value(click.ParamType[Any]):
+    """A value as the configuration has it."""
+
+    name = "value"
+
+    def __init__(self, kind: Any) -> None:
+        self._kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read and check it."""
+        if self._kind is Shapes and re.fullmatch(r"\d+(x\d+)+", str(value)):
+            value = value.replace("x", ",")
+        try:
+            return TypeAdapter(self._kind).validate_python(yaml.safe_load(value))
+        except yaml.YAMLError:
+            self.fail(f"no YAML, got {value!r}", param, ctx)
+        except ValidationError as err:
+            reason = err.errors()[0]["msg"].removeprefix("Value error, ")
+            self.fail(f"{reason}, got {value!r}", param, ctx)
+
+
+_DIRECTORY = click.argument("directory", type=click.Path(path_type=Path))
+_SECRET_FILE = click.option("--secret-file", metavar="FILE", help=_SECRET)
+
+
+def _loading_options(command: _F) -> _F:
+    """Add what says how a model is loaded: each as the configuration has it."""
+    options = (
+        _DIRECTORY,
+        json_option,
+        click.option("--shape", type=_Value(Shapes), help="Shape of a record: 3,224,224 or {image: 3,320,320, n: 1}."),
+        click.option("--outputs", default="", help="Outputs to serve, as a,b; all of them by default."),
+        click.option(
+            "--batch-axis", type=_Value(BatchAxis), default="auto", show_default=True, help="auto, none or a number."
+        ),
+        click.option(
+            "--constants", type=_Value(Constants), default="{}", help="Inputs that requests do not send, {sr: 16000}."
+        ),
+        click.option("--sample", type=_Value(Sample), help="What to try it with: an .npz, an image, or shapes."),
+        click.option("--engine", type=click.Choice(engines()), default="auto", show_default=True, help="What runs it."),
+        click.option("--precision", type=click.Choice(("f32", "bf16", "int8")), default="f32", show_default=True),
+        click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True),
+        click.option("--threads", type=int, default=1, show_default=True, help="Engine threads."),
+        click.option(
+            "--sandbox",
+            type=click.Choice(("auto", "required", "off")),
+            default="auto",
+            show_default=True,
+            help="Where it is tried.",
+        ),
+        click.option("--encryption", type=click.Choice(("none", "gcm", "cbc")), default="none", show_default=True),
+        _SECRET_FILE,
+        click.option("--allow-weak-secret", is_flag=True, help=f"{_WEAK}."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _options(given: Mapping[str, Any]) -> ModelOptions:
+    warn_of_readers([("--secret-file", given["secret_file"])])
+    return ModelOptions(
+        **{
+            "input_shape" if name == "shape" else name: value
+            for name, value in given.items()
+            if name not in ("outputs",)
+        },
+        output_names=tuple(name.strip() for name in given["outputs"].split(",") if name),
+    )
+
+
+@with_examples(
+    "beam_serving model inspect my_model/ --shape 3,224,224",
+    "beam_serving model verify my_model/ --keep",
+    "beam_serving model encrypt my_model/ --out encrypted/",
+)
+@click.group(cls=Group, no_args_is_help=False, help="Look at a model as the service would load it, or encrypt it.")
+def _group() -> None:
+    pass
+
+
+@with_examples("beam_serving model inspect my_model/ --shape 3,224,224 --json")
+@_group.command(
+    "inspect",
+    help="Load a model and print its format, engine, inputs, outputs, size on disk and speed.",
+    short_help="Print a model's format, engine, inputs, outputs, size and speed.",
+)
+@_loading_options
+def _inspect(directory: Path, as_json: bool, **given: Any) -> int:
+    about = inspect_model(directory, _options(given))
+    say(json.dumps(about) if as_json else table(about))
     return 0
 
 
-def _encrypt(given: argparse.Namespace) -> int:
-    old_file = given.from_secret_file or given.secret_file
-    warn_of_readers([("--secret-file", given.secret_file), ("--from-secret-file", given.from_secret_file)])
-    now = ModelOptions(encryption=given.encryption, secret_file=old_file, allow_weak_secret=given.allow_weak_secret)
-    names = encrypt_model(given.directory, given.out, now, given.secret_file)
-    say(f"{given.out}: {len(names)} file{'s' * (len(names) > 1)} encrypted; serve it with model: encryption: gcm")
+@with_examples("beam_serving model verify my_model/ --keep")
+@_group.command(
+    "verify",
+    help="Try a model as its first start does: which engine gives what its own framework gives, and which rows belong "
+    "to which record. --keep puts the verdict beside the model, for machines without that framework.",
+    short_help="Compare a model's engine with its own framework, ahead of the first start.",
+)
+@_loading_options
+@click.option("--keep", is_flag=True, help=f"Write the verdict to {KEPT} in the directory.")
+def _verify(directory: Path, as_json: bool, keep: bool, **given: Any) -> int:
+    about = verify_model(directory, _options(given), keep)
+    say(json.dumps(about) if as_json else table(about))
     return 0
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        prog="beam-serving model",
-        description="Look at a model as the service would load it, or encrypt it.",
-        epilog="examples:\n  python -m beam_serving model inspect my_model/ --shape 3,224,224\n"
-        "  python -m beam_serving model verify my_model/ --keep\n"
-        "  python -m beam_serving model encrypt my_model/ --out encrypted/",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+@with_examples(
+    "beam_serving model encrypt my_model/ --out encrypted/ --secret-file secret.txt",
+    "beam_serving model encrypt old_model/ --out encrypted/ --from cbc --from-secret-file old.txt",
+)
+@_group.command(
+    "encrypt",
+    help="Write an encrypted copy of a model's directory, AES-GCM under a key of your secret.",
+    short_help="Write an encrypted copy of a model's directory.",
+)
+@_DIRECTORY
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Directory to write, a new one."
+)
+@_SECRET_FILE
+@click.option(
+    "--from",
+    "encryption",
+    type=click.Choice(("none", "gcm", "cbc")),
+    default="none",
+    show_default=True,
+    help="How the files are encrypted now; cbc is that of Cluster Serving.",
+)
+@click.option("--from-secret-file", metavar="FILE", help="The secret that they are encrypted with now.")
+@click.option("--allow-weak-secret", is_flag=True, help=f"{_WEAK}; the new one never.")
+def _encrypt(
+    directory: Path,
+    out: Path,
+    secret_file: str | None,
+    encryption: str,
+    from_secret_file: str | None,
+    allow_weak_secret: bool,
+) -> int:
+    warn_of_readers([("--secret-file", secret_file), ("--from-secret-file", from_secret_file)])
+    now = ModelOptions(
+        encryption=encryption, secret_file=from_secret_file or secret_file, allow_weak_secret=allow_weak_secret
     )
-    actions = parser.add_subparsers(dest="action", required=True)
-    _add_inspect(actions)
-    _add_verify(actions)
-    _add_encrypt(actions)
-    return parser
-
-
-def _add_inspect(actions: Any) -> None:
-    inspect = actions.add_parser(
-        "inspect",
-        help="print a model's format, engine, inputs, outputs, size and speed",
-        description="Load a model and print its format, engine, inputs, outputs, size on disk and speed.",
-        epilog="example:\n  python -m beam_serving model inspect my_model/ --shape 3,224,224 --json",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    _add_loading(inspect)
-
-
-def _add_verify(actions: Any) -> None:
-    verify = actions.add_parser(
-        "verify",
-        help="compare a model's engine with its own framework, ahead of the first start",
-        description="Try a model as its first start does: which engine gives what its own framework gives, and which\n"
-        "rows belong to which record. --keep puts the verdict beside the model, for machines without that framework.",
-        epilog="example:\n  python -m beam_serving model verify my_model/ --keep",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    _add_loading(verify)
-    verify.add_argument("--keep", action="store_true", help=f"write the verdict to {KEPT} in the directory")
-
-
-def _add_loading(parser: Any) -> None:
-    """Adds what says how a model is loaded: each as the configuration has it."""
-    parser.add_argument("directory", type=Path, help="directory with one model")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--shape", type=_shape, help="shape of a record: 3,224,224 or {image: 3,320,320, n: 1}")
-    parser.add_argument("--outputs", type=_names, default=(), help="outputs to serve, as a,b; all of them by default")
-    parser.add_argument("--batch-axis", type=_batch_axis, default="auto", help="auto, none or a number (%(default)s)")
-    parser.add_argument(
-        "--constants", type=_constants, default={}, help="inputs that requests do not send, {sr: 16000}"
-    )
-    parser.add_argument("--sample", type=_sample, help="what to try it with: an .npz, an image, or shapes")
-    parser.add_argument("--engine", choices=engines(), default="auto", help="what runs it (%(default)s)")
-    parser.add_argument("--precision", choices=("f32", "bf16", "int8"), default="f32", help="(%(default)s)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(%(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="engine threads (%(default)s)")
-    parser.add_argument(
-        "--sandbox", choices=("auto", "required", "off"), default="auto", help="where it is tried (%(default)s)"
-    )
-    parser.add_argument("--encryption", choices=("none", "gcm", "cbc"), default="none", help="(%(default)s)")
-    parser.add_argument("--secret-file", metavar="FILE", help=_SECRET)
-    parser.add_argument("--allow-weak-secret", action="store_true", help=_WEAK)
-
-
-def _add_encrypt(actions: Any) -> None:
-    encrypt = actions.add_parser(
-        "encrypt",
-        help="write an encrypted copy of a model's directory",
-        description="Write an encrypted copy of a model's directory, AES-GCM under a key of your secret.",
-        epilog="examples:\n  python -m beam_serving model encrypt my_model/ --out encrypted/ --secret-file secret.txt\n"
-        "  python -m beam_serving model encrypt old_model/ --out encrypted/ --from cbc --from-secret-file old.txt",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    encrypt.add_argument("directory", type=Path, help="directory with one model; it stays as it is")
-    encrypt.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory to write, a new one")
-    encrypt.add_argument("--secret-file", metavar="FILE", help=_SECRET)
-    encrypt.add_argument(
-        "--from",
-        dest="encryption",
-        choices=("none", "gcm", "cbc"),
-        default="none",
-        help="how the files are encrypted now; cbc is that of Cluster Serving (%(default)s)",
-    )
-    encrypt.add_argument("--from-secret-file", metavar="FILE", help="the secret that they are encrypted with now")
-    encrypt.add_argument("--allow-weak-secret", action="store_true", help=f"{_WEAK}; the new one never")
+    names = encrypt_model(directory, out, now, secret_file)
+    say(f"{out}: {len(names)} file{'s' * (len(names) > 1)} encrypted; serve it with model: encryption: gcm")
+    return 0
 
 
 def verify_model(directory: Path, options: ModelOptions, keep: bool) -> dict[str, Any]:
@@ -291,35 +321,6 @@ def _reason_rows(about: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 _ANYTHING = {"name": "any", "text": "as it comes"}
-
-
-def _shape(text: str) -> Any:
-    return _value(text.replace("x", ",") if re.fullmatch(r"\d+(x\d+)+", text) else text, Shapes)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(","))
-
-
-def _batch_axis(text: str) -> Any:
-    return _value(text, BatchAxis)
-
-
-def _constants(text: str) -> Any:
-    return _value(text, Constants)
-
-
-def _sample(text: str) -> Any:
-    return _value(text, Sample)
-
-
-def _value(text: str, kind: Any) -> Any:
-    """Reads a value as the configuration has it."""
-    try:
-        return TypeAdapter(kind).validate_python(yaml.safe_load(text))
-    except (ValidationError, yaml.YAMLError) as err:
-        reason = err.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(err, ValidationError) else "no YAML"
-        raise argparse.ArgumentTypeError(f"{reason}, got {text!r}") from err
 
 
 def _files_of(files: ModelFiles) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import uuid
 from collections.abc import Sequence
@@ -10,9 +9,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import click
 import yaml
 
-from beam_serving.cli.arguments import Parser
+from beam_serving.cli.arguments import Command, run, with_examples
 from beam_serving.cli.service import running_service
 from beam_serving.cli.terminal import say
 from beam_serving.client import InputQueue, OutputQueue
@@ -25,23 +25,27 @@ _ANSWER_S = 60.0
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the quick start and gives the exit code: 0 when every image was answered."""
-    parser = Parser(
-        prog="beam-serving quickstart",
-        description="Serve the bundled digits model and classify images with it. Starts a Redis when none is running.",
-        epilog="example:\n  python -m beam_serving quickstart my_digit.png --src localhost:6379",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("images", nargs="*", type=Path, help="image files; some bundled ones where none is given")
-    parser.add_argument("--src", default="localhost:6379", help="Redis to use or, where none listens, to start")
-    options = parser.parse_args(arguments)
-    images = options.images or sorted((_DEMO / "images").glob("*.png"))
+    """Run the quick start and return the exit code: 0 when every image was answered."""
+    return run(_command, arguments, "beam-serving quickstart")
+
+
+@with_examples("beam_serving quickstart my_digit.png --src localhost:6379")
+@click.command(
+    cls=Command,
+    help="Serve the bundled digits model and classify images with it, some bundled ones where none is given. Starts a "
+    "Redis when none is running.",
+)
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path), metavar="[IMAGE]...")
+@click.option(
+    "--src", default="localhost:6379", show_default=True, help="Redis to use or, where none listens, to start."
+)
+def _command(images: tuple[Path, ...], src: str) -> int:
+    files = list(images) or sorted((_DEMO / "images").glob("*.png"))
     # A stream and a name of its own: it must not disturb a service that runs on the same Redis.
     name = f"quickstart-{uuid.uuid4().hex[:8]}"
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="beam-serving-")))
-        config = _config(options.src, name)
+        config = _config(src, name)
         (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         at = redis_at(load_settings(folder / "config.yaml"))
         if at.route is None and at.host in ("localhost", "127.0.0.1") and not listens(at.host, at.port):
@@ -49,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
             stack.enter_context(private_redis(at.port))
         stack.callback(lambda: at.client().delete(name))
         stack.enter_context(running_service(config, folder, at))
-        return _classify(options.src, name, images)
+        return _classify(src, name, files)
 
 
 def _config(src: str, name: str) -> dict[str, Any]:

@@ -2,43 +2,62 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import click
 import redis
 
 from beam_serving.cli.answers import Answer, failed, json_line, queue_arguments, table
-from beam_serving.cli.arguments import Parser
-from beam_serving.cli.place import add_place, add_stream, settings_at, stream_at
+from beam_serving.cli.arguments import Command, run, with_examples
+from beam_serving.cli.place import config_option, settings_at, src_option, stream_at, stream_option
 from beam_serving.cli.terminal import say
 from beam_serving.client import OutputQueue
 from beam_serving.client.pending_results import key_of, pattern_of
 from beam_serving.client.requests import decode_uri
 from beam_serving.config.redis_at import redis_at
+from beam_serving.config.schema import Settings
 from beam_serving.errors import ResultTimeoutError
 
 _SCAN_COUNT = 512
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints results and gives the exit code: 1 when one is an error, or one that was named is not there.
+    """Print results and return the exit code: 1 when one is an error, or one that was named is not there.
 
     Raises:
         BeamServingError: Redis does not answer.
     """
-    given = _parser().parse_args(arguments)
-    settings = settings_at(given)
-    stream, at = stream_at(given, settings), redis_at(settings)
+    return run(_command, arguments, "beam-serving results")
+
+
+@with_examples("beam_serving results", "beam_serving results cat.jpg dog.jpg --json --delete")
+@click.command(
+    cls=Command,
+    help="Print the results that are there, of these uris or all of a stream. A result stays for data: result_ttl_s, "
+    "unless it is removed.",
+)
+@click.argument("uris", nargs=-1, metavar="[URI]...")
+@click.option("--delete", is_flag=True, help="Remove what is printed.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON per result.")
+@config_option
+@src_option
+@stream_option
+def _command(
+    uris: tuple[str, ...], delete: bool, as_json: bool, config: Path, src: Settings | None, stream: str | None
+) -> int:
+    settings = settings_at(config, src)
+    stream, at = stream_at(stream, settings), redis_at(settings)
     with at.reachable() as client, OutputQueue(**queue_arguments(at, stream), by_label=True) as queue:
-        if given.delete and not given.uris:
+        if delete and not uris:
             answers: dict[str, Answer] = queue.dequeue()
         else:
-            uris = given.uris or _there(client, stream)
-            found = queue.query_many(uris, delete=given.delete)
+            wanted = uris or _there(client, stream)
+            found = queue.query_many(wanted, delete=delete)
             # A result may go after its key was seen: only one that was asked for by name is missed.
-            answers = {uri: found.get(uri, _missing()) for uri in uris if given.uris or uri in found}
-    if given.json:
+            answers = {uri: found.get(uri, _missing()) for uri in wanted if uris or uri in found}
+    if as_json:
         for uri, answer in answers.items():
             say(json_line(uri, answer))
     else:
@@ -55,21 +74,3 @@ def _there(client: redis.Redis, stream: str) -> list[str]:
 
 def _missing() -> ResultTimeoutError:
     return ResultTimeoutError("there is no result")
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="beam-serving results",
-        description="Print the results that are there, all of a stream where no uri is given.\nA result stays for "
-        "data: result_ttl_s, unless it is removed.",
-        epilog="examples:\n  python -m beam_serving results\n"
-        "  python -m beam_serving results cat.jpg dog.jpg --json --delete",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("uris", nargs="*", metavar="URI", help="uri of a request; all whose results are there")
-    parser.add_argument("--delete", action="store_true", help="remove what is printed")
-    parser.add_argument("--json", action="store_true", help="print a line of JSON per result")
-    add_place(parser)
-    add_stream(parser)
-    return parser

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
-from beam_serving.cli.arguments import Parser, seconds
-from beam_serving.cli.place import add_config
+import click
+
+from beam_serving.cli.arguments import SECONDS, Command, run, with_examples
+from beam_serving.cli.place import config_option
 from beam_serving.cli.terminal import say
 from beam_serving.config.output import path_of_flag
 from beam_serving.config.schema import Settings, load_settings
@@ -19,13 +20,88 @@ from beam_serving.launch.runner import Spec, all_runners, runner_named
 from beam_serving.launch.service import Planned, planned
 from beam_serving.telemetry.logs import configure_logging
 
+_F = TypeVar("_F", bound=Callable[..., Any])
+UNKNOWN_PASS = {"ignore_unknown_options": True}
+"""For commands that hand flags of Beam on."""
+
+
+class _Workers(click.ParamType[int | Literal["auto"]]):
+    name = "workers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["auto"]:
+        """Read a number, or auto."""
+        if value == "auto":
+            return "auto"
+        if not str(value).isdecimal() or not 1 <= int(value) <= 256:
+            self.fail(f"wants a number from 1 to 256 or 'auto', got {value!r}", param, ctx)
+        return int(value)
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What the command line of `serve` and `restart` says, by the names of its options."""
+
+    config: Path
+    runner: str
+    workers: int | Literal["auto"] | None
+    drain: bool
+    output: str | None
+    output_format: str | None
+    every: float | None
+    log_level: str
+    detach: bool
+    log_file: Path | None
+    for_beam: tuple[str, ...]
+
+
+def serve_options(command: _F) -> _F:
+    """Add the options of a service; they arrive as the fields of `Flags`."""
+    drains_only = " or ".join(runner.name for runner in all_runners() if not runner.endless)
+    file = click.Path(path_type=Path)
+    options = (
+        config_option,
+        click.option("--runner", default="DirectRunner", show_default=True, help="Where the pipeline runs."),
+        click.option("--workers", type=_Workers(), metavar="N", help="Worker processes, or 'auto' for one per core."),
+        click.option("--drain", is_flag=True, help="Serve what is queued, then end."),
+        click.option(
+            "--output",
+            metavar="PATH",
+            help="With --drain, write the results as files too: a folder, or gs://, s3://, azfs:// or hdfs://.",
+        ),
+        click.option("--output-format", type=click.Choice(("parquet", "jsonl")), help="Of these; parquet if unset."),
+        click.option(
+            "--every",
+            type=SECONDS,
+            metavar="SECONDS",
+            help=f"With --runner={drains_only}, drain the queue in every interval, until stopped.",
+        ),
+        click.option(
+            "--log-level",
+            default="info",
+            show_default=True,
+            type=click.Choice(("debug", "info", "warning", "error")),
+        ),
+        click.option(
+            "--detach",
+            is_flag=True,
+            help="Serve in the background: wait until the service is ready, print its pid and log file, and end.",
+        ),
+        click.option(
+            "--log-file", type=file, help="With --detach, where the log goes; <name>.log beside the configuration."
+        ),
+        click.argument("for_beam", nargs=-1, type=click.UNPROCESSED, metavar="[FLAGS OF BEAM]..."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
 
 @dataclass(frozen=True)
 class Start:
     """A service as the command line and the configuration want it, checked."""
 
     service: Planned
-    given: argparse.Namespace
+    flags: Flags
 
     @property
     def settings(self) -> Settings:
@@ -35,55 +111,79 @@ class Start:
     @property
     def log_file(self) -> Path:
         """Where a detached service writes its log."""
-        named: Path | None = self.given.log_file
-        return named or self.given.config.resolve().parent / f"{self.settings.name}.log"
+        return self.flags.log_file or self.flags.config.resolve().parent / f"{self.settings.name}.log"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serves until it is stopped or, with --drain, until the queue is empty.
+    """Serve until it is stopped or, with --drain, until the queue is empty.
 
     Raises:
         BeamServingError: it cannot start or cannot go on; the message is for the operator.
     """
-    return run(checked_start(_parser(), arguments))
+    return run(_command, arguments, "beam-serving serve")
 
 
-def checked_start(parser: Parser, arguments: Sequence[str]) -> Start:
-    """Reads the arguments and the configuration, before anything starts.
-
-    Raises:
-        ConfigError: a flag or the configuration cannot be used.
-    """
-    given, for_beam = parser.parse_known_args(arguments)
-    configure_logging(given.log_level, "service")
-    flags = [flag for action in parser._actions for flag in action.option_strings]
-    check_beam_flags(for_beam, flags, runner_named(given.runner).flags)
-    if given.output is not None and not given.drain:
-        raise ConfigError("--output goes with --drain: its files are complete when the queue is empty")
-    if given.detach and given.drain:
-        raise ConfigError("--detach waits until the service is ready, and --drain may end it before; leave one out")
-    settings = _with_output(load_settings(given.config), given)
-    spec = Spec(settings, tuple(for_beam), given.workers, given.drain, given.every, given.log_level)
-    return Start(planned(spec, given.runner), given)
+@with_examples(
+    "beam_serving serve --config config.yaml --runner=DirectRunner",
+    "beam_serving serve --config config.yaml --drain --output results/",
+    "beam_serving serve --config config.yaml --detach",
+)
+@click.command(
+    cls=Command,
+    context_settings=UNKNOWN_PASS,
+    help="Serve a model from a Redis stream, as an Apache Beam pipeline, until SIGTERM, Ctrl-C or `beam-serving stop`. "
+    "The same as beam-serving without a command.",
+    epilog="Flags of Apache Beam pass through, for example --job_name=digits.",
+)
+@serve_options
+def _command(**given: Any) -> int:
+    return serve(Flags(**given))
 
 
-def run(start: Start) -> int:
-    """Serves here until the service ends, or starts it in the background; gives the exit code.
+def serve(flags: Flags) -> int:
+    """Serve as the flags say, and return the exit code.
 
     Raises:
         BeamServingError: it cannot start or cannot go on.
     """
-    return _detached(start) if start.given.detach else start.service.run()
+    return run_start(checked_start(flags))
 
 
-def _with_output(settings: Settings, given: argparse.Namespace) -> Settings:
-    """Puts --output and --output-format in the place of the configuration's."""
-    flags = {
-        "output": None if given.output is None else path_of_flag(given.output),
-        "output_format": given.output_format,
+def checked_start(flags: Flags) -> Start:
+    """Check the flags and read the configuration, before anything starts.
+
+    Raises:
+        ConfigError: a flag or the configuration cannot be used.
+    """
+    configure_logging(flags.log_level, "service")
+    own = [name for param in click.get_current_context().command.params for name in param.opts]
+    check_beam_flags(flags.for_beam, [*own, "--help"], runner_named(flags.runner).flags)
+    if flags.output is not None and not flags.drain:
+        raise ConfigError("--output goes with --drain: its files are complete when the queue is empty")
+    if flags.detach and flags.drain:
+        raise ConfigError("--detach waits until the service is ready, and --drain may end it before; leave one out")
+    settings = _with_output(load_settings(flags.config), flags)
+    spec = Spec(settings, flags.for_beam, flags.workers, flags.drain, flags.every, flags.log_level)
+    return Start(planned(spec, flags.runner), flags)
+
+
+def run_start(start: Start) -> int:
+    """Serve here until the service ends, or start it in the background; return the exit code.
+
+    Raises:
+        BeamServingError: it cannot start or cannot go on.
+    """
+    return _detached(start) if start.flags.detach else start.service.run()
+
+
+def _with_output(settings: Settings, flags: Flags) -> Settings:
+    """Put --output and --output-format in the place of the configuration's."""
+    given = {
+        "output": None if flags.output is None else path_of_flag(flags.output),
+        "output_format": flags.output_format,
     }
-    data = settings.data.model_copy(update={key: value for key, value in flags.items() if value})
-    if given.output_format and not data.output:
+    data = settings.data.model_copy(update={key: value for key, value in given.items() if value})
+    if flags.output_format and not data.output:
         raise ConfigError("--output-format goes with --output")
     return settings.model_copy(update={"data": data})
 
@@ -91,71 +191,10 @@ def _with_output(settings: Settings, given: argparse.Namespace) -> Settings:
 def _detached(start: Start) -> int:
     from beam_serving.cli.detach import start_detached
 
-    given, name = start.given, start.settings.name
-    arguments = ["--config", str(given.config), "--runner", given.runner, "--log-level", given.log_level]
-    arguments += ["--workers", str(given.workers)] if given.workers else []
-    arguments += ["--every", str(given.every)] if given.every else []
-    pid = start_detached([*arguments, *start.service.spec.arguments], start.log_file, start.settings.params.grace_s)
+    flags, name = start.flags, start.settings.name
+    arguments = ["--config", str(flags.config), "--runner", flags.runner, "--log-level", flags.log_level]
+    arguments += ["--workers", str(flags.workers)] if flags.workers else []
+    arguments += ["--every", str(flags.every)] if flags.every else []
+    pid = start_detached([*arguments, *flags.for_beam], start.log_file, start.settings.params.grace_s)
     say(f"{name}: ready, pid {pid}, log {start.log_file}")
     return 0
-
-
-def add_flags(parser: Parser) -> None:
-    """Adds the flags of a service."""
-    add_config(parser)
-    parser.add_argument("--runner", default="DirectRunner", help="where the pipeline runs (%(default)s)")
-    parser.add_argument(
-        "--workers", type=_workers, help="worker processes in one consumer group, or 'auto' for one per core"
-    )
-    parser.add_argument("--drain", action="store_true", help="serve what is queued, then end")
-    parser.add_argument(
-        "--output",
-        metavar="PATH",
-        help="with --drain, write the results as files too: a folder, or gs://, s3://, azfs:// or hdfs://",
-    )
-    parser.add_argument("--output-format", choices=("parquet", "jsonl"), help="parquet, the default, or JSON lines")
-    parser.add_argument(
-        "--every",
-        type=seconds,
-        metavar="SECONDS",
-        help=f"with --runner={_drains_only()}, drain the queue in every interval, until stopped",
-    )
-    parser.add_argument(
-        "--log-level", default="info", choices=("debug", "info", "warning", "error"), help="(%(default)s)"
-    )
-    parser.add_argument(
-        "--detach",
-        action="store_true",
-        help="serve in the background: wait until the service is ready, print its pid and log file, and end",
-    )
-    parser.add_argument(
-        "--log-file", type=Path, help="with --detach, where the log goes; <name>.log beside the configuration"
-    )
-
-
-def _drains_only() -> str:
-    return " or ".join(runner.name for runner in all_runners() if not runner.endless)
-
-
-def _workers(text: str) -> int | Literal["auto"]:
-    if text == "auto":
-        return "auto"
-    if text.isdigit() and 1 <= int(text) <= 256:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"wants a number from 1 to 256 or 'auto', got {text!r}")
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="beam-serving serve",
-        description="Serve a model from a Redis stream, as an Apache Beam pipeline, until SIGTERM, Ctrl-C or\n"
-        "`beam-serving stop`. The same as beam-serving without a sub-command.",
-        epilog="examples:\n  python -m beam_serving serve --config config.yaml --runner=DirectRunner\n"
-        "  python -m beam_serving serve --config config.yaml --drain --output results/\n"
-        "  python -m beam_serving serve --config config.yaml --detach\n\n"
-        "Flags of Apache Beam pass through, for example --job_name=digits.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add_flags(parser)
-    return parser

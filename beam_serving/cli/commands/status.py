@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from beam_serving.cli.arguments import Parser
-from beam_serving.cli.place import add_clusters, add_config, clusters_at
+import click
+
+from beam_serving.cli.arguments import Command, json_option, run, with_examples
+from beam_serving.cli.place import cluster_options, clusters_at, config_option
 from beam_serving.cli.tables import aligned
 from beam_serving.cli.terminal import say
 from beam_serving.config.schema import load_settings
@@ -17,25 +19,25 @@ from beam_serving.launch.runner import Jobs
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints the state; the exit code is 0 while the service is ready, else 1.
+    """Print the state; the exit code is 0 while the service is ready, else 1.
 
     Raises:
         BeamServingError: Redis does not answer, or the cluster while the job's counters are read.
     """
-    parser = Parser(
-        prog="beam-serving status",
-        description="Show what a service does: state, workers, queue, and its job where it runs on Flink.",
-        epilog="example:\n  python -m beam_serving status --config config.yaml --json",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add_config(parser)
-    add_clusters(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    given = parser.parse_args(arguments)
-    service = Deployed(load_settings(given.config), clusters_at(given))
+    return run(_command, arguments, "beam-serving status")
+
+
+@with_examples("beam_serving status --config config.yaml --json")
+@click.command(
+    cls=Command, help="Show what a service does: state, workers, queue, and its job where it runs on a cluster."
+)
+@config_option
+@cluster_options
+@json_option
+def _command(config: Path, as_json: bool, **clusters: str | None) -> int:
+    service = Deployed(load_settings(config), clusters_at(clusters))
     about = service.status()
-    say(json.dumps(about) if given.json else table(about, service.jobs))
+    say(json.dumps(about) if as_json else table(about, service.jobs))
     return 0 if about["ready"] else 1
 
 

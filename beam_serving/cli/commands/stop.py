@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
+import click
 from tqdm import tqdm
 
-from beam_serving.cli.arguments import Parser
-from beam_serving.cli.place import add_clusters, add_config, clusters_at
+from beam_serving.cli.arguments import Command, run, with_examples
+from beam_serving.cli.place import cluster_options, clusters_at, config_option
 from beam_serving.cli.terminal import say
 from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import Settings, load_settings
@@ -16,25 +17,26 @@ from beam_serving.launch.deployed import Deployed
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Stops a service and gives the exit code: 0 when it has ended, 1 when there was none.
+    """Stop a service and return the exit code: 0 when it has ended, 1 when there was none.
 
     Raises:
         BeamServingError: Redis or the cluster does not answer, or the service goes on.
     """
-    parser = Parser(
-        prog="beam-serving stop",
-        description="Stop the service of a configuration, all its workers on whatever host: they finish what is in\n"
-        "flight, and what is queued stays queued. Services of other names go on. Redis is left alone, also by\n"
-        "cluster-serving-shutdown, which is this command and once stopped Redis too.",
-        epilog="example:\n  python -m beam_serving stop --config config.yaml",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add_config(parser)
-    add_clusters(parser)
-    given = parser.parse_args(arguments)
-    settings = load_settings(given.config)
-    stopped = stop(Deployed(settings, clusters_at(given)), settings)
+    return run(_command, arguments, "beam-serving stop")
+
+
+@with_examples("beam_serving stop --config config.yaml")
+@click.command(
+    cls=Command,
+    help="Stop the service of a configuration, all its workers on whatever host: they finish what is in flight, and "
+    "what is queued stays queued. Services of other names go on. Redis is left alone, also by "
+    "cluster-serving-shutdown, which is this command and once stopped Redis too.",
+)
+@config_option
+@cluster_options
+def _command(config: Path, **clusters: str | None) -> int:
+    settings = load_settings(config)
+    stopped = stop(Deployed(settings, clusters_at(clusters)), settings)
     say(f"{settings.name}: {'stopped' if stopped else 'nothing runs'}")
     return 0 if stopped else 1
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
-from beam_serving.cli.arguments import Parser
-from beam_serving.cli.place import add_config
+import click
+
+from beam_serving.cli.arguments import Command, run, with_examples
+from beam_serving.cli.place import config_option
 from beam_serving.config.schema import load_settings
 from beam_serving.errors import ConfigError
 from beam_serving.launch.portable.callers import is_here, read_secret
@@ -18,28 +20,29 @@ _log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Offers the pool until it is told to stop.
+    """Offer the pool until it is told to stop.
 
     Raises:
         ConfigError: the configuration is wrong, or the address cannot be used.
     """
-    parser = Parser(
-        prog="beam-serving worker-pool",
-        description="Start workers on this host when Flink's task managers ask for them (flink: worker_pool).\n"
-        "They serve with the configuration that is named here, whatever a task manager says.",
-        epilog="example:\n  python -m beam_serving worker-pool --config config.yaml --listen 127.0.0.1:50000",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add_config(parser)
-    parser.add_argument("--listen", default="127.0.0.1:50000", help="address to listen at (%(default)s)")
-    given = parser.parse_args(arguments)
-    settings = load_settings(given.config)
+    return run(_command, arguments, "beam-serving worker-pool")
+
+
+@with_examples("beam_serving worker-pool --config config.yaml --listen 127.0.0.1:50000")
+@click.command(
+    cls=Command,
+    help="Start workers on this host when Flink's task managers ask for them (flink: worker_pool). They serve with "
+    "the configuration that is named here, whatever a task manager says.",
+)
+@config_option
+@click.option("--listen", default="127.0.0.1:50000", show_default=True, help="Address to listen at.")
+def _command(config: Path, listen: str) -> int:
+    settings = load_settings(config)
     secret_file = settings.flink.worker_pool_secret_file
     secret = read_secret(secret_file) if secret_file else None
-    if secret is None and not is_here(given.listen):
+    if secret is None and not is_here(listen):
         raise ConfigError(
-            f"--listen {given.listen} can be reached from other machines: set flink: worker_pool_secret_file, "
+            f"--listen {listen} can be reached from other machines: set flink: worker_pool_secret_file, "
             "or listen at 127.0.0.1"
         )
     configure_logging("info", "worker pool")
@@ -49,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
 
         pool = HostPool(settings, secret)
         try:
-            with served(pool, given.listen) as address:
+            with served(pool, listen) as address:
                 _log.info("ready: workers are asked for at %s", address)
                 stop.wait()
         finally:
