@@ -46,7 +46,7 @@ spark-cluster: $(SPARK_READY)
 	$(BIN)/python runners/spark/cluster.py --workers 2
 
 bench: $(TEST_READY)
-	$(BIN)/python -m beam_serving bench
+	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

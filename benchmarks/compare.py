@@ -1,4 +1,4 @@
-"""The command line of the benchmark, and its course."""
+"""The command line of the comparison, and the course of a run."""
 
 from __future__ import annotations
 
@@ -14,48 +14,48 @@ from typing import Any
 from tqdm import tqdm
 
 from beam_serving.cli.arguments import Parser
-from beam_serving.cli.commands.bench import workloads
-from beam_serving.cli.commands.bench.contestants import Shape, contestants
-from beam_serving.cli.commands.bench.formats import CONTESTANTS as FORMAT_CONTESTANTS
-from beam_serving.cli.commands.bench.formats import formats_table, measure_format
-from beam_serving.cli.commands.bench.machine import machine_facts
-from beam_serving.cli.commands.bench.plot import plot, require_matplotlib
-from beam_serving.cli.commands.bench.processes import require_proc
-from beam_serving.cli.commands.bench.rounds import Plan, measure
-from beam_serving.cli.commands.bench.runners import on_spark, runners
-from beam_serving.cli.commands.bench.summary import BASELINE, summarise, table
-from beam_serving.cli.commands.bench.writers import WRITERS
 from beam_serving.errors import ConfigError
 from beam_serving.launch.embedded_redis import private_redis
 from beam_serving.models.cpu import available_cores
+from benchmarks import workloads
+from benchmarks.formats import TARGETS as FORMAT_TARGETS
+from benchmarks.formats import formats_table, measure_format
+from benchmarks.machine import machine_facts
+from benchmarks.plot import plot, require_matplotlib
+from benchmarks.processes import require_proc
+from benchmarks.rounds import Plan, measure
+from benchmarks.runners import on_spark, runners
+from benchmarks.summary import BASELINE, summarise, table
+from benchmarks.targets import Shape, targets
+from benchmarks.writers import WRITERS
 
-_CONTESTANTS = 4
+_TARGETS = 4
 _FULL = Plan(rounds=5, seconds=3.0)
 _QUICK = Plan(rounds=1, seconds=0.3)
 _ALL = ("real", "noop", "formats")
 _FORMAT_BATCH = 8
 _RUNNERS = ("DirectRunner", "FlinkRunner", "SparkRunner")
 _EXAMPLES = """\
-The contestants, each with the same number of threads at work:
+The targets, each with the same number of threads at work:
   loop         one process without a queue, as many engine threads as workers; every ratio is to it
   loops        as many processes without a queue as workers, one engine thread each
   redis_loop   a hand-written consumer of a Redis stream, as many processes as workers
   service      this service
 
-With --runner the contestants are this service on each of the runners named, and every ratio is to the first; the
+With --runner the targets are this service on each of the runners named, and every ratio is to the first; the
 address of a cluster of Flink or Spark is a runner too. On Spark the queue is drained at intervals: latencies are not
 measured where it takes part, and its records/s have the start of a drain in them.
 
 With --workload formats the loops run the framework of the format, each ratio is to the faster of the two, and two more
-contestants infer without decoding, on one thread:
+targets infer without decoding, on one thread:
   auto         the engine that the service takes
   native       its engine that is the format's own framework
 
 examples:
-  python -m beam_serving bench --rounds 7 --json bench.json --plot bench.png
-  python -m beam_serving bench --workload formats --formats onnx,caffe
-  python -m beam_serving bench --workload noop --runner DirectRunner,FlinkRunner
-  python -m beam_serving bench --workload noop --runner DirectRunner,SparkRunner --records 100000
+  python -m benchmarks --rounds 7 --json bench.json --plot bench.png
+  python -m benchmarks --workload formats --formats onnx,caffe
+  python -m benchmarks --workload noop --runner DirectRunner,FlinkRunner
+  python -m benchmarks --workload noop --runner DirectRunner,SparkRunner --records 100000
 """
 
 
@@ -64,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
 
     Raises:
         ConfigError: something is missing that the run needs.
-        BeamServingError: a contestant does not start, or loses a record.
+        BeamServingError: a target does not start, or loses a record.
     """
     options = _parser().parse_args(arguments)
     _require(options)
@@ -77,8 +77,8 @@ def run(arguments: Sequence[str]) -> int:
     names = [name for name in _ALL if options.workload in (name, "all") and not (options.runner and name == "formats")]
     formats = options.formats if "formats" in names else ()
     for_formats = replace(plan, in_flight=(), warm_up_rounds=1)
-    steps = plan.steps(len(options.runner or ()) or _CONTESTANTS) * len({*names} - {"formats"})
-    steps += for_formats.steps(FORMAT_CONTESTANTS) * len(formats)
+    steps = plan.steps(len(options.runner or ()) or _TARGETS) * len({*names} - {"formats"})
+    steps += for_formats.steps(FORMAT_TARGETS) * len(formats)
     tqdm.monitor_interval = 0  # no thread of its own beside what is measured
     with tqdm(total=steps, unit="step") as progress:
         report["workloads"] = {name: _measured(name, options, plan, progress) for name in names if name != "formats"}
@@ -87,7 +87,7 @@ def run(arguments: Sequence[str]) -> int:
     for about in report["workloads"].values():
         shape = f"batches of {about['batch_size']}, {about['workers']} workers"
         print(f"\n{about['title']}\n{shape}; ratios to {about['baseline']}\n")
-        print(table(about["contestants"]), flush=True)
+        print(table(about["targets"]), flush=True)
     if about := report.get("formats"):
         print(f"\n{about['title']}\nbatches of {about['batch_size']}, {about['workers']} workers; records/s\n")
         print(formats_table(about), flush=True)
@@ -115,16 +115,16 @@ def _measured(name: str, options: argparse.Namespace, plan: Plan, progress: Any)
         started = (
             runners(options.runner, workload, shape, port, folder)
             if options.runner
-            else contestants(workload, shape, port, folder)
+            else targets(workload, shape, port, folder)
         )
-        with started as all_contestants:
-            figures = measure(all_contestants, plan, partial(_on_step, progress, name))
+        with started as all_targets:
+            figures = measure(all_targets, plan, partial(_on_step, progress, name))
     return {
         "title": workload.title,
         "batch_size": shape.batch_size,
         "workers": shape.workers,
         "baseline": options.runner[0] if options.runner else BASELINE,
-        "contestants": summarise(figures, options.runner[0] if options.runner else BASELINE),
+        "targets": summarise(figures, options.runner[0] if options.runner else BASELINE),
     }
 
 
@@ -133,11 +133,11 @@ def _measured_formats(options: argparse.Namespace, plan: Plan, progress: Any) ->
     shape = Shape(options.workers or available_cores(), options.batch_size or _FORMAT_BATCH)
     measured: dict[str, dict[str, Any]] = {}
     for form in options.formats:
-        end = progress.n + plan.steps(FORMAT_CONTESTANTS)
+        end = progress.n + plan.steps(FORMAT_TARGETS)
         if WRITERS[form].installed:
             progress.set_description(f"{form}: writing and starting")
             measured[form] = measure_format(form, shape, plan, partial(_on_step, progress, form))
-        # A format may have fewer contestants.
+        # A format may have fewer targets.
         progress.update(end - progress.n)
     return {
         "title": "; ".join(sorted({about.pop("title") for about in measured.values()})) or "no format is installed",
@@ -162,7 +162,7 @@ def _write(report: Mapping[str, Any], options: argparse.Namespace) -> None:
 
 def _parser() -> Parser:
     parser = Parser(
-        prog="beam-serving bench",
+        prog="python -m benchmarks",
         description="Measure this service against plain loops on this machine, by turns, with a Redis of its own.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -178,7 +178,7 @@ def _parser() -> Parser:
         metavar="A,B",
         help="this service on some of DirectRunner, FlinkRunner, SparkRunner, HOST:PORT of Flink, spark://HOST:PORT",
     )
-    parser.add_argument("--rounds", type=_count, help=f"rounds of all contestants ({_FULL.rounds})")
+    parser.add_argument("--rounds", type=_count, help=f"rounds of all targets ({_FULL.rounds})")
     parser.add_argument("--seconds", type=_count, help=f"seconds of each measurement ({_FULL.seconds:g})")
     parser.add_argument("--records", type=_count, help="records of each measurement, in place of seconds")
     parser.add_argument("--quick", action="store_true", help="one short round, to see that it works")

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from beam_serving.cli.commands.bench.summary import TITLES, shown
 from beam_serving.errors import ConfigError
+from benchmarks.summary import TITLES, shown
 
 _COLUMNS = 4
 _PANEL_INCHES = (4.2, 3.6)
@@ -41,16 +41,16 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
                 row, column = divmod(index, _COLUMNS)
                 axis = figure.add_subplot(grid[number * rows_each + row, column])
                 axis.set_title(f"{name}: {title}")
-                _draw_contestants(axis, about["contestants"], key)
+                _draw_targets(axis, about["targets"], key)
         if formats:
             _draw_formats(figure.add_subplot(grid[-2, :]), figure.add_subplot(grid[-1, :]), formats["measured"])
         figure.savefig(path)
         pyplot.close(figure)
 
 
-def _draw_contestants(axis: Any, contestants: Mapping[str, Any], key: str) -> None:
-    colours = {who: f"C{index}" for index, who in enumerate(contestants)}
-    own = {who: values[key]["median"] for who, values in contestants.items() if key in values}
+def _draw_targets(axis: Any, targets: Mapping[str, Any], key: str) -> None:
+    colours = {who: f"C{index}" for index, who in enumerate(targets)}
+    own = {who: values[key]["median"] for who, values in targets.items() if key in values}
     bars = axis.bar(list(own), list(own.values()), color=[colours[who] for who in own])
     axis.bar_label(bars, labels=[shown(value) for value in own.values()])
     axis.margins(y=0.12)
@@ -58,8 +58,8 @@ def _draw_contestants(axis: Any, contestants: Mapping[str, Any], key: str) -> No
 
 def _draw_formats(speeds: Any, ratios: Any, measured: Mapping[str, Any]) -> None:
     """Draws records/s of the plain loop and the service above, both ratios below."""
-    plain = [about["contestants"][about["baseline"]]["records_per_s"]["median"] for about in measured.values()]
-    served = [about["contestants"]["service"]["records_per_s"] for about in measured.values()]
+    plain = [about["targets"][about["baseline"]]["records_per_s"]["median"] for about in measured.values()]
+    served = [about["targets"]["service"]["records_per_s"] for about in measured.values()]
     _draw_pairs(
         speeds,
         [name.replace("_", "\n") for name in measured],

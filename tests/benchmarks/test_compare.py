@@ -8,17 +8,17 @@ import cv2
 import numpy as np
 import pytest
 
-from beam_serving.cli.commands.bench import workloads
-from beam_serving.cli.commands.bench.handwritten import Steps
-from beam_serving.cli.commands.bench.summary import summarise, table
-from beam_serving.cli.main import main
 from beam_serving.models.base import ModelOptions
 from beam_serving.models.batches import predict_batch
 from beam_serving.models.detect import find_model
 from beam_serving.models.loading import load
 from beam_serving.transforms.image import ImageRules, tensor_of_image
 from beam_serving.transforms.topn import top_classes
-from tests.cli.bench import quick_run
+from benchmarks import workloads
+from benchmarks.__main__ import main
+from benchmarks.handwritten import Steps
+from benchmarks.summary import summarise, table
+from tests.benchmarks.compare import quick_run
 
 IN_PROCESS = {
     "records_per_s",
@@ -38,8 +38,8 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return quick_run(tmp_path_factory.mktemp("bench"), "--workload", "noop", "--workers", "2", "--batch-size", "16")
 
 
-def test_a_run_measures_every_figure_of_every_contestant(outcome: dict[str, Any]) -> None:
-    measured = outcome["workloads"]["noop"]["contestants"]
+def test_a_run_measures_every_figure_of_every_target(outcome: dict[str, Any]) -> None:
+    measured = outcome["workloads"]["noop"]["targets"]
     assert {name: set(figures) for name, figures in measured.items()} == {
         "loop": IN_PROCESS,
         "loops": IN_PROCESS,
@@ -53,7 +53,7 @@ def test_a_run_measures_every_figure_of_every_contestant(outcome: dict[str, Any]
 
 
 def test_every_figure_that_the_plain_loop_has_is_a_ratio_to_it(outcome: dict[str, Any]) -> None:
-    measured = outcome["workloads"]["noop"]["contestants"]
+    measured = outcome["workloads"]["noop"]["targets"]
     assert {about["ratio"] for about in measured["loop"].values()} == {1.0}
     for name, figures in measured.items():
         for figure in IN_PROCESS:
@@ -107,7 +107,7 @@ def test_a_ratio_is_the_median_of_the_ratios_within_each_round() -> None:
     }
 
 
-def test_a_figure_that_a_contestant_lacks_is_a_dash_in_the_table() -> None:
+def test_a_figure_that_a_target_lacks_is_a_dash_in_the_table() -> None:
     figures = {"loop": {"memory_mb": [50.0]}, "service": {"memory_mb": [90.0], "redis_cpu_ms_per_record": [0.25]}}
     row = next(line for line in table(summarise(figures)).splitlines() if "Redis" in line)
     assert row.split() == ["CPU", "of", "Redis", "per", "record,", "ms", "-", "0.25"]
@@ -121,12 +121,12 @@ def test_the_table_shows_medians_and_ratios() -> None:
 
 
 def test_a_count_below_one_is_refused_with_what_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "--rounds", "0"]) == 2
+    assert main(["--rounds", "0"]) == 2
     assert "argument --rounds: wants a whole number from 1, got '0'" in capsys.readouterr().err
 
 
 def test_a_missing_folder_is_refused_before_anything_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "--json", "no/such/folder/bench.json"]) == 2
+    assert main(["--json", "no/such/folder/bench.json"]) == 2
     assert capsys.readouterr().err == "error: no/such/folder/bench.json: there is no folder no/such/folder\n"
 
 
@@ -134,12 +134,12 @@ def test_a_plot_without_matplotlib_is_refused_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert main(["bench", "--plot", "bench.png"]) == 2
+    assert main(["--plot", "bench.png"]) == 2
     expected = "error: --plot needs matplotlib; pip install 'beam-serving[bench]' brings it\n"
     assert capsys.readouterr().err == expected
 
 
 def test_the_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["bench", "--help"])
-    assert "examples:\n  python -m beam_serving bench --rounds 7" in capsys.readouterr().out
+        main(["--help"])
+    assert "examples:\n  python -m benchmarks --rounds 7" in capsys.readouterr().out

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
-from beam_serving.cli.commands.bench.wire import Part, Wire, packed
 from beam_serving.errors import BeamServingError
+from benchmarks.wire import Part, Wire, packed
 
 _TIMEOUT_S = 60.0
 _POLL_S = 0.005
@@ -43,7 +43,7 @@ return good
 
 
 @dataclass(frozen=True)
-class Target:
+class Destination:
     """Where requests go, and what they are. `announces` says that each result is announced on a channel of its name."""
 
     port: int
@@ -58,12 +58,12 @@ class Target:
 
 
 class Load:
-    """Loads one target. `redis_cpu_s` is what its Redis has used so far."""
+    """Loads one destination. `redis_cpu_s` is what its Redis has used so far."""
 
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self._wire = Wire(target.port, _TIMEOUT_S)
-        self._events = Wire(target.port, _TIMEOUT_S)
+    def __init__(self, destination: Destination) -> None:
+        self._destination = destination
+        self._wire = Wire(destination.port, _TIMEOUT_S)
+        self._events = Wire(destination.port, _TIMEOUT_S)
         self._subscribed = 0
 
     def close(self) -> None:
@@ -73,7 +73,7 @@ class Load:
 
     def make_group(self) -> None:
         """Makes the stream and its group."""
-        self._wire.ask("XGROUP", "CREATE", self._target.stream, self._target.group, "0", "MKSTREAM")
+        self._wire.ask("XGROUP", "CREATE", self._destination.stream, self._destination.group, "0", "MKSTREAM")
 
     def redis_cpu_s(self) -> float:
         """Gives the CPU seconds that the server has used since it started."""
@@ -83,9 +83,9 @@ class Load:
 
     def fill(self, records: int) -> bytes:
         """Queues records at one stroke and gives the id of the last."""
-        parts = [[part for pair in fields.items() for part in pair] for fields in self._target.requests]
+        parts = [[part for pair in fields.items() for part in pair] for fields in self._destination.requests]
         flat: list[Part] = [part for one in parts for part in one]
-        last: bytes = self._wire.ask("EVAL", _FILL, 1, self._target.stream, records, "r", len(parts[0]), *flat)
+        last: bytes = self._wire.ask("EVAL", _FILL, 1, self._destination.stream, records, "r", len(parts[0]), *flat)
         return last
 
     def await_begun(self) -> None:
@@ -97,12 +97,12 @@ class Load:
         give_up_at = time.monotonic() + _TIMEOUT_S
         while time.monotonic() < give_up_at:
             # Entries leave the stream when they are served, those that are not are pending.
-            (row,) = self._wire.ask("XINFO", "GROUPS", self._target.stream)
+            (row,) = self._wire.ask("XINFO", "GROUPS", self._destination.stream)
             about = dict(zip(row[::2], row[1::2], strict=True))
-            if about[b"pending"] or not self._wire.ask("XLEN", self._target.stream):
+            if about[b"pending"] or not self._wire.ask("XLEN", self._destination.stream):
                 return
             time.sleep(_POLL_S)
-        raise BeamServingError(f"stream {self._target.stream!r} was not begun within {_TIMEOUT_S:g} s")
+        raise BeamServingError(f"stream {self._destination.stream!r} was not begun within {_TIMEOUT_S:g} s")
 
     def await_drained(self, last: bytes) -> None:
         """Waits until every entry up to `last` was delivered and acknowledged.
@@ -110,7 +110,7 @@ class Load:
         Raises:
             BeamServingError: it takes longer than a minute.
         """
-        question = packed("XINFO", "GROUPS", self._target.stream)
+        question = packed("XINFO", "GROUPS", self._destination.stream)
         give_up_at = time.monotonic() + _TIMEOUT_S
         while time.monotonic() < give_up_at:
             self._wire.send([question])
@@ -119,7 +119,7 @@ class Load:
             if about[b"last-delivered-id"] == last and about[b"pending"] == 0:
                 return
             time.sleep(_POLL_S)
-        raise BeamServingError(f"stream {self._target.stream!r} was not drained within {_TIMEOUT_S:g} s")
+        raise BeamServingError(f"stream {self._destination.stream!r} was not drained within {_TIMEOUT_S:g} s")
 
     def clear(self, records: int) -> None:
         """Removes what a backlog left behind.
@@ -127,17 +127,17 @@ class Load:
         Raises:
             BeamServingError: there was not one good result for each of the records.
         """
-        good = self._wire.ask("EVAL", _CLEAR, 1, self._target.stream, records, self._target.key("r"))
+        good = self._wire.ask("EVAL", _CLEAR, 1, self._destination.stream, records, self._destination.key("r"))
         if good != records:
-            raise BeamServingError(f"stream {self._target.stream!r}: {records} requests have {good} good results")
+            raise BeamServingError(f"stream {self._destination.stream!r}: {records} requests have {good} good results")
 
     def closed_loop(self, in_flight: int, seconds: float) -> list[float]:
         """Keeps `in_flight` requests going; gives the seconds from each request's XADD to its result's HGETALL."""
         slots = [f"slot-{index}" for index in range(in_flight)]
-        keys = [self._target.key(slot) for slot in slots]
+        keys = [self._destination.key(slot) for slot in slots]
         slot_of = {key: index for index, key in enumerate(keys)}
         reads = [packed("HGETALL", key) for key in keys]
-        adds = [self._add(slot, fields) for slot, fields in zip(slots, cycle(self._target.requests), strict=False)]
+        adds = [self._add(slot, fields) for slot, fields in zip(slots, cycle(self._destination.requests), strict=False)]
         self._subscribe(keys)
         sent_at = [0.0] * in_flight
         latencies_s: list[float] = []
@@ -163,26 +163,26 @@ class Load:
 
     def _add(self, uri: str, fields: Mapping[bytes, bytes]) -> bytes:
         parts = [part for pair in fields.items() for part in pair]
-        return packed("XADD", self._target.stream, "*", "uri", uri, "id", uri, *parts)
+        return packed("XADD", self._destination.stream, "*", "uri", uri, "id", uri, *parts)
 
     def _subscribe(self, keys: Sequence[bytes]) -> None:
         """Hears of results: on their channels, or from Redis itself where the consumer announces nothing."""
-        if self._target.announces:
+        if self._destination.announces:
             self._events.send([packed("SUBSCRIBE", *keys)])
         else:
             self._wire.ask("CONFIG", "SET", "notify-keyspace-events", "Eh")
             self._events.send([packed("SUBSCRIBE", "__keyevent@0__:hset")])
-        for _ in keys if self._target.announces else keys[:1]:
+        for _ in keys if self._destination.announces else keys[:1]:
             self._events.read()
 
     def _unsubscribe(self, keys: Sequence[bytes]) -> None:
         self._events.send([packed("UNSUBSCRIBE")])
-        for _ in keys if self._target.announces else keys[:1]:
+        for _ in keys if self._destination.announces else keys[:1]:
             self._events.read()
         self._wire.ask("CONFIG", "SET", "notify-keyspace-events", "")
         self._wire.ask("UNLINK", *keys)
-        if not self._target.announces:
-            self._wire.ask("XTRIM", self._target.stream, "MAXLEN", 0)
+        if not self._destination.announces:
+            self._wire.ask("XTRIM", self._destination.stream, "MAXLEN", 0)
 
 
 def _key_of(message: Any) -> bytes:
