@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from beam_serving.cli.arguments import Parser
+from beam_serving.cli.commands.bench.plot import require_matplotlib
 from beam_serving.errors import ConfigError
 from beam_serving.launch.embedded_redis import private_redis
 from beam_serving.models.cpu import available_cores
@@ -21,7 +22,7 @@ from benchmarks import workloads
 from benchmarks.formats import TARGETS as FORMAT_TARGETS
 from benchmarks.formats import formats_table, measure_format
 from benchmarks.machine import machine_facts
-from benchmarks.plot import plot, require_matplotlib
+from benchmarks.plot import plot
 from benchmarks.processes import require_proc
 from benchmarks.rounds import Plan, measure
 from benchmarks.runners import on_spark, runners

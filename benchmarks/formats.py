@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from beam_serving.cli.commands.bench.figures import shown
 from beam_serving.cli.tables import aligned
 from beam_serving.errors import BeamServingError
 from beam_serving.launch.embedded_redis import private_redis
@@ -17,7 +18,7 @@ from benchmarks import engine_loop, writers
 from benchmarks.frameworks import NETWORKS
 from benchmarks.processes import program_environment
 from benchmarks.rounds import Figures, Plan, measure
-from benchmarks.summary import shown, summarise
+from benchmarks.summary import summarise
 from benchmarks.targets import (
     PlainLoop,
     Shape,

@@ -6,20 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from beam_serving.errors import ConfigError
-from benchmarks.summary import TITLES, shown
+from beam_serving.cli.commands.bench.figures import shown
+from benchmarks.summary import TITLES
 
 _COLUMNS = 4
 _PANEL_INCHES = (4.2, 3.6)
 _FONT = {"font.size": 12, "axes.titlesize": 13}
-
-
-def require_matplotlib() -> None:
-    """Raises ConfigError where matplotlib, which draws the plot, is not installed."""
-    try:
-        import matplotlib  # noqa: F401 - only whether it is there
-    except ImportError as err:
-        raise ConfigError("--plot needs matplotlib; pip install 'beam-serving[bench]' brings it") from err
 
 
 def plot(report: Mapping[str, Any], path: Path) -> None:

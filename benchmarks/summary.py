@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
+from beam_serving.cli.commands.bench.figures import shown
 from beam_serving.cli.tables import aligned
 from benchmarks.rounds import Figures
 
@@ -54,8 +55,3 @@ def _cell(about: Mapping[str, Any] | None) -> str:
         return "-"
     figure = shown(about["median"])
     return f"{figure} ({about['ratio']:.2f})" if "ratio" in about else f"{figure}       "
-
-
-def shown(value: float) -> str:
-    """Writes a figure with three digits or, from a thousand on, as a whole number."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

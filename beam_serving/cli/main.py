@@ -27,6 +27,7 @@ COMMANDS = {
     "worker-pool": "start workers beside a Flink task manager when it asks for them",
     "quickstart": "push some images through a demo model and print its answers",
     "model": "look at a model: its format, engine, inputs, outputs, size and speed",
+    "bench": "measure a service with its own model: records/s, latencies",
 }
 """Sub-commands: each is a module of `beam_serving.cli.commands` with a `main(arguments)`."""
 
