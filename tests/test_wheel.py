@@ -12,8 +12,9 @@ import redis
 import yaml
 
 from beam_serving.client import InputQueue, OutputQueue
-from beam_serving.launch.portable.jar import FLINK, SPARK, Engine, find_or_build, find_or_build_guard
+from beam_serving.launch.portable.jar import FLINK, SPARK, Engine
 from beam_serving.transport.connection import RedisAt
+from tests.jars import jar_of
 from tests.service import Service
 from tests.setup_py import ROOT
 
@@ -79,8 +80,7 @@ def jar(request: pytest.FixtureRequest) -> None:
     """The job server's real jar and the guard's; on a new machine Maven builds them here, once."""
     engine: Engine | None = request.param
     if engine is not None:
-        find_or_build_guard()
-        find_or_build(engine, None)
+        jar_of(engine)
 
 
 def test_it_holds_every_file_that_the_package_and_its_runners_need(wheel: Path) -> None:

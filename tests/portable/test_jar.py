@@ -209,6 +209,7 @@ def test_another_main_class_is_another_content(tmp_path: Path) -> None:
     assert len(sums) == 2
 
 
+@pytest.mark.java
 def test_the_guard_that_is_run_is_the_one_that_was_looked_at() -> None:
     wanted = (jar_module.runners_folder() / "guard" / "content.sha256").read_text(encoding="ascii").strip()
     assert content_checksum(find_or_build_guard()) == wanted
