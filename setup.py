@@ -39,6 +39,7 @@ EXTRAS = {
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.6",
         "ruff>=0.8",
+        "setuptools>=70",
         "types-PyYAML",
     ],
 }

@@ -96,6 +96,15 @@ def test_it_holds_every_file_that_the_package_and_its_runners_need(wheel: Path) 
     assert held - made == {f"beam_serving/{name}" if name.startswith("runners/") else name for name in there}
 
 
+def test_the_image_builds_it_of_the_same_files() -> None:
+    dockerfile = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
+    before_the_wheel = dockerfile[: dockerfile.index("RUN pip wheel")]
+    copied = [line.split()[1:-1] for line in before_the_wheel.splitlines() if line.startswith("COPY")]
+    assert {name for names in copied for name in names} == {*SOURCES, "docker/locks"}
+    let_in = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert {f"!{name}" for name in SOURCES} <= set(let_in)
+
+
 def test_its_programs_and_clusters_start(outside: Path, installed: Path) -> None:
     where = "import beam_serving; print(beam_serving.__file__)"
     commands = {
