@@ -12,13 +12,17 @@ TEST_READY := $(VENV)/.test-ready
 # One process for each core, and a file of tests as a whole to one of them; PYTEST_XDIST_AUTO_NUM_WORKERS is another number.
 PARALLEL := -n auto --dist loadfile
 
-.PHONY: run test test-fast test-long coverage docker-test lock sbom lint types format bench flink-cluster spark-cluster clean
+.PHONY: run wheel test test-fast test-long coverage docker-test lock sbom lint types format bench flink-cluster spark-cluster clean
 
 run: $(RUN_READY)
 	$(BIN)/python -m beam_serving quickstart
 
+wheel: $(RUN_READY)
+	rm -rf build
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
 test: lint types
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long" $(PARALLEL)
 
 test-fast: $(FAST_READY)
 	$(BIN)/python -m pytest --fast $(PARALLEL)
