@@ -25,7 +25,8 @@ _PARAMETERS = ("torch", "tensorflow", "keras")
 """What a format or an engine is called by that needs the framework: `torchscript`, `torch_export`, ..."""
 _SLOW = frozenset(
     {
-        *("benchmarks/test_compare.py", "benchmarks/test_formats.py", "test_current_directory.py", "test_docs.py"),
+        *("benchmarks/test_compare.py", "benchmarks/test_formats.py", "cli/test_detach.py"),
+        *("test_current_directory.py", "test_docs.py"),
         *("models/test_encrypted.py", "models/test_handler.py", "models/test_rows.py", "models/test_verdicts.py"),
     }
 )
