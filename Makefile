@@ -1,4 +1,5 @@
-# make run: the quick start.  make test: lint, types and all tests.  Both set up .venv themselves on first use.
+# make run: the quick start.  make test: lint, types and all tests.  make test-fast: what needs no Java, torch or
+# TensorFlow.  Each sets up .venv itself on first use.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,15 +7,28 @@ RUN_READY := $(VENV)/.run-ready
 FLINK_READY := $(VENV)/.flink-ready
 SPARK_READY := $(VENV)/.spark-ready
 DOCKER_READY := $(VENV)/.docker-ready
+FAST_READY := $(VENV)/.fast-ready
 TEST_READY := $(VENV)/.test-ready
+# One process for each core, and a file of tests as a whole to one of them; PYTEST_XDIST_AUTO_NUM_WORKERS is another number.
+PARALLEL := -n auto --dist loadfile
 
-.PHONY: run test test-long docker-test lock sbom lint types format bench flink-cluster spark-cluster clean
+.PHONY: run wheel test test-fast test-long coverage docker-test lock sbom lint types format bench flink-cluster spark-cluster clean
 
 run: $(RUN_READY)
 	$(BIN)/python -m beam_serving quickstart
 
+wheel: $(RUN_READY)
+	rm -rf build
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
 test: lint types
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long" $(PARALLEL)
+
+test-fast: $(FAST_READY)
+	$(BIN)/python -m pytest --fast $(PARALLEL)
+
+coverage: $(FAST_READY)
+	$(BIN)/python -m pytest --fast $(PARALLEL) --cov --cov-report=term --cov-report=html
 
 test-long: $(TEST_READY)
 	$(BIN)/python -m pytest -m long
@@ -46,10 +60,10 @@ spark-cluster: $(SPARK_READY)
 	$(BIN)/python runners/spark/cluster.py --workers 2
 
 bench: $(TEST_READY)
-	$(BIN)/python -m beam_serving bench
+	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .coverage* htmlcov .mypy_cache .pytest_cache .ruff_cache
 	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/beam_serving/docker-test"
 
 $(BIN)/uv:
@@ -77,7 +91,12 @@ $(DOCKER_READY): setup.py pyproject.toml constraints.txt | $(BIN)/uv
 	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[embedded,docker]'
 	touch $@ $(RUN_READY)
 
+$(FAST_READY): setup.py pyproject.toml constraints.txt | $(BIN)/uv
+	@echo "setting up $(VENV) for the fast tests (once)"
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[embedded,heif,pandas,bench,dev]'
+	touch $@ $(RUN_READY)
+
 $(TEST_READY): setup.py pyproject.toml constraints.txt | $(BIN)/uv
 	@echo "setting up $(VENV) for the tests (once; torch and TensorFlow are large)"
 	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[embedded,torch,tensorflow,onnx,flink,spark,heif,pandas,bench,dev]'
-	touch $@ $(RUN_READY) $(FLINK_READY) $(SPARK_READY)
+	touch $@ $(RUN_READY) $(FAST_READY) $(FLINK_READY) $(SPARK_READY)

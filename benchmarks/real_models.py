@@ -1,4 +1,4 @@
-"""Compares models made by others with their own frameworks: `python benchmarks/real_models.py [part of a name ...]`.
+"""Compares models made by others with their own frameworks: `python -m benchmarks.real_models [part of a name ...]`.
 
 Downloads packages of PyPI into a temporary folder and prints a row for each model. It needs the extra `tensorflow`.
 """

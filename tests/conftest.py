@@ -3,7 +3,6 @@
 import importlib.util
 import logging
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,12 +14,19 @@ from beam_serving.launch.embedded_redis import SERVER_VARIABLE, embedded_redis
 from beam_serving.models.store import cache_folder
 from beam_serving.telemetry.context import service_context
 from beam_serving.transport.connection import RedisAt
+from tests.jars import keep_built, take_kept
 from tests.kinds import VARIABLE, Kind, kinds
+from tests.needs import LEFT_OUT, marks_of_file, marks_of_test
 
 # What is slow on a busy machine is not wrong; the limit on a whole test is pytest-timeout's.
 hypothesis.settings.register_profile("busy", deadline=None)
 hypothesis.settings.load_profile("busy")
 KINDS = pytest.StashKey[list[Kind]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the flag of `make test-fast`."""
+    parser.addoption("--fast", action="store_true", help=f"leave out tests that are marked {', '.join(LEFT_OUT)}")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,13 +35,30 @@ def pytest_configure(config: pytest.Config) -> None:
     The compiler of torch comes before TensorFlow, whichever test asks first: the other way round, their LLVMs end the
     process.
     """
-    if importlib.util.find_spec("triton") is not None:
+    if not config.getoption("--fast") and importlib.util.find_spec("triton") is not None:
         importlib.import_module("triton")
     try:
         config.stash[KINDS] = kinds()
     except ValueError as err:
         raise pytest.UsageError(f"{VARIABLE}, or a server on the PATH: {err}") from err
     os.environ[SERVER_VARIABLE] = config.stash[KINDS][0].path
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --fast does not even import a file that would load a framework."""
+    left_out = config.getoption("--fast") and collection_path.suffix == ".py" and marks_of_file(collection_path)
+    return True if left_out else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks tests with what they need, and with --fast leaves out those that need more than the package."""
+    for item in items:
+        for mark in sorted(marks_of_test(item)):
+            item.add_marker(mark)
+    if config.getoption("--fast"):
+        slow = [item for item in items if any(item.get_closest_marker(mark) for mark in LEFT_OUT)]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in set(slow)]
 
 
 @pytest.hookimpl(trylast=True)
@@ -62,24 +85,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
     Only the jars of the job servers are shared with other runs, since each takes minutes to build.
     """
-    kept = cache_folder()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         cache_folder().mkdir(exist_ok=True)
-        for jar in _jars(kept):
-            shared = cache_folder() / jar.relative_to(kept)
-            shared.parent.mkdir(exist_ok=True)
-            shared.symlink_to(jar)
+        take_kept()
         yield
-        own = cache_folder()
-        built = [jar for jar in _jars(own) if not jar.is_symlink()]
-    for jar in built:
-        (kept / jar.relative_to(own)).parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(jar, kept / jar.relative_to(own))
-
-
-def _jars(folder: Path) -> list[Path]:
-    return [*folder.glob("*.jar"), *folder.glob("guard-*/guard.jar")]
+        keep_built()
 
 
 @pytest.fixture(scope="session")

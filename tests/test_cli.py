@@ -263,7 +263,7 @@ def test_an_old_name_is_a_command_of_today(monkeypatch: pytest.MonkeyPatch) -> N
     ]
 
 
-def _run_as_bench(monkeypatch: pytest.MonkeyPatch, outcome: int | BaseException) -> int:
+def _run_as_model(monkeypatch: pytest.MonkeyPatch, outcome: int | BaseException) -> int:
     """Runs a command that does nothing but what `outcome` says."""
 
     def command(arguments: list[str]) -> int:
@@ -272,8 +272,8 @@ def _run_as_bench(monkeypatch: pytest.MonkeyPatch, outcome: int | BaseException)
             raise outcome
         return outcome
 
-    monkeypatch.setitem(sys.modules, "beam_serving.cli.commands.bench", types.SimpleNamespace(main=command))
-    return cli.main(["bench", "--quick"])
+    monkeypatch.setitem(sys.modules, "beam_serving.cli.commands.model", types.SimpleNamespace(main=command))
+    return cli.main(["model", "--quick"])
 
 
 @pytest.mark.parametrize(
@@ -289,10 +289,10 @@ def _run_as_bench(monkeypatch: pytest.MonkeyPatch, outcome: int | BaseException)
 def test_a_command_gives_the_exit_code(
     outcome: int | BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    assert _run_as_bench(monkeypatch, outcome) == code
+    assert _run_as_model(monkeypatch, outcome) == code
     assert capsys.readouterr().err == ("error: wrong\n" if isinstance(outcome, BeamServingError) else "")
 
 
 def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ZeroDivisionError):
-        _run_as_bench(monkeypatch, ZeroDivisionError())
+        _run_as_model(monkeypatch, ZeroDivisionError())

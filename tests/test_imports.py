@@ -85,6 +85,11 @@ def test_the_house_has_no_room_that_has_no_floor() -> None:
     assert len(FLOORS) <= 8
 
 
+def test_nothing_of_the_package_imports_the_benchmark() -> None:
+    tops = {name.split(".")[0] for path in MODULES for name in imported(tree_of(path))}
+    assert not tops & {"benchmarks", "tests"}
+
+
 def test_the_client_knows_only_errors_records_transport_encryption_and_the_protocol() -> None:
     for path in (PACKAGE / "client").glob("*.py"):
         ours = {name.split(".")[1] for name in imported(tree_of(path)) if name.startswith("beam_serving.")}
@@ -166,6 +171,6 @@ def test_no_class_of_ours_inherits_from_another_but_errors(path: Path) -> None:
 def test_what_commands_print_goes_through_one_place() -> None:
     """Which escapes what a terminal would obey."""
     for path in MODULES:
-        if part_of(path) == "cli" and "bench" not in path.parts and path.name != "terminal.py":
+        if part_of(path) == "cli" and path.name != "terminal.py":
             calls = [ast.unparse(node.func) for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)]
             assert not {"print", "sys.stdout.write", "sys.stderr.write"} & set(calls), path

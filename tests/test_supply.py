@@ -17,6 +17,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.setup_py import declared
+
 ROOT = Path(__file__).parents[1]
 DOCKER = ROOT / "docker"
 FILES = sorted(path.stem for path in locked.LOCKS.glob("*.txt"))
@@ -59,13 +61,7 @@ def needed(requirements: Iterable[Requirement]) -> set[str]:
 @pytest.fixture(scope="module")
 def packaging() -> dict[str, Any]:
     """What setup.py says, asked of setuptools."""
-    program = (
-        "import json, setuptools; setuptools.setup = lambda **given: print(json.dumps({k: given[k] for k in "
-        "('install_requires', 'extras_require')})); exec(compile(open('setup.py').read(), 'setup.py', 'exec'), "
-        "{'__file__': 'setup.py', '__name__': '__main__'})"
-    )
-    ended = subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    return dict(json.loads(ended.stdout))
+    return declared()
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from beam_serving.cli.tables import listed
+from beam_serving.config.schema import Settings
+from beam_serving.encryption.secrets import RECORDS
 from beam_serving.errors import ClientError
 from beam_serving.protocol.replies import Reply
 from beam_serving.protocol.text import is_text
@@ -84,3 +87,10 @@ def _output(output: Any) -> str:
 def queue_arguments(at: RedisAt, stream: str) -> dict[str, Any]:
     """Gives the arguments of a client's queue for a stream of this Redis."""
     return {"url_or_host": at.url(), "stream": stream, "password": at.password(), "ca_file": at.ca_file}
+
+
+def secret_arguments(settings: Settings) -> dict[str, Any]:
+    """Return what the requests of a service that takes encrypted ones are encrypted with, as arguments of a queue."""
+    if settings.data.encryption == "none":
+        return {}
+    return asdict(RECORDS.read_to_encrypt(settings.data.secret_file))

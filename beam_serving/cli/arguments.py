@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -99,11 +98,3 @@ class Seconds(click.ParamType[float]):
 
 SECONDS = Seconds()
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-
-
-class Parser(argparse.ArgumentParser):
-    """Answers a wrong argument as every other mistake of the operator: one line, exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise ConfigError instead of printing the usage."""
-        raise ConfigError(f"{message}; {self.prog} --help has examples")

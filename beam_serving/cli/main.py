@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -29,7 +29,7 @@ COMMANDS = {
     "worker-pool": "start workers beside a Flink task manager when it asks for them",
     "quickstart": "push some images through a demo model and print its answers",
     "model": "look at a model: its format, engine, inputs, outputs, size and speed",
-    "bench": "measure this service against plain loops on this machine",
+    "bench": "measure a service with its own model: records/s, latencies",
 }
 """Sub-commands: each is a module of `beam_serving.cli.commands` with a `main(arguments)`."""
 
@@ -44,14 +44,16 @@ _EXAMPLES = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and gives the exit code: 0 done, 1 failed while serving, 2 wrong usage or configuration."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return exit_code_of(lambda: _run(given))
+
+
+def exit_code_of(run: Callable[[], int]) -> int:
+    """Run a command line and return its exit code; SIGTERM ends it as Ctrl-C does, and errors are one line each."""
     try:
         # Also before the service handles it: the kernel drops a signal that the first process of a container does not.
         signal.signal(signal.SIGTERM, _end_command)
-        if arguments and arguments[0] in COMMANDS:
-            command = importlib.import_module(f"beam_serving.cli.commands.{arguments[0].replace('-', '_')}")
-            return int(command.main(arguments[1:]))
-        return _serve(arguments)
+        return run()
     except ConfigError as err:
         say(f"error: {err}", to=sys.stderr)
         return 2
@@ -60,6 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments and arguments[0] in COMMANDS:
+        command = importlib.import_module(f"beam_serving.cli.commands.{arguments[0].replace('-', '_')}")
+        return int(command.main(arguments[1:]))
+    return _serve(arguments)
 
 
 def _end_command(signum: int, frame: FrameType | None) -> None:

@@ -33,9 +33,26 @@ def running_service(
     """
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    with _started(path, arguments) as process:
+        await_ready(process, at.client(), config["name"])
+        yield process
+
+
+@contextmanager
+def service_of_file(path: Path, at: RedisAt, name: str, arguments: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """Run the service of a configuration file until the body ends; yield what it says of itself when it is ready.
+
+    Raises:
+        BeamServingError: it ended before it was ready, or is not ready within two minutes.
+    """
+    with _started(path, arguments) as process:
+        yield await_ready(process, at.client(), name)
+
+
+@contextmanager
+def _started(path: Path, arguments: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen([*python_module("beam_serving"), "--config", str(path), *arguments])
     try:
-        await_ready(process, at.client(), config["name"])
         yield process
     finally:
         process.send_signal(signal.SIGTERM)

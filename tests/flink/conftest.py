@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from beam_serving.launch.portable.jar import FLINK, find_or_build, find_or_build_guard
+from beam_serving.launch.portable.jar import FLINK
+from tests.jars import jar_of
 
 
 @pytest.fixture(scope="session")
 def job_server_jar() -> Path:
     """The real jar; on a new machine Maven builds it here, once, and the guard's with it."""
-    find_or_build_guard()
-    return find_or_build(FLINK, None)
+    return jar_of(FLINK)

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from beam_serving.cli.commands.bench import workloads
-from beam_serving.cli.commands.bench.load import Load, Target
 from beam_serving.telemetry.report import read_reports
 from beam_serving.transport.connection import RedisAt
+from benchmarks import workloads
+from benchmarks.load import Destination, Load
 from tests.flink.cluster import cluster
 from tests.flink.test_cluster import FLINK, command, config
 from tests.service import Service, await_true
@@ -26,7 +26,7 @@ def served(client: redis.Redis) -> list[int]:
 def test_every_worker_serves_its_share_at_each_parallelism(at: RedisAt, client: redis.Redis, tmp_path: Path) -> None:
     folder = tmp_path / "cluster"
     folder.mkdir()
-    load = Load(Target(at.port, "serving_stream", "serving", workloads.noop().requests, announces=True))
+    load = Load(Destination(at.port, "serving_stream", "serving", workloads.noop().requests, announces=True))
     with cluster(folder, 4) as flink:
         for parallelism in (1, 2, 3, 4):
             client.flushall()

@@ -65,6 +65,7 @@ def test_whole_numbers_of_64_bits_are_exact() -> None:
     np.testing.assert_array_equal(got, numbers)
 
 
+@pytest.mark.torch
 def test_whole_numbers_of_torch_are_exact() -> None:
     numbers = [np.array([7000, 12345, 9]), np.array([2**40 + 1, -5, 0])]
 
@@ -110,6 +111,7 @@ def test_bfloat16_is_float32_outside() -> None:
     np.testing.assert_array_equal(rounded, wanted)
 
 
+@pytest.mark.torch
 def test_bfloat16_of_torch_is_float32_outside() -> None:
     (got,) = served("5_bf16/torch", [floats(0.5, 1, 2, 3)], input_shape=(4,))
 
@@ -145,6 +147,7 @@ def test_an_operator_that_an_engine_computes_wrong_runs_in_the_models_own_framew
     np.testing.assert_array_equal(got.inference, [[[1]]])
 
 
+@pytest.mark.torch
 def test_a_scripted_model_of_several_inputs_is_served_with_a_shape_for_each() -> None:
     names = ("delay_itrs", "seq_start", "seq_id", "seq_state_in")
 
@@ -159,12 +162,14 @@ def test_a_scripted_model_of_several_inputs_is_served_with_a_shape_for_each() ->
     assert [[float(output.item()) for output in one.values()] for one in got] == [[5, 5], [7, 7], [8, 8]]
 
 
+@pytest.mark.tensorflow
 def test_a_frozen_graph_without_a_shape_is_served_with_one_from_the_operator() -> None:
     got = served("13_tf_noshape", [floats(1), floats(2)], input_shape=(1,))
 
     np.testing.assert_allclose(np.ravel(got), [0.6826253, 1.0242343], rtol=1e-5)
 
 
+@pytest.mark.tensorflow
 def test_a_frozen_graph_without_a_shape_is_served_without_one_too() -> None:
     (got,) = served("13_tf_noshape_string", [np.array(["1.5", "-2e3"], object)])
 

@@ -91,6 +91,7 @@ def test_only_a_traced_module_remembers_inputs(digits: Path) -> None:
     assert not was_traced(digits / "torchscript_scripted" / "model.pt")
 
 
+@pytest.mark.torch
 def test_what_no_engine_can_read_is_refused_with_one_reason(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
         archive.writestr("model/constants.pkl", b"")

@@ -127,7 +127,7 @@ def test_a_missing_maven_is_told_with_what_to_install(
 def test_without_the_repository_a_jar_must_be_named(
     engine: Engine, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jar_module, "_RUNNERS", tmp_path)
+    monkeypatch.setattr(jar_module, "runners_folder", lambda: tmp_path)
     with pytest.raises(ConfigError, match=f"is not there; set {engine.section}: job_server_jar to a built one"):
         find_or_build(engine, None)
 
@@ -142,7 +142,7 @@ def test_the_guard_is_built_once_for_each_content_of_its_source(
 ) -> None:
     source = tmp_path / "guard"
     source.mkdir()
-    monkeypatch.setattr(jar_module, "_GUARD", source)
+    monkeypatch.setattr(jar_module, "runners_folder", lambda: tmp_path)
     program(tmp_path, "mvn", 'mkdir "${4%/*}/target"; cp "$JAR" "${4%/*}/target/guard.jar"')
     built = []
     for content in ("<a/>", "<b/>", "<a/>"):
@@ -159,7 +159,7 @@ def test_the_guard_is_built_once_for_each_content_of_its_source(
 def test_the_guard_beside_a_job_server_that_was_named_is_taken(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jar_module, "_GUARD", tmp_path / "nowhere")
+    monkeypatch.setattr(jar_module, "runners_folder", lambda: tmp_path / "nowhere")
     (tmp_path / "opt").mkdir()
     named, guard = tmp_path / "opt" / "server.jar", tmp_path / "opt" / "guard.jar"
     with pytest.raises(ConfigError, match=r"put a built guard\.jar beside .*/opt/server\.jar$"):
@@ -209,6 +209,7 @@ def test_another_main_class_is_another_content(tmp_path: Path) -> None:
     assert len(sums) == 2
 
 
+@pytest.mark.java
 def test_the_guard_that_is_run_is_the_one_that_was_looked_at() -> None:
-    wanted = (jar_module._GUARD / "content.sha256").read_text(encoding="ascii").strip()
+    wanted = (jar_module.runners_folder() / "guard" / "content.sha256").read_text(encoding="ascii").strip()
     assert content_checksum(find_or_build_guard()) == wanted

@@ -31,6 +31,7 @@ def test_an_embedded_flink_is_for_its_user_alone(at: RedisAt, tmp_path: Path) ->
         assert_for_its_user_alone(running.process.pid, least=10)
 
 
+@pytest.mark.java
 @pytest.mark.timeout(600)
 def test_an_embedded_spark_is_for_its_user_alone(at: RedisAt, client: redis.Redis, tmp_path: Path) -> None:
     find_or_build(SPARK, None)

@@ -129,10 +129,11 @@ def test_the_pipeline_is_a_batch_with_as_many_processes_as_fit(url: str, process
             "--runner=SparkRunner needs Java, and 'no-such-java' cannot be run; install Java 17, for example Debian's "
             "package openjdk-17-jre-headless",
         ),
-        (
+        pytest.param(
             ["--runner=SparkRunner", "--drain"],
             "spark: {job_server_jar: /nowhere.jar}",
             "spark: job_server_jar: no such file: /nowhere.jar",
+            marks=pytest.mark.java,
         ),
     ],
 )

@@ -6,21 +6,19 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 from tqdm import tqdm
 
-from beam_serving.cli.answers import Answer, failed, json_line, queue_arguments, table
+from beam_serving.cli.answers import Answer, failed, json_line, queue_arguments, secret_arguments, table
 from beam_serving.cli.arguments import LONGEST_S, SECONDS, Command, run, with_examples
 from beam_serving.cli.place import config_option, settings_at, src_option, stream_at, stream_option
 from beam_serving.cli.terminal import say
 from beam_serving.client import AsyncOutputQueue, InputQueue
 from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import Settings
-from beam_serving.encryption.secrets import RECORDS
 from beam_serving.errors import BeamServingError, ClientError, ConfigError, ConnectError, ResultTimeoutError
 from beam_serving.protocol.limits import DEFAULT_LIMITS
 
@@ -75,7 +73,7 @@ def _command(
     with at.reachable():
         queue = queue_arguments(at, stream)
     largest = max(settings.data.max_request_bytes, DEFAULT_LIMITS.max_payload_bytes)
-    requests = _queued(by_uri, {**queue, **_secret(settings), "max_request_bytes": largest})
+    requests = _queued(by_uri, {**queue, **secret_arguments(settings), "max_request_bytes": largest})
     if wait:
         answers = asyncio.run(_collected(requests, queue, timeout_s, as_json))
         if not as_json:
@@ -122,13 +120,6 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as err:
         raise BeamServingError(f"{path}: cannot be read ({err.strerror})") from err
-
-
-def _secret(settings: Settings) -> dict[str, str]:
-    """Gives what the requests of a service that takes encrypted ones are encrypted with."""
-    if settings.data.encryption == "none":
-        return {}
-    return asdict(RECORDS.read_to_encrypt(settings.data.secret_file))
 
 
 async def _collected(

@@ -21,8 +21,7 @@ from beam_serving.launch.portable.checksum import content_checksum
 from beam_serving.models.store import cache_folder
 
 _log = logging.getLogger(__name__)
-_RUNNERS = Path(__file__).parents[3] / "runners"
-_GUARD = _RUNNERS / "guard"
+_PACKAGE = Path(__file__).parents[2]
 _GUARD_JAR = "guard.jar"
 _CHECKSUM = "content.sha256"
 OLDEST_JAVA = 11
@@ -44,10 +43,16 @@ class Engine:
     @property
     def pom(self) -> Path:
         """What builds its job server."""
-        return _RUNNERS / self.section / "pom.xml"
+        return runners_folder() / self.section / "pom.xml"
 
 
 FLINK, SPARK = Engine("Flink"), Engine("Spark")
+
+
+def runners_folder() -> Path:
+    """Return `runners`: inside of a package that was installed from a wheel, beside it in a checkout."""
+    installed = _PACKAGE / "runners"
+    return installed if installed.is_dir() else _PACKAGE.parent / "runners"
 
 
 def require_java(engine: Engine, launcher: str = "java") -> None:
@@ -106,18 +111,18 @@ def find_or_build_guard(job_server: Path | None = None) -> Path:
         beside = job_server.absolute().with_name(_GUARD_JAR)
         if beside.is_file():
             return beside
-    sources = [
-        path for path in sorted(_GUARD.rglob("*")) if path.suffix in (".java", ".xml") and "target" not in path.parts
-    ]
+    source = runners_folder() / "guard"
+    files = (path for path in sorted(source.rglob("*")) if "target" not in path.relative_to(source).parts)
+    sources = [path for path in files if path.suffix in (".java", ".xml")]
     if not sources:
         raise ConfigError(
-            f"{_GUARD}, which builds the guard of Java's ports, is not there; put a built {_GUARD_JAR} "
+            f"{source}, which builds the guard of Java's ports, is not there; put a built {_GUARD_JAR} "
             f"beside {job_server or 'the job server, and name that'}"
         )
     content = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     cached = cache_folder() / f"guard-{content[:16]}" / _GUARD_JAR
     if not cached.is_file():
-        _build("the guard of Java's ports", _GUARD, cached)
+        _build("the guard of Java's ports", source, cached)
     return cached
 
 

@@ -1,209 +1,229 @@
-"""The command line of the benchmark, and its course."""
+"""The command line of `bench`, and the course of a run."""
 
 from __future__ import annotations
 
-import argparse
+import asyncio
 import json
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 from tqdm import tqdm
 
-from beam_serving.cli.arguments import Parser
-from beam_serving.cli.commands.bench import workloads
-from beam_serving.cli.commands.bench.contestants import Shape, contestants
-from beam_serving.cli.commands.bench.formats import CONTESTANTS as FORMAT_CONTESTANTS
-from beam_serving.cli.commands.bench.formats import formats_table, measure_format
-from beam_serving.cli.commands.bench.machine import machine_facts
+from beam_serving.cli.answers import queue_arguments, secret_arguments
+from beam_serving.cli.arguments import SECONDS, Command, json_option, run, with_examples
+from beam_serving.cli.commands.bench.figures import figures, table
+from beam_serving.cli.commands.bench.inputs import Inputs, inputs_of_files, inputs_of_model
+from beam_serving.cli.commands.bench.load import Load, Measured, Plan
 from beam_serving.cli.commands.bench.plot import plot, require_matplotlib
-from beam_serving.cli.commands.bench.processes import require_proc
-from beam_serving.cli.commands.bench.rounds import Plan, measure
-from beam_serving.cli.commands.bench.runners import on_spark, runners
-from beam_serving.cli.commands.bench.summary import BASELINE, summarise, table
-from beam_serving.cli.commands.bench.writers import WRITERS
-from beam_serving.errors import ConfigError
-from beam_serving.launch.embedded_redis import private_redis
-from beam_serving.models.cpu import available_cores
+from beam_serving.cli.place import config_option, stream_at, stream_option
+from beam_serving.cli.service import service_of_file
+from beam_serving.cli.terminal import say
+from beam_serving.client import AsyncInputQueue, AsyncOutputQueue
+from beam_serving.config.redis_at import redis_at
+from beam_serving.config.schema import Settings, load_settings
+from beam_serving.errors import BeamServingError, ConfigError
+from beam_serving.protocol.limits import DEFAULT_LIMITS
+from beam_serving.telemetry.report import ready_key
+from beam_serving.transport.connection import RedisAt
 
-_CONTESTANTS = 4
-_FULL = Plan(rounds=5, seconds=3.0)
-_QUICK = Plan(rounds=1, seconds=0.3)
-_ALL = ("real", "noop", "formats")
-_FORMAT_BATCH = 8
-_RUNNERS = ("DirectRunner", "FlinkRunner", "SparkRunner")
-_EXAMPLES = """\
-The contestants, each with the same number of threads at work:
-  loop         one process without a queue, as many engine threads as workers; every ratio is to it
-  loops        as many processes without a queue as workers, one engine thread each
-  redis_loop   a hand-written consumer of a Redis stream, as many processes as workers
-  service      this service
-
-With --runner the contestants are this service on each of the runners named, and every ratio is to the first; the
-address of a cluster of Flink or Spark is a runner too. On Spark the queue is drained at intervals: latencies are not
-measured where it takes part, and its records/s have the start of a drain in them.
-
-With --workload formats the loops run the framework of the format, each ratio is to the faster of the two, and two more
-contestants infer without decoding, on one thread:
-  auto         the engine that the service takes
-  native       its engine that is the format's own framework
-
-examples:
-  python -m beam_serving bench --rounds 7 --json bench.json --plot bench.png
-  python -m beam_serving bench --workload formats --formats onnx,caffe
-  python -m beam_serving bench --workload noop --runner DirectRunner,FlinkRunner
-  python -m beam_serving bench --workload noop --runner DirectRunner,SparkRunner --records 100000
-"""
+_IN_FLIGHT = (1, 8, 64)
+_SECONDS = 10.0
+_MOST_IN_FLIGHT = 10_000
+_MOST_PER_S = 100_000.0
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Runs the benchmark and gives the exit code.
+class _Number(click.ParamType[float]):
+    """A number above 0, whole or not, up to a limit."""
+
+    def __init__(self, most: float, kind: type[int] | type[float] = int, wanted: str = "") -> None:
+        self.name = "number"
+        self._most = most
+        self._kind = kind
+        self._wanted = wanted
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it."""
+        try:
+            found = self._kind(value)
+        except ValueError:
+            found = 0
+        if not 0 < found <= self._most:
+            self.fail(f"wants {self._wanted}, got {value!r}", param, ctx)
+        return found
+
+
+_COUNT = _Number(float("inf"), wanted="a whole number from 1")
+_MANY = _Number(_MOST_IN_FLIGHT, wanted=f"a number from 1 to {_MOST_IN_FLIGHT}")
+_PER_S = _Number(_MOST_PER_S, float, f"requests each second, above 0 up to {_MOST_PER_S:g}")
+
+
+@dataclass(frozen=True)
+class _Starting:
+    """How a service is started where none serves: not at all, or with these flags."""
+
+    config: Path
+    no_start: bool
+    runner: str
+    workers: int | None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure the service of a configuration and return the exit code: 1 when a request had no good result.
 
     Raises:
-        ConfigError: something is missing that the run needs.
-        BeamServingError: a contestant does not start, or loses a record.
+        ConfigError: the configuration or an input cannot be used, or nothing serves and --no-start was given.
+        BeamServingError: the service cannot be started, or Redis does not answer.
     """
-    options = _parser().parse_args(arguments)
-    _require(options)
-    default = _QUICK if options.quick else _FULL
-    plan = replace(default, rounds=options.rounds or default.rounds, seconds=options.seconds or default.seconds)
-    if any(map(on_spark, options.runner or ())):
-        plan = replace(plan, in_flight=())
-    report: dict[str, Any] = {"machine": machine_facts(), "rounds": plan.rounds, "seconds": plan.seconds}
-    print("\n".join(f"{name + ':':24}{value}" for name, value in report["machine"].items()), flush=True)
-    names = [name for name in _ALL if options.workload in (name, "all") and not (options.runner and name == "formats")]
-    formats = options.formats if "formats" in names else ()
-    for_formats = replace(plan, in_flight=(), warm_up_rounds=1)
-    steps = plan.steps(len(options.runner or ()) or _CONTESTANTS) * len({*names} - {"formats"})
-    steps += for_formats.steps(FORMAT_CONTESTANTS) * len(formats)
-    tqdm.monitor_interval = 0  # no thread of its own beside what is measured
-    with tqdm(total=steps, unit="step") as progress:
-        report["workloads"] = {name: _measured(name, options, plan, progress) for name in names if name != "formats"}
-        if formats:
-            report["formats"] = _measured_formats(options, for_formats, progress)
-    for about in report["workloads"].values():
-        shape = f"batches of {about['batch_size']}, {about['workers']} workers"
-        print(f"\n{about['title']}\n{shape}; ratios to {about['baseline']}\n")
-        print(table(about["contestants"]), flush=True)
-    if about := report.get("formats"):
-        print(f"\n{about['title']}\nbatches of {about['batch_size']}, {about['workers']} workers; records/s\n")
-        print(formats_table(about), flush=True)
-    _write(report, options)
-    return 0
+    return run(_command, arguments, "beam-serving bench")
 
 
-def _require(options: argparse.Namespace) -> None:
-    """Raises ConfigError for what would be missing only at the end of a long run."""
-    require_proc()
-    if options.plot:
+@with_examples(
+    "beam_serving bench --config config.yaml --input images/*.jpg",
+    "beam_serving bench --in-flight 1 --in-flight 32 --seconds 30 --json > bench.json",
+    "beam_serving bench --rate 100 --requests 3000 --no-start --plot bench.png",
+)
+@click.command(
+    cls=Command,
+    help="Measure a service with its own model: records/s, and latencies as percentiles.",
+    epilog="A service that serves already is measured as it runs, beside whatever else it serves; else the one of the "
+    "configuration is started and, at the end, stopped. Latencies are those of the Python client: from before a "
+    "request is queued to its result in hand. Without --input the model's own inputs are filled with random values.",
+)
+@config_option
+@stream_option
+@click.option(
+    "--input",
+    "first",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE...",
+    help="What to send by turns: image files, .npy with a tensor, .npz with tensors by input name.",
+)
+@click.argument("more", nargs=-1, type=click.Path(path_type=Path), metavar="")
+@click.option("--requests", type=_COUNT, metavar="N", help="Requests of each measurement.")
+@click.option("--seconds", "span_s", type=SECONDS, metavar="S", help=f"Time of each measurement ({_SECONDS:g}).")
+@click.option(
+    "--in-flight",
+    multiple=True,
+    type=_MANY,
+    metavar="K",
+    help=f"Keep so many requests in flight; once for each measurement ({', '.join(map(str, _IN_FLIGHT))}).",
+)
+@click.option("--rate", type=_PER_S, metavar="R", help="Begin so many each second, whatever comes back.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=SECONDS,
+    default=60.0,
+    show_default=True,
+    metavar="S",
+    help="A request has failed after so long.",
+)
+@click.option("--no-start", is_flag=True, help="Measure what serves, or end with exit code 2.")
+@click.option("--runner", default="DirectRunner", show_default=True, help="Of a service that is started.")
+@click.option("--workers", type=_COUNT, metavar="N", help="Of a service that is started.")
+@json_option
+@click.option(
+    "--plot", "picture", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw the latencies there."
+)
+def _command(
+    config: Path,
+    stream: str | None,
+    first: tuple[Path, ...],
+    more: tuple[Path, ...],
+    requests: int | None,
+    span_s: float | None,
+    in_flight: tuple[int, ...],
+    rate: float | None,
+    timeout_s: float,
+    no_start: bool,
+    runner: str,
+    workers: int | None,
+    as_json: bool,
+    picture: Path | None,
+) -> int:
+    if more and not first:
+        raise ConfigError(f"{more[0]}: name files behind --input; beam-serving bench --help has examples")
+    if requests and span_s:
+        raise ConfigError("--requests and --seconds are two lengths of a measurement; leave one out")
+    if rate and in_flight:
+        raise ConfigError("--rate and --in-flight are two ways to load a service; leave one out")
+    span_s = span_s or _SECONDS
+    if rate:
+        plans = [Plan(1, rate, requests, span_s, timeout_s)]
+    else:
+        plans = [Plan(each, None, requests, span_s, timeout_s) for each in in_flight or _IN_FLIGHT]
+    if picture:
         require_matplotlib()
-    for path in (options.json, options.plot):
-        if path and not path.parent.is_dir():
-            raise ConfigError(f"{path}: there is no folder {path.parent}")
+        if not picture.parent.is_dir():
+            raise ConfigError(f"--plot {picture}: there is no folder {picture.parent}")
+    settings = load_settings(config)
+    of_files = inputs_of_files([*first, *more]) if first else None
+    at, stream = redis_at(settings), stream_at(stream, settings)
+    with _serving(settings, at, _Starting(config, no_start, runner, workers)) as about:
+        sent = of_files or inputs_of_model(settings)
+        measured = asyncio.run(_measured(settings, queue_arguments(at, stream), sent.requests, plans))
+    report = {"name": settings.name, "redis": str(at), "stream": stream, **about, "inputs": sent.title}
+    report["measurements"] = [figures(one) for one in measured]
+    say(json.dumps(report) if as_json else table(report))
+    if picture:
+        plot(f"{settings.name}: {settings.model.path}", measured, picture)
+    return 1 if any(one.failures for one in measured) else 0
 
 
-def _measured(name: str, options: argparse.Namespace, plan: Plan, progress: Any) -> dict[str, Any]:
-    """Measures one workload; the progress bar moves with every figure taken."""
-    progress.set_description(f"{name}: starting")
-    with tempfile.TemporaryDirectory(prefix="beam-serving-bench-") as path, private_redis() as port:
-        folder = Path(path)
-        workload = workloads.real(folder) if name == "real" else workloads.noop()
-        shape = Shape(options.workers or available_cores(), options.batch_size or workload.batch_size, options.records)
-        started = (
-            runners(options.runner, workload, shape, port, folder)
-            if options.runner
-            else contestants(workload, shape, port, folder)
-        )
-        with started as all_contestants:
-            figures = measure(all_contestants, plan, partial(_on_step, progress, name))
-    return {
-        "title": workload.title,
-        "batch_size": shape.batch_size,
-        "workers": shape.workers,
-        "baseline": options.runner[0] if options.runner else BASELINE,
-        "contestants": summarise(figures, options.runner[0] if options.runner else BASELINE),
-    }
+@contextmanager
+def _serving(settings: Settings, at: RedisAt, given: _Starting) -> Iterator[Mapping[str, Any]]:
+    """Return what the service says of itself; where none serves, start the one of the configuration until the end.
+
+    Raises:
+        ConfigError: none serves, and none may be started.
+        BeamServingError: it cannot be started.
+    """
+    with at.reachable() as client:
+        there: Any = client.get(ready_key(settings.name))
+        if there is None and given.no_start:
+            raise ConfigError(
+                f"no service {settings.name!r} is ready at Redis {at}; start it, or leave out --no-start, and it is "
+                "started for as long as it is measured"
+            )
+        if there is not None:
+            yield {**json.loads(there), "started": False}
+            return
+        flags = ["--runner", given.runner, "--log-level", "warning"]
+        flags += ["--workers", str(given.workers)] if given.workers else []
+        with service_of_file(given.config, at, settings.name, flags) as about:
+            yield {**about, "started": True}
 
 
-def _measured_formats(options: argparse.Namespace, plan: Plan, progress: Any) -> dict[str, Any]:
-    """Measures one format after the other; those that are not installed are listed with what installs them."""
-    shape = Shape(options.workers or available_cores(), options.batch_size or _FORMAT_BATCH)
-    measured: dict[str, dict[str, Any]] = {}
-    for form in options.formats:
-        end = progress.n + plan.steps(FORMAT_CONTESTANTS)
-        if WRITERS[form].installed:
-            progress.set_description(f"{form}: writing and starting")
-            measured[form] = measure_format(form, shape, plan, partial(_on_step, progress, form))
-        # A format may have fewer contestants.
-        progress.update(end - progress.n)
-    return {
-        "title": "; ".join(sorted({about.pop("title") for about in measured.values()})) or "no format is installed",
-        "batch_size": shape.batch_size,
-        "workers": shape.workers,
-        "measured": measured,
-        "not_installed": {form: WRITERS[form].remedy for form in options.formats if form not in measured},
-    }
+async def _measured(
+    settings: Settings, queue: Mapping[str, Any], requests: Sequence[Inputs], plans: Sequence[Plan]
+) -> list[Measured]:
+    """Carry out the plans one after the other.
+
+    Raises:
+        BeamServingError: none of the inputs is served, or Redis does not answer.
+    """
+    largest = max(settings.data.max_request_bytes, DEFAULT_LIMITS.max_payload_bytes)
+    sending = AsyncInputQueue(**queue, **secret_arguments(settings), max_request_bytes=largest)
+    async with sending, AsyncOutputQueue(**queue) as results:
+        load = Load(sending, results, requests)
+        try:
+            warm = await load.warm_up(max(len(requests), plans[0].in_flight), plans[0].timeout_s)
+            if not warm.latencies_s:
+                reason, _ = warm.failures.most_common(1)[0]
+                raise BeamServingError(
+                    f"none of {warm.failures.total()} requests is served ({reason}); --input names others"
+                )
+            return [await _with_progress(load, plan) for plan in plans]
+        finally:
+            await load.clear()
 
 
-def _on_step(progress: Any, name: str, what: str) -> None:
-    progress.set_description(f"{name}: {what}")
-    progress.update()
-
-
-def _write(report: Mapping[str, Any], options: argparse.Namespace) -> None:
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    if options.plot:
-        plot(report, options.plot)
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="beam-serving bench",
-        description="Measure this service against plain loops on this machine, by turns, with a Redis of its own.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--workload", choices=(*_ALL, "all"), default="all", help="(%(default)s)")
-    parser.add_argument(
-        "--formats", type=_formats, default=tuple(WRITERS), metavar="A,B", help=f"({','.join(WRITERS)})"
-    )
-    parser.add_argument(
-        "--runner",
-        type=_runners,
-        metavar="A,B",
-        help="this service on some of DirectRunner, FlinkRunner, SparkRunner, HOST:PORT of Flink, spark://HOST:PORT",
-    )
-    parser.add_argument("--rounds", type=_count, help=f"rounds of all contestants ({_FULL.rounds})")
-    parser.add_argument("--seconds", type=_count, help=f"seconds of each measurement ({_FULL.seconds:g})")
-    parser.add_argument("--records", type=_count, help="records of each measurement, in place of seconds")
-    parser.add_argument("--quick", action="store_true", help="one short round, to see that it works")
-    parser.add_argument("--batch-size", type=_count, help="records in a batch (real, formats: 8, noop: 64)")
-    parser.add_argument("--workers", type=_count, help="worker processes (one per core)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures of all rounds there")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the medians there")
-    return parser
-
-
-def _count(text: str) -> int:
-    if text.isdecimal() and int(text) >= 1:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"wants a whole number from 1, got {text!r}")
-
-
-def _formats(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(text.split(",")))
-    if unknown := [name for name in names if name not in WRITERS]:
-        raise argparse.ArgumentTypeError(f"has no format {unknown[0]!r}, wanted are some of {', '.join(WRITERS)}")
-    return names
-
-
-def _runners(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(text.split(",")))
-    if unknown := [name for name in names if name not in _RUNNERS and ":" not in name]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(_RUNNERS)} and HOST:PORT")
-    return names
+async def _with_progress(load: Load, plan: Plan) -> Measured:
+    total = plan.requests or (round(plan.rate * plan.seconds) if plan.rate else None)
+    with tqdm(desc=plan.title, total=total, unit=" requests", leave=False, disable=None) as bar:
+        return await load.measure(plan, bar.update)

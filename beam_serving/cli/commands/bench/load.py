@@ -1,192 +1,137 @@
-"""The load generator: fills a stream at one stroke, sees it drained, and keeps a closed loop going.
+"""The load: requests of the asyncio client, so many in flight or so many each second, each timed.
 
-While a backlog drains it asks Redis two hundred times a second how far it is and does nothing else. It fills a stream
-by one script inside Redis: nobody sees an entry before the last one is there, and no client's CPU time is spent on it.
+In flight, a request is followed by the next when its result is there. At a rate, each has its time by the clock, and
+its latency counts from that time: a service that falls behind is not asked less, and what waits is not left out.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import cycle
-from typing import Any
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count, cycle
 
-from beam_serving.cli.commands.bench.wire import Part, Wire, packed
-from beam_serving.errors import BeamServingError
-
-_TIMEOUT_S = 60.0
-_POLL_S = 0.005
-
-_FILL = """
--- KEYS: stream.  ARGV: records, prefix of the uris, number of field parts per request, then the parts of each request.
-local parts, last = tonumber(ARGV[3]), nil
-local requests = (#ARGV - 3) / parts
-for i = 0, ARGV[1] - 1 do
-  local first = 4 + (i % requests) * parts
-  local id = string.format('%032x', i)
-  last = redis.call('XADD', KEYS[1], '*', 'uri', ARGV[2] .. i, 'id', id, unpack(ARGV, first, first + parts - 1))
-end
-return last
-"""
-
-_CLEAR = """
--- KEYS: stream.  ARGV: records, prefix of the result keys.  Empties the stream and gives how many results were good.
-local good = 0
-for i = 0, ARGV[1] - 1 do
-  if redis.call('HEXISTS', ARGV[2] .. i, 'value') == 1 then good = good + 1 end
-  redis.call('UNLINK', ARGV[2] .. i)
-end
-redis.call('XTRIM', KEYS[1], 'MAXLEN', 0)
-return good
-"""
+from beam_serving.cli.commands.bench.inputs import Inputs
+from beam_serving.client import AsyncInputQueue, AsyncOutputQueue
+from beam_serving.errors import ClientError, ConnectError, ResultTimeoutError
 
 
 @dataclass(frozen=True)
-class Target:
-    """Where requests go, and what they are. `announces` says that each result is announced on a channel of its name."""
+class Plan:
+    """One measurement: `in_flight` requests at a time or, where `rate` is set, so many begun each second.
 
-    port: int
-    stream: str
-    group: str
-    requests: Sequence[Mapping[bytes, bytes]]
-    announces: bool
+    It begins `requests`, or as many as `seconds` hold; one that has no result after `timeout_s` has failed.
+    """
 
-    def key(self, uri: str) -> bytes:
-        """Names the hash in which the result of a request is found."""
-        return f"cluster-serving_{self.stream}:{uri}".encode()
+    in_flight: int
+    rate: float | None
+    requests: int | None
+    seconds: float
+    timeout_s: float
+
+    @property
+    def title(self) -> str:
+        """What is done, in words."""
+        return f"{self.in_flight} in flight" if self.rate is None else f"{self.rate:g} each second"
+
+
+@dataclass
+class Measured:
+    """What came of a plan. Latencies are of good results, from before a request was queued to its result in hand."""
+
+    plan: Plan
+    latencies_s: list[float] = field(default_factory=list)
+    failures: Counter[str] = field(default_factory=Counter)
+    elapsed_s: float = 0.0
+    cpu_s: float = 0.0
+    """What this process used meanwhile."""
 
 
 class Load:
-    """Loads one target. `redis_cpu_s` is what its Redis has used so far."""
+    """Sends `requests` by turns over one pair of queues."""
 
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self._wire = Wire(target.port, _TIMEOUT_S)
-        self._events = Wire(target.port, _TIMEOUT_S)
-        self._subscribed = 0
+    def __init__(self, queue: AsyncInputQueue, results: AsyncOutputQueue, requests: Sequence[Inputs]) -> None:
+        self._queue, self._results = queue, results
+        self._requests: Iterator[Inputs] = cycle(requests)
+        self._name = f"bench-{uuid.uuid4().hex[:8]}"
+        self._slots = 0
 
-    def close(self) -> None:
-        """Closes the connections."""
-        self._wire.close()
-        self._events.close()
-
-    def make_group(self) -> None:
-        """Makes the stream and its group."""
-        self._wire.ask("XGROUP", "CREATE", self._target.stream, self._target.group, "0", "MKSTREAM")
-
-    def redis_cpu_s(self) -> float:
-        """Gives the CPU seconds that the server has used since it started."""
-        lines = self._wire.ask("INFO", "cpu").decode().splitlines()
-        values = dict(line.split(":", 1) for line in lines if ":" in line)
-        return float(values["used_cpu_sys"]) + float(values["used_cpu_user"])
-
-    def fill(self, records: int) -> bytes:
-        """Queues records at one stroke and gives the id of the last."""
-        parts = [[part for pair in fields.items() for part in pair] for fields in self._target.requests]
-        flat: list[Part] = [part for one in parts for part in one]
-        last: bytes = self._wire.ask("EVAL", _FILL, 1, self._target.stream, records, "r", len(parts[0]), *flat)
-        return last
-
-    def await_begun(self) -> None:
-        """Waits until the first entry of what was filled is delivered.
+    async def measure(self, plan: Plan, on_result: Callable[[], object]) -> Measured:
+        """Carry out a plan; `on_result` hears of each request that is over.
 
         Raises:
-            BeamServingError: it takes longer than a minute.
+            ConnectError: Redis cannot be reached, or refuses us.
         """
-        give_up_at = time.monotonic() + _TIMEOUT_S
-        while time.monotonic() < give_up_at:
-            # Entries leave the stream when they are served, those that are not are pending.
-            (row,) = self._wire.ask("XINFO", "GROUPS", self._target.stream)
-            about = dict(zip(row[::2], row[1::2], strict=True))
-            if about[b"pending"] or not self._wire.ask("XLEN", self._target.stream):
-                return
-            time.sleep(_POLL_S)
-        raise BeamServingError(f"stream {self._target.stream!r} was not begun within {_TIMEOUT_S:g} s")
+        measured = Measured(plan)
+        cpu_before_s, began_at = time.process_time(), time.perf_counter()
+        run = self._in_flight if plan.rate is None else self._at_rate
+        try:
+            await run(plan, measured, on_result)
+        except ExceptionGroup as group:  # of requests that failed alike at the same time
+            raise group.exceptions[0] from group
+        measured.elapsed_s = time.perf_counter() - began_at
+        measured.cpu_s = time.process_time() - cpu_before_s
+        return measured
 
-    def await_drained(self, last: bytes) -> None:
-        """Waits until every entry up to `last` was delivered and acknowledged.
+    async def warm_up(self, requests: int, timeout_s: float) -> Measured:
+        """Send some requests that are not counted."""
+        return await self.measure(Plan(requests, None, requests, timeout_s, timeout_s), lambda: None)
 
-        Raises:
-            BeamServingError: it takes longer than a minute.
-        """
-        question = packed("XINFO", "GROUPS", self._target.stream)
-        give_up_at = time.monotonic() + _TIMEOUT_S
-        while time.monotonic() < give_up_at:
-            self._wire.send([question])
-            (row,) = self._wire.read()
-            about = dict(zip(row[::2], row[1::2], strict=True))
-            if about[b"last-delivered-id"] == last and about[b"pending"] == 0:
-                return
-            time.sleep(_POLL_S)
-        raise BeamServingError(f"stream {self._target.stream!r} was not drained within {_TIMEOUT_S:g} s")
+    async def clear(self) -> None:
+        """Remove the results that are left."""
+        await self._results.query_many([self._uri(slot) for slot in range(self._slots)], delete=True)
 
-    def clear(self, records: int) -> None:
-        """Removes what a backlog left behind.
+    async def _in_flight(self, plan: Plan, measured: Measured, on_result: Callable[[], object]) -> None:
+        left = iter(count() if plan.requests is None else range(plan.requests))
+        ends_at = time.perf_counter() + plan.seconds
 
-        Raises:
-            BeamServingError: there was not one good result for each of the records.
-        """
-        good = self._wire.ask("EVAL", _CLEAR, 1, self._target.stream, records, self._target.key("r"))
-        if good != records:
-            raise BeamServingError(f"stream {self._target.stream!r}: {records} requests have {good} good results")
+        async def keep_going(slot: int) -> None:
+            while plan.requests is not None or time.perf_counter() < ends_at:
+                if next(left, None) is None:
+                    return
+                await self._one(slot, time.perf_counter(), measured)
+                on_result()
 
-    def closed_loop(self, in_flight: int, seconds: float) -> list[float]:
-        """Keeps `in_flight` requests going; gives the seconds from each request's XADD to its result's HGETALL."""
-        slots = [f"slot-{index}" for index in range(in_flight)]
-        keys = [self._target.key(slot) for slot in slots]
-        slot_of = {key: index for index, key in enumerate(keys)}
-        reads = [packed("HGETALL", key) for key in keys]
-        adds = [self._add(slot, fields) for slot, fields in zip(slots, cycle(self._target.requests), strict=False)]
-        self._subscribe(keys)
-        sent_at = [0.0] * in_flight
-        latencies_s: list[float] = []
-        ends_at = time.perf_counter() + seconds
-        ready = list(range(in_flight))
-        waiting = 0
-        while waiting or time.perf_counter() < ends_at:
-            if time.perf_counter() < ends_at:
-                for slot in ready:
-                    sent_at[slot] = time.perf_counter()
-                    self._wire.send([adds[slot]])
-                for _ in ready:
-                    self._wire.read()
-                waiting += len(ready)
-            ready = [slot_of[key] for key in map(_key_of, self._events.read_all()) if key in slot_of]
-            self._wire.send([reads[slot] for slot in ready])
-            for slot in ready:
-                self._wire.read()
-                latencies_s.append(time.perf_counter() - sent_at[slot])
-            waiting -= len(ready)
-        self._unsubscribe(keys)
-        return latencies_s
+        async with asyncio.TaskGroup() as group:
+            for slot in range(plan.in_flight):
+                group.create_task(keep_going(slot))
 
-    def _add(self, uri: str, fields: Mapping[bytes, bytes]) -> bytes:
-        parts = [part for pair in fields.items() for part in pair]
-        return packed("XADD", self._target.stream, "*", "uri", uri, "id", uri, *parts)
+    async def _at_rate(self, plan: Plan, measured: Measured, on_result: Callable[[], object]) -> None:
+        assert plan.rate is not None  # noqa: S101 - the only case it is called in
+        requests = round(plan.rate * plan.seconds) if plan.requests is None else plan.requests
+        idle: list[int] = []
+        began_at = time.perf_counter()
 
-    def _subscribe(self, keys: Sequence[bytes]) -> None:
-        """Hears of results: on their channels, or from Redis itself where the consumer announces nothing."""
-        if self._target.announces:
-            self._events.send([packed("SUBSCRIBE", *keys)])
+        async def send(slot: int, due_at: float) -> None:
+            await self._one(slot, due_at, measured)
+            idle.append(slot)
+            on_result()
+
+        async with asyncio.TaskGroup() as group:
+            slots = count()
+            for number in range(requests):
+                due_at = began_at + number / plan.rate
+                await asyncio.sleep(max(0.0, due_at - time.perf_counter()))
+                group.create_task(send(idle.pop() if idle else next(slots), due_at))
+
+    async def _one(self, slot: int, due_at: float, measured: Measured) -> None:
+        """Send one request and wait for its result. Slots have one uri each: there are as many results as slots."""
+        self._slots = max(self._slots, slot + 1)
+        uri = self._uri(slot)
+        try:
+            request_id = await self._queue.enqueue(uri, **next(self._requests))
+            await self._results.query(uri, measured.plan.timeout_s, request_id=request_id)
+        except ConnectError:
+            raise
+        except ResultTimeoutError:
+            measured.failures[f"no result within {measured.plan.timeout_s:g} s"] += 1
+        except ClientError as err:
+            measured.failures[str(err).removeprefix(f"request {uri!r}: ")] += 1
         else:
-            self._wire.ask("CONFIG", "SET", "notify-keyspace-events", "Eh")
-            self._events.send([packed("SUBSCRIBE", "__keyevent@0__:hset")])
-        for _ in keys if self._target.announces else keys[:1]:
-            self._events.read()
+            measured.latencies_s.append(time.perf_counter() - due_at)
 
-    def _unsubscribe(self, keys: Sequence[bytes]) -> None:
-        self._events.send([packed("UNSUBSCRIBE")])
-        for _ in keys if self._target.announces else keys[:1]:
-            self._events.read()
-        self._wire.ask("CONFIG", "SET", "notify-keyspace-events", "")
-        self._wire.ask("UNLINK", *keys)
-        if not self._target.announces:
-            self._wire.ask("XTRIM", self._target.stream, "MAXLEN", 0)
-
-
-def _key_of(message: Any) -> bytes:
-    """Gives the result that a message tells of: its channel's name or, from Redis itself, its text."""
-    _, channel, text = message
-    key: bytes = text if channel.startswith(b"__key") else channel
-    return key
+    def _uri(self, slot: int) -> str:
+        return f"{self._name}-{slot}"

@@ -1,84 +1,49 @@
-"""The figures as a picture: a grid of bar charts for each workload."""
+"""The latencies of a run as a picture: for each measurement, what share of the requests was answered in what time."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from beam_serving.cli.commands.bench.summary import TITLES, shown
+import numpy as np
+
+from beam_serving.cli.commands.bench.load import Measured
 from beam_serving.errors import ConfigError
 
-_COLUMNS = 4
-_PANEL_INCHES = (4.2, 3.6)
-_FONT = {"font.size": 12, "axes.titlesize": 13}
+_INCHES = (8.0, 5.0)
 
 
 def require_matplotlib() -> None:
-    """Raises ConfigError where matplotlib, which draws the plot, is not installed."""
+    """Raise ConfigError where matplotlib, which draws the plot, is not installed."""
     try:
         import matplotlib  # noqa: F401 - only whether it is there
     except ImportError as err:
         raise ConfigError("--plot needs matplotlib; pip install 'beam-serving[bench]' brings it") from err
 
 
-def plot(report: Mapping[str, Any], path: Path) -> None:
-    """Draws all workloads of a report below each other."""
+def plot(title: str, measurements: Sequence[Measured], path: Path) -> None:
+    """Draw the curves of all measurements into one picture.
+
+    Raises:
+        ConfigError: it cannot be written, or matplotlib does not know the kind of file.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    workloads, formats = report["workloads"], report.get("formats")
-    rows_each = -(-len(TITLES) // _COLUMNS)
-    # Formats are drawn across, two rows high.
-    rows = rows_each * len(workloads) + (2 if formats else 0)
-    with pyplot.rc_context(_FONT):
-        figure = pyplot.figure(figsize=(_PANEL_INCHES[0] * _COLUMNS, _PANEL_INCHES[1] * rows), layout="constrained")
-        grid = figure.add_gridspec(rows, _COLUMNS)
-        for number, (name, about) in enumerate(workloads.items()):
-            for index, (key, title) in enumerate(TITLES.items()):
-                row, column = divmod(index, _COLUMNS)
-                axis = figure.add_subplot(grid[number * rows_each + row, column])
-                axis.set_title(f"{name}: {title}")
-                _draw_contestants(axis, about["contestants"], key)
-        if formats:
-            _draw_formats(figure.add_subplot(grid[-2, :]), figure.add_subplot(grid[-1, :]), formats["measured"])
+    figure, axis = pyplot.subplots(figsize=_INCHES, layout="constrained")
+    for measured in measurements:
+        latencies_ms = np.sort(measured.latencies_s) * 1000
+        shares = np.arange(1, len(latencies_ms) + 1) / max(1, len(latencies_ms)) * 100
+        rate = len(latencies_ms) / measured.elapsed_s
+        axis.plot(latencies_ms, shares, label=f"{measured.plan.title}: {rate:,.0f} records/s")
+    axis.set(title=title, xlabel="latency, ms", ylabel="% of the requests", xscale="log")
+    axis.grid(visible=True, alpha=0.3)
+    axis.legend()
+    try:
         figure.savefig(path)
+    except (OSError, ValueError) as err:
+        raise ConfigError(f"--plot {path}: cannot be written ({err})") from err
+    finally:
         pyplot.close(figure)
-
-
-def _draw_contestants(axis: Any, contestants: Mapping[str, Any], key: str) -> None:
-    colours = {who: f"C{index}" for index, who in enumerate(contestants)}
-    own = {who: values[key]["median"] for who, values in contestants.items() if key in values}
-    bars = axis.bar(list(own), list(own.values()), color=[colours[who] for who in own])
-    axis.bar_label(bars, labels=[shown(value) for value in own.values()])
-    axis.margins(y=0.12)
-
-
-def _draw_formats(speeds: Any, ratios: Any, measured: Mapping[str, Any]) -> None:
-    """Draws records/s of the plain loop and the service above, both ratios below."""
-    plain = [about["contestants"][about["baseline"]]["records_per_s"]["median"] for about in measured.values()]
-    served = [about["contestants"]["service"]["records_per_s"] for about in measured.values()]
-    _draw_pairs(
-        speeds,
-        [name.replace("_", "\n") for name in measured],
-        {"own framework's loop": plain, "service": [about["median"] for about in served]},
-    )
-    gained = [about["gain"]["ratio"] if about["gain"] else 0.0 for about in measured.values()]
-    both = {"served / own framework's loop": [about["ratio"] for about in served], "engine: auto / native": gained}
-    _draw_pairs(ratios, [name.replace("_", "\n") for name in measured], both)
-    ratios.axhline(1.0, color="black", linewidth=1)
-    speeds.set_title("formats: records/s")
-    ratios.set_title("formats: ratios")
-
-
-def _draw_pairs(axis: Any, names: list[str], pairs: Mapping[str, list[float]]) -> None:
-    width = 0.8 / len(pairs)
-    for index, (title, values) in enumerate(pairs.items()):
-        places = [place + (index - (len(pairs) - 1) / 2) * width for place in range(len(names))]
-        bars = axis.bar(places, values, width, label=title)
-        axis.bar_label(bars, labels=[shown(value) if value else "" for value in values])
-    axis.set_xticks(range(len(names)), names)
-    axis.margins(y=0.3)
-    axis.legend(loc="upper right", ncols=len(pairs))

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-from beam_serving.cli.commands.bench.rounds import Figures
+from beam_serving.cli.commands.bench.figures import shown
 from beam_serving.cli.tables import aligned
+from benchmarks.rounds import Figures
 
 BASELINE = "loop"
 TITLES = {
@@ -25,9 +26,9 @@ TITLES = {
 
 
 def summarise(figures: Mapping[str, Figures], baseline: str = BASELINE) -> dict[str, dict[str, Any]]:
-    """Gives, by contestant and figure, the median, the ratio to `baseline` and all rounds.
+    """Gives, by target and figure, the median, the ratio to `baseline` and all rounds.
 
-    The ratio is the median of the ratios within each round: contestant and baseline were disturbed alike there.
+    The ratio is the median of the ratios within each round: target and baseline were disturbed alike there.
     """
     summary: dict[str, dict[str, Any]] = {}
     for name, own in figures.items():
@@ -42,7 +43,7 @@ def summarise(figures: Mapping[str, Figures], baseline: str = BASELINE) -> dict[
 
 
 def table(summary: Mapping[str, Mapping[str, Any]]) -> str:
-    """Gives one row per figure and one column per contestant: the median and, in brackets, the ratio."""
+    """Gives one row per figure and one column per target: the median and, in brackets, the ratio."""
     rows = [["", *summary]]
     for figure, title in TITLES.items():
         rows.append([title, *(_cell(own.get(figure)) for own in summary.values())])
@@ -54,8 +55,3 @@ def _cell(about: Mapping[str, Any] | None) -> str:
         return "-"
     figure = shown(about["median"])
     return f"{figure} ({about['ratio']:.2f})" if "ratio" in about else f"{figure}       "
-
-
-def shown(value: float) -> str:
-    """Writes a figure with three digits or, from a thousand on, as a whole number."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

@@ -7,7 +7,7 @@ import numpy as np
 import openvino
 from openvino import opset13 as ops
 
-from beam_serving.cli.commands.bench.mobilenet import INPUT_SIZE, Convolution, Network
+from benchmarks.mobilenet import INPUT_SIZE, Convolution, Network
 
 
 def write(network: Network, folder: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from beam_serving.cli.commands.bench.mobilenet import Block, Convolution, Network
-from beam_serving.cli.commands.bench.writers.protobuf import block, number, numbers
+from benchmarks.mobilenet import Block, Convolution, Network
+from benchmarks.writers.protobuf import block, number, numbers
 
 _PACKAGE = "com.intel.analytics.bigdl.nn."
 _INT32, _BOOL, _TENSOR, _NAMED, _ARRAY, _FLOAT = 0, 5, 10, 14, 15, 2

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from beam_serving.cli.commands.bench.mobilenet import CLASSES, INPUT_SIZE, Convolution, Network
+from benchmarks.mobilenet import CLASSES, INPUT_SIZE, Convolution, Network
 
 _OPSET = 17
 _IR_VERSION = 8

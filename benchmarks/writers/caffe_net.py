@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from beam_serving.cli.commands.bench.mobilenet import CLASSES, INPUT_SIZE, Convolution, Network
-from beam_serving.cli.commands.bench.writers.protobuf import block, numbers
+from benchmarks.mobilenet import CLASSES, INPUT_SIZE, Convolution, Network
+from benchmarks.writers.protobuf import block, numbers
 
 
 def write(network: Network, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """The loop behind a Redis stream that one writes in an afternoon: read, decode, infer, write, acknowledge.
 
-`python -m beam_serving.cli.commands.bench.redis_loop JOB`, where JOB is JSON: port, stream, consumer, model, threads,
+`python -m benchmarks.redis_loop JOB`, where JOB is JSON: port, stream, consumer, model, threads,
 top_n, batch_size. It serves until it is killed. It validates nothing, recovers nothing and isolates no bad request.
 """
 
@@ -12,8 +12,8 @@ from typing import Any
 import cv2
 import redis
 
-from beam_serving.cli.commands.bench.handwritten import Steps
 from beam_serving.transport.connection import PASSWORD_VARIABLE
+from benchmarks.handwritten import Steps
 
 GROUP = "serving"
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beam_serving.cli.commands.bench.contestants import Burst, Contestant
+from benchmarks.targets import Burst, Target
 
 Figures = dict[str, list[float]]
-"""The figures of one contestant by name, one value per round; a name ends in its unit."""
+"""The figures of one target by name, one value per round; a name ends in its unit."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`rounds` rounds in which every contestant works about `seconds` for each kind of figure.
+    """`rounds` rounds in which every target works about `seconds` for each kind of figure.
 
     Latencies are measured with each of these numbers of records `in_flight`. Rounds of warm-up do not count.
     """
@@ -26,16 +26,16 @@ class Plan:
     in_flight: tuple[int, ...] = (1, 64)
     warm_up_rounds: int = 2
 
-    def steps(self, contestants: int) -> int:
+    def steps(self, targets: int) -> int:
         """Gives the number of measurements, warm-up included."""
-        return (self.rounds + self.warm_up_rounds) * contestants * (1 + len(self.in_flight))
+        return (self.rounds + self.warm_up_rounds) * targets * (1 + len(self.in_flight))
 
 
-def measure(contestants: Sequence[Contestant], plan: Plan, on_step: Callable[[str], object]) -> dict[str, Figures]:
-    """Measures all contestants by turns and gives their figures by name; `on_step` hears what comes next."""
-    figures: dict[str, Figures] = {contestant.name: defaultdict(list) for contestant in contestants}
+def measure(targets: Sequence[Target], plan: Plan, on_step: Callable[[str], object]) -> dict[str, Figures]:
+    """Measures all targets by turns and gives their figures by name; `on_step` hears what comes next."""
+    figures: dict[str, Figures] = {target.name: defaultdict(list) for target in targets}
     for number in range(-plan.warm_up_rounds, plan.rounds):
-        measured = _round(contestants, plan, on_step)
+        measured = _round(targets, plan, on_step)
         if number < 0:
             continue
         for name, own in measured.items():
@@ -44,20 +44,18 @@ def measure(contestants: Sequence[Contestant], plan: Plan, on_step: Callable[[st
     return {name: dict(own) for name, own in figures.items()}
 
 
-def _round(
-    contestants: Sequence[Contestant], plan: Plan, on_step: Callable[[str], object]
-) -> dict[str, dict[str, float]]:
+def _round(targets: Sequence[Target], plan: Plan, on_step: Callable[[str], object]) -> dict[str, dict[str, float]]:
     figures: dict[str, dict[str, float]] = {}
-    for contestant in contestants:
-        on_step(f"{contestant.name}, full load")
-        figures[contestant.name] = _of_burst(contestant.burst(plan.seconds))
+    for target in targets:
+        on_step(f"{target.name}, full load")
+        figures[target.name] = _of_burst(target.burst(plan.seconds))
     for in_flight in plan.in_flight:
-        for contestant in contestants:
-            on_step(f"{contestant.name}, {in_flight} in flight")
-            latencies_ms = np.array(contestant.closed_loop(in_flight, plan.seconds)) * 1000
+        for target in targets:
+            on_step(f"{target.name}, {in_flight} in flight")
+            latencies_ms = np.array(target.closed_loop(in_flight, plan.seconds)) * 1000
             for share in (50, 99):
                 figure = f"latency_{in_flight}_in_flight_p{share}_ms"
-                figures[contestant.name][figure] = float(np.percentile(latencies_ms, share))
+                figures[target.name][figure] = float(np.percentile(latencies_ms, share))
     return figures
 
 

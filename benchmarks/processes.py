@@ -1,4 +1,4 @@
-"""What processes cost, as Linux tells: CPU time and resident memory."""
+"""Programs of the comparison, and what processes cost, as Linux tells: CPU time and resident memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from beam_serving.errors import ConfigError
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+def program_environment() -> dict[str, str]:
+    """Return the environment in which `python_module` finds the modules of this package."""
+    root = str(Path(__file__).parents[1])
+    path = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, path] if path else [root])}
 
 
 def require_proc() -> None:

@@ -1,4 +1,4 @@
-"""This service on each of several runners, as contestants of each other."""
+"""This service on each of several runners, as targets of each other."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from beam_serving.cli.commands.bench.contestants import FIRST_BACKLOG, Burst, Contestant, Shape, service
-from beam_serving.cli.commands.bench.load import Load, Target
-from beam_serving.cli.commands.bench.processes import descendants, memory_bytes, tree_cpu_s
-from beam_serving.cli.commands.bench.workloads import Workload
 from beam_serving.cli.service import running_service
 from beam_serving.transport.connection import RedisAt
+from benchmarks.load import Destination, Load
+from benchmarks.processes import descendants, memory_bytes, tree_cpu_s
+from benchmarks.targets import FIRST_BACKLOG, Burst, Shape, Target, service
+from benchmarks.workloads import Workload
 
 _DRAIN_EVERY_S = 0.1
 
 
 @contextmanager
-def runners(
-    names: Sequence[str], workload: Workload, shape: Shape, port: int, folder: Path
-) -> Iterator[list[Contestant]]:
+def runners(names: Sequence[str], workload: Workload, shape: Shape, port: int, folder: Path) -> Iterator[list[Target]]:
     """Starts the service once for each runner, under the runner's name, and gives all when every one is ready.
 
     A name is Beam's own, or the address of a cluster of Flink (HOST:PORT) or Spark (spark://HOST:PORT).
@@ -30,7 +28,7 @@ def runners(
         BeamServingError: one ended before it was ready.
     """
     with ExitStack() as stack:
-        started: list[Contestant] = []
+        started: list[Target] = []
         for name in names:
             if on_spark(name):
                 started.append(stack.enter_context(_drains(workload, shape, port, folder, name)))
@@ -71,7 +69,7 @@ class Drained:
         return Burst(records, elapsed_s, used_s, redis_used_s, memory, begun_s)
 
     def closed_loop(self, in_flight: int, seconds: float) -> list[float]:
-        """See `Contestant`."""
+        """See `Target`."""
         return self._load.closed_loop(in_flight, seconds)
 
 
@@ -91,7 +89,7 @@ def _drains(workload: Workload, shape: Shape, port: int, folder: Path, runner: s
         "params": {"batch_size": shape.batch_size, "top_n": workload.top_n},
         "spark": cluster if "://" in runner else {"master": f"local[{shape.workers}]"},
     }
-    load = Load(Target(port, stream, "serving", workload.requests, announces=True))
+    load = Load(Destination(port, stream, "serving", workload.requests, announces=True))
     arguments = ["--log-level", "warning", "--runner=SparkRunner", f"--every={_DRAIN_EVERY_S}"]
     with running_service(config, folder, RedisAt("127.0.0.1", port), arguments) as process:
         yield Drained(runner, load, shape, process.pid)

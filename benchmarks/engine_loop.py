@@ -1,4 +1,4 @@
-"""An engine of this package alone: `python -m beam_serving.cli.commands.bench.engine_loop JOB`.
+"""An engine of this package alone: `python -m benchmarks.engine_loop JOB`.
 
 It is ordered like `plain_loop`.
 
@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from beam_serving.cli.commands.bench.plain_loop import answer_orders
 from beam_serving.models.base import ModelOptions
 from beam_serving.models.detect import find_model
 from beam_serving.models.loading import load
+from benchmarks.plain_loop import answer_orders
 
 
 def main() -> None:

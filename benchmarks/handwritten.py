@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from beam_serving.cli.commands.bench import frameworks
+from benchmarks import frameworks
 
 Row = tuple[np.ndarray, np.ndarray]
 """The classes and scores of one record, best first."""

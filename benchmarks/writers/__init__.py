@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from beam_serving.cli.commands.bench.mobilenet import Network
+from benchmarks.mobilenet import Network
 
 Write = Callable[[Network, Path], None]
 

@@ -8,11 +8,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from beam_serving.cli.commands.bench.mobilenet import INPUT_SIZE, mobilenet
-from beam_serving.cli.commands.bench.writers import write
 from beam_serving.models.formats.registry import NOOP
 from beam_serving.protocol.native import encode_request
 from beam_serving.records import Image
+from benchmarks.mobilenet import INPUT_SIZE, mobilenet
+from benchmarks.writers import write
 
 IMAGES = 16
 _SIZE, _QUALITY = (500, 375), 90

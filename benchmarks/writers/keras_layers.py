@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from beam_serving.cli.commands.bench.mobilenet import CLASSES, INPUT_SIZE, Convolution, Network
+from benchmarks.mobilenet import CLASSES, INPUT_SIZE, Convolution, Network
 
 
 def write_keras(network: Network, folder: Path) -> None:

@@ -9,43 +9,45 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from beam_serving.cli.commands.bench import engine_loop, writers
-from beam_serving.cli.commands.bench.contestants import (
-    Contestant,
+from beam_serving.cli.commands.bench.figures import shown
+from beam_serving.cli.tables import aligned
+from beam_serving.errors import BeamServingError
+from beam_serving.launch.embedded_redis import private_redis
+from beam_serving.launch.worker import python_module
+from benchmarks import engine_loop, writers
+from benchmarks.frameworks import NETWORKS
+from benchmarks.processes import program_environment
+from benchmarks.rounds import Figures, Plan, measure
+from benchmarks.summary import summarise
+from benchmarks.targets import (
     PlainLoop,
     Shape,
+    Target,
     job_of,
     loop_jobs,
     programs,
     service,
 )
-from beam_serving.cli.commands.bench.frameworks import NETWORKS
-from beam_serving.cli.commands.bench.rounds import Figures, Plan, measure
-from beam_serving.cli.commands.bench.summary import shown, summarise
-from beam_serving.cli.commands.bench.workloads import Workload, one_format
-from beam_serving.cli.commands.bench.writers import WRITERS
-from beam_serving.cli.tables import aligned
-from beam_serving.errors import BeamServingError
-from beam_serving.launch.embedded_redis import private_redis
-from beam_serving.launch.worker import python_module
+from benchmarks.workloads import Workload, one_format
+from benchmarks.writers import WRITERS
 
-CONTESTANTS = 5
+TARGETS = 5
 """`loop`, `loops`, `service`, and without decoding, on one thread, our engines `auto` and `native`."""
 
 _SPEED = "records_per_s"
 
 
 def measure_format(form: str, shape: Shape, plan: Plan, on_step: Callable[[str], object]) -> dict[str, Any]:
-    """Writes the network in one format and measures all contestants by turns.
+    """Writes the network in one format and measures all targets by turns.
 
     Raises:
-        BeamServingError: the framework cannot write it, or a contestant does not start.
+        BeamServingError: the framework cannot write it, or a target does not start.
     """
     with TemporaryDirectory(prefix="beam-serving-bench-") as path, private_redis() as port:
         folder = Path(path)
         workload = one_format(form, _written(form, folder))
-        with _contestants(workload, shape, port, folder) as all_contestants:
-            figures = measure(all_contestants, plan, on_step)
+        with _targets(workload, shape, port, folder) as all_targets:
+            figures = measure(all_targets, plan, on_step)
     return {"title": workload.title, "framework": WRITERS[form].framework, **compared(figures)}
 
 
@@ -54,7 +56,7 @@ def compared(figures: Mapping[str, Figures]) -> dict[str, Any]:
     by_loop = summarise({name: figures[name] for name in ("loop", "loops")})
     baseline = max(by_loop, key=lambda name: float(by_loop[name][_SPEED]["median"]))
     gain = summarise(figures, "native")["auto"][_SPEED] if "native" in figures else None
-    return {"baseline": baseline, "contestants": summarise(figures, baseline), "gain": gain}
+    return {"baseline": baseline, "targets": summarise(figures, baseline), "gain": gain}
 
 
 def formats_table(about: Mapping[str, Any]) -> str:
@@ -66,7 +68,7 @@ def formats_table(about: Mapping[str, Any]) -> str:
 
 
 def _row(form: str, about: Mapping[str, Any]) -> list[str]:
-    speeds = {name: own[_SPEED] for name, own in about["contestants"].items()}
+    speeds = {name: own[_SPEED] for name, own in about["targets"].items()}
     columns = [shown(speeds[name]["median"]) if name in speeds else "-" for name in ("loop", "loops", "service")]
     engines = [shown(speeds[name]["median"]) if name in speeds else "-" for name in ("auto", "native")]
     gained = f"{about['gain']['ratio']:.2f}" if about["gain"] else "-"
@@ -75,17 +77,17 @@ def _row(form: str, about: Mapping[str, Any]) -> list[str]:
 
 def _written(form: str, folder: Path) -> Path:
     """Writes the network in a process of its own: frameworks are large, chatty, and do not all get along."""
-    target = folder / form
-    target.mkdir()
-    command = [*python_module(writers.__name__), form, str(target)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    written = folder / form
+    written.mkdir()
+    command = [*python_module(writers.__name__), form, str(written)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=program_environment())
     if ended.returncode:
         raise BeamServingError(f"the model of format {form!r} could not be written:\n{ended.stderr[-2000:]}")
-    return target
+    return written
 
 
 @contextmanager
-def _contestants(workload: Workload, shape: Shape, port: int, folder: Path) -> Iterator[Sequence[Contestant]]:
+def _targets(workload: Workload, shape: Shape, port: int, folder: Path) -> Iterator[Sequence[Target]]:
     form = workload.name
     rival = form if form in NETWORKS else "openvino"
     job = job_of(workload, shape, folder) | {"format": rival}

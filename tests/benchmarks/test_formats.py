@@ -9,16 +9,16 @@ import cv2
 import numpy as np
 import pytest
 
-from beam_serving.cli.commands.bench import frameworks, writers
-from beam_serving.cli.commands.bench.formats import compared, formats_table
-from beam_serving.cli.commands.bench.mobilenet import Block, Convolution, Network
-from beam_serving.cli.commands.bench.writers import WRITERS, Writer
-from beam_serving.cli.main import main
 from beam_serving.models.base import ModelOptions
 from beam_serving.models.detect import find_model
 from beam_serving.models.formats.registry import formats
 from beam_serving.models.loading import load
-from tests.cli.bench import quick_run
+from benchmarks import frameworks, writers
+from benchmarks.__main__ import main
+from benchmarks.formats import compared, formats_table
+from benchmarks.mobilenet import Block, Convolution, Network
+from benchmarks.writers import WRITERS, Writer
+from tests.benchmarks.compare import quick_run
 
 
 def random(*shape: int) -> np.ndarray:
@@ -46,13 +46,13 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_a_run_measures_the_service_and_the_own_framework_of_each_format(outcome: dict[str, Any]) -> None:
     measured = outcome["formats"]["measured"]
-    assert {form: list(about["contestants"]) for form, about in measured.items()} == {
+    assert {form: list(about["targets"]) for form, about in measured.items()} == {
         "caffe": ["loop", "loops", "service", "auto", "native"],
         "bigdl": ["loop", "loops", "service", "auto"],
     }
     for about in measured.values():
-        service = about["contestants"]["service"]["records_per_s"]
-        plain = about["contestants"][about["baseline"]]["records_per_s"]
+        service = about["targets"]["service"]["records_per_s"]
+        plain = about["targets"][about["baseline"]]["records_per_s"]
         assert service["ratio"] == pytest.approx(service["median"] / plain["median"])
     assert measured["caffe"]["gain"]["ratio"] > 0
     assert measured["bigdl"]["gain"] is None
@@ -76,8 +76,8 @@ _WRITE = """
 import sys
 from pathlib import Path
 sys.path.insert(0, str(Path(sys.argv[3])))
-from test_bench_formats import small_network
-from beam_serving.cli.commands.bench.writers import write
+from tests.benchmarks.test_formats import small_network
+from benchmarks.writers import write
 write(small_network(), sys.argv[1], Path(sys.argv[2]))
 """
 
@@ -87,7 +87,7 @@ def test_each_format_holds_the_same_network(form: str, tmp_path: Path) -> None:
     folders = {name: tmp_path / name for name in {form, "openvino"}}
     for name, folder in folders.items():
         folder.mkdir()
-        command = [sys.executable, "-W", "ignore", "-c", _WRITE, name, str(folder), str(Path(__file__).parent)]
+        command = [sys.executable, "-W", "ignore", "-c", _WRITE, name, str(folder), str(Path(__file__).parents[2])]
         subprocess.run(command, check=True, capture_output=True)
     image = np.random.default_rng(0).uniform(-1, 1, (2, 224, 224, 3)).astype(np.float32)
     given = image if form in frameworks.CHANNELS_LAST else np.ascontiguousarray(image.transpose(0, 3, 1, 2))
@@ -111,7 +111,7 @@ def test_the_ratio_is_to_the_faster_of_the_plain_loops() -> None:
     speeds = {"loop": [100.0], "loops": [120.0], "service": [180.0], "auto": [90.0], "native": [30.0]}
     about = compared({name: {"records_per_s": values} for name, values in speeds.items()})
     assert about["baseline"] == "loops"
-    assert about["contestants"]["service"]["records_per_s"]["ratio"] == 1.5
+    assert about["targets"]["service"]["records_per_s"]["ratio"] == 1.5
     assert about["gain"]["ratio"] == 3.0
 
 
@@ -129,10 +129,13 @@ def test_a_format_whose_framework_is_missing_is_not_measured(
 ) -> None:
     missing = Writer("absent:write", "Absent", "", ("no_such_framework",), "pip install no_such_framework")
     monkeypatch.setitem(WRITERS, "onnx", missing)
-    assert main(["bench", "--quick", "--workload", "formats", "--formats", "onnx"]) == 0
+    assert main(["--quick", "--workload", "formats", "--formats", "onnx"]) == 0
     assert "onnx: not installed; pip install no_such_framework\n" in capsys.readouterr().out
 
 
 def test_an_unknown_format_is_refused_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "--formats", "onnx,mxnet"]) == 2
-    assert "argument --formats: has no format 'mxnet', wanted are some of openvino, onnx," in capsys.readouterr().err
+    assert main(["--formats", "onnx,mxnet"]) == 2
+    assert (
+        "Invalid value for '--formats': has no format 'mxnet', wanted are some of openvino, onnx,"
+        in capsys.readouterr().err
+    )

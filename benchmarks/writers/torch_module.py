@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from beam_serving.cli.commands.bench.mobilenet import INPUT_SIZE, Block, Convolution, Network
+from benchmarks.mobilenet import INPUT_SIZE, Block, Convolution, Network
 
 _EXAMPLES = 2
 """The batch to trace with: exporting takes 0 and 1 for constants."""

@@ -1,4 +1,4 @@
-"""The contestants: each is started once, idles while others are measured, and works when it is asked to."""
+"""The targets: each is started once, idles while others are measured, and works when it is asked to."""
 
 from __future__ import annotations
 
@@ -13,10 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from beam_serving.cli.commands.bench import plain_loop, redis_loop
-from beam_serving.cli.commands.bench.load import Load, Target
-from beam_serving.cli.commands.bench.processes import cpu_s, descendants, memory_bytes
-from beam_serving.cli.commands.bench.workloads import Workload
 from beam_serving.cli.service import running_service
 from beam_serving.config.schema import Settings
 from beam_serving.errors import BeamServingError
@@ -24,6 +20,10 @@ from beam_serving.launch.deployed import Deployed
 from beam_serving.launch.worker import python_module
 from beam_serving.telemetry.report import read_reports
 from beam_serving.transport.connection import PASSWORD_VARIABLE, RedisAt
+from benchmarks import plain_loop, redis_loop
+from benchmarks.load import Destination, Load
+from benchmarks.processes import cpu_s, descendants, memory_bytes, program_environment
+from benchmarks.workloads import Workload
 
 FIRST_BACKLOG = 256
 
@@ -58,7 +58,7 @@ class Burst:
     start_s: float = 0.0
 
 
-class Contestant(Protocol):
+class Target(Protocol):
     """One way to serve a workload."""
 
     name: str
@@ -81,7 +81,7 @@ class PlainLoop:
         self._pids = [process.pid for process in processes]
 
     def burst(self, seconds: float) -> Burst:
-        """See `Contestant`."""
+        """See `Target`."""
         cpu_before_s = cpu_s(self._pids)
         answers = self._ask([{"seconds": seconds}] * len(self._processes))
         used_s = cpu_s(self._pids) - cpu_before_s
@@ -91,7 +91,7 @@ class PlainLoop:
         return Burst(records, records / rate, used_s, 0.0, memory_bytes(self._pids))
 
     def closed_loop(self, in_flight: int, seconds: float) -> list[float]:
-        """See `Contestant`."""
+        """See `Target`."""
         share, rest = divmod(in_flight, len(self._processes))
         shares = [share + (index < rest) for index in range(len(self._processes))]
         answers = self._ask([{"seconds": seconds, "in_flight": own} for own in shares if own])
@@ -100,7 +100,7 @@ class PlainLoop:
     def _ask(self, orders: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         asked = list(zip(self._processes, orders, strict=False))
         for process, order in asked:
-            assert process.stdin is not None  # noqa: S101 - asked for in programs
+            assert process.stdin is not None
             process.stdin.write(json.dumps(order).encode() + b"\n")
             process.stdin.flush()
         return [_answer(process) for process, _ in asked]
@@ -123,7 +123,7 @@ class Queued:
         self._rate = 0.0
 
     def burst(self, seconds: float) -> Burst:
-        """Queues what takes about this long at the rate of the last time and sees it drained; see `Contestant`."""
+        """Queues what takes about this long at the rate of the last time and sees it drained; see `Target`."""
         records = self._records or -(-max(FIRST_BACKLOG, int(self._rate * seconds)) // self._whole) * self._whole
         last = self._load.fill(records)
         started = time.perf_counter()
@@ -136,13 +136,13 @@ class Queued:
         return Burst(records, elapsed_s, used_s, redis_used_s, memory_bytes(self._workers))
 
     def closed_loop(self, in_flight: int, seconds: float) -> list[float]:
-        """See `Contestant`."""
+        """See `Target`."""
         return self._load.closed_loop(in_flight, seconds)
 
 
 @contextmanager
-def contestants(workload: Workload, shape: Shape, port: int, folder: Path) -> Iterator[list[Contestant]]:
-    """Starts all contestants and gives them when every one is ready.
+def targets(workload: Workload, shape: Shape, port: int, folder: Path) -> Iterator[list[Target]]:
+    """Starts all targets and gives them when every one is ready.
 
     Raises:
         BeamServingError: one ended before it was ready.
@@ -175,7 +175,7 @@ def loop_jobs(job: dict[str, Any], shape: Shape) -> list[Job]:
 @contextmanager
 def _redis_loop(workload: Workload, shape: Shape, port: int, job: dict[str, Any]) -> Iterator[Queued]:
     stream = f"redis_loop-{workload.name}"
-    load = Load(Target(port, stream, redis_loop.GROUP, workload.requests, announces=False))
+    load = Load(Destination(port, stream, redis_loop.GROUP, workload.requests, announces=False))
     load.make_group()
     more = {"threads": 1, "port": port, "stream": stream}
     jobs = [(redis_loop.__name__, job | more | {"consumer": f"c{n}"}) for n in range(shape.workers)]
@@ -191,8 +191,8 @@ def service(workload: Workload, shape: Shape, port: int, folder: Path, runner: s
     Raises:
         BeamServingError: it ended before it was ready.
     """
-    contestant = runner or "service"
-    stream = f"service-{workload.name}-{contestant}"
+    target = runner or "service"
+    stream = f"service-{workload.name}-{target}"
     cluster = runner if runner and ":" in runner else None
     arguments = ["--log-level", "warning", f"--runner={'FlinkRunner' if cluster else runner or 'DirectRunner'}"]
     name = f"bench-{uuid.uuid4().hex[:8]}"
@@ -208,11 +208,11 @@ def service(workload: Workload, shape: Shape, port: int, folder: Path, runner: s
         "flink": {"rest": cluster},
     }
     at = RedisAt("127.0.0.1", port)
-    load = Load(Target(port, stream, "serving", workload.requests, announces=True))
+    load = Load(Destination(port, stream, "serving", workload.requests, announces=True))
     with running_service(config, folder, at, arguments) as process, at.reachable() as client:
         workers = [report.pid for report in read_reports(client, name)]
         others = {process.pid, *descendants(process.pid)} - {*workers}
-        yield Queued(contestant, load, shape, workers, [*others])
+        yield Queued(target, load, shape, workers, [*others])
         if cluster:
             Deployed(Settings.model_validate(config), {}).stop(client)
     load.close()
@@ -226,7 +226,12 @@ def programs(jobs: Sequence[Job]) -> Iterator[list[subprocess.Popen[bytes]]]:
         BeamServingError: one ended before that.
     """
     processes = [
-        subprocess.Popen([*python_module(module), json.dumps(job)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        subprocess.Popen(
+            [*python_module(module), json.dumps(job)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=program_environment(),
+        )
         for module, job in jobs
     ]
     try:
@@ -240,7 +245,7 @@ def programs(jobs: Sequence[Job]) -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 def _answer(process: subprocess.Popen[bytes]) -> dict[str, Any]:
-    assert process.stdout is not None  # noqa: S101 - asked for in programs
+    assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
         raise BeamServingError(f"a loop to compare with ended with exit code {process.wait()}; its message is above")

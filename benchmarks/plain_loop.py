@@ -1,4 +1,4 @@
-"""The plain loop: `python -m beam_serving.cli.commands.bench.plain_loop JOB`.
+"""The plain loop: `python -m benchmarks.plain_loop JOB`.
 
 Its input says line by line what to run.
 
@@ -18,7 +18,7 @@ from typing import Any
 
 import cv2
 
-from beam_serving.cli.commands.bench.handwritten import Steps
+from benchmarks.handwritten import Steps
 
 _MOST_LATENCIES = 50_000
 
