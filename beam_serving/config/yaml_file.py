@@ -53,6 +53,8 @@ def parse_yaml(path: Path, text: str) -> YamlFile:
         mark = getattr(err, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise ConfigError(f"{where}: not valid YAML: {getattr(err, 'problem', None) or err}") from err
+    except RecursionError as err:
+        raise ConfigError(f"{path}: lists or mappings are nested too deep") from err
     if not isinstance(root, yaml.MappingNode):
         raise ConfigError(f"{path}: is empty or no mapping; it wants at least 'model:' with 'path:' below it")
     return YamlFile(path, text, root, values, _lines_of(root, path))
