@@ -34,6 +34,7 @@ EXTRAS = {
         "pytest-timeout>=2.3",
         "ruff>=0.8",
         "types-PyYAML",
+        "types-protobuf",
     ],
 }
 EXTRAS["all"] = sorted({need for needs in EXTRAS.values() for need in needs})
@@ -61,10 +62,11 @@ setup(
         "opencv-python-headless>=4.14,<5",
         "openvino>=2026.0",
         "orjson>=3.10",
+        "protobuf>=4.22",
         "pyarrow>=16",
         "pydantic>=2.7",
         "PyYAML>=6",
-        "redis>=5.2",
+        "redis>=5.2,<9",
         "simplejpeg>=1.8",
         "tqdm>=4.66",
     ],
