@@ -59,7 +59,7 @@ class _Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_boolean(cls, value: Any, info: ValidationInfo) -> Any:
+    def _no_boolean(cls, value: object, info: ValidationInfo) -> object:
         # YAML reads yes, no, on and off as booleans, and pydantic would take these for 1 and 0.
         annotation = cls.model_fields[str(info.field_name)].annotation
         if value is False and "off" in get_args(annotation):
@@ -118,7 +118,7 @@ class Data(_Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _by_its_first_name(cls, values: Any) -> Any:
+    def _by_its_first_name(cls, values: object) -> object:
         if not isinstance(values, dict) or "max_payload_bytes" not in values:
             return values
         if "max_request_bytes" in values:
@@ -217,7 +217,7 @@ class Settings(_Section):
     flink: Flink = Flink()
     spark: Spark = Spark()
 
-    def about(self, workers: int) -> dict[str, Any]:
+    def about(self, workers: int) -> dict[str, object]:
         """Gives what a service says of itself while it is ready."""
         return {"model": self.model.path, "streams": self.data.streams, "workers": workers}
 

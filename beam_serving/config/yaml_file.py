@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 
@@ -16,7 +16,7 @@ class YamlFile(NamedTuple):
     path: Path
     text: str
     root: yaml.MappingNode
-    values: dict[Any, Any]
+    values: dict[object, object]
     lines: dict[tuple[str, ...], int]
 
     def where(self, line: int | None) -> str:

@@ -186,19 +186,19 @@ def _gone(connection: Any, err: ResponseError) -> RedisConnectionError:
     )
 
 
-def _following(base: Any) -> Any:
+def _following(base: Any) -> type:
     """Gives the class of connections that look for their server each time they connect."""
 
     class Following(base):
-        def __init__(self, *, find: Callable[[], HostPort], **options: Any) -> None:
+        def __init__(self, *, find: Callable[[], HostPort], **options: object) -> None:
             super().__init__(**options)
             self._find = find
 
-        def _connect(self) -> Any:
+        def _connect(self) -> object:
             self.host, self.port = self._find()
             return super()._connect()
 
-        def read_response(self, *args: Any, **options: Any) -> Any:
+        def read_response(self, *args: object, **options: object) -> object:
             try:
                 return super().read_response(*args, **options)
             except ResponseError as err:
@@ -210,11 +210,11 @@ def _following(base: Any) -> Any:
     return Following
 
 
-def _async_following(base: Any) -> Any:
+def _async_following(base: Any) -> type:
     """Gives the same for asyncio; who knows is asked from a thread."""
 
     class Following(base):
-        def __init__(self, *, find: Callable[[], HostPort], **options: Any) -> None:
+        def __init__(self, *, find: Callable[[], HostPort], **options: object) -> None:
             super().__init__(**options)
             self._find = find
 
@@ -222,7 +222,7 @@ def _async_following(base: Any) -> Any:
             self.host, self.port = await asyncio.to_thread(self._find)
             await super()._connect()
 
-        async def read_response(self, *args: Any, **options: Any) -> Any:
+        async def read_response(self, *args: object, **options: object) -> object:
             try:
                 return await super().read_response(*args, **options)
             except ResponseError as err:
