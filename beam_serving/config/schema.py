@@ -23,6 +23,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from beam_serving.config.legacy.translate import FLAT_0_10, Translation, renamed, translate
 from beam_serving.config.output import is_url
@@ -280,7 +281,7 @@ def _beside(base: Path, path: str) -> str:
     return path if path == "noop" or is_url(path) else str(base / os.path.expanduser(path))
 
 
-def _explain(error: Any, translation: Translation) -> str:
+def _explain(error: ErrorDetails, translation: Translation) -> str:
     """Turns one finding of pydantic into `file:line: key: what came, what was wanted`, in the words of the file."""
     file = translation.file
     location = tuple(str(part) for part in error["loc"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -19,12 +19,12 @@ def _numbers(value: object) -> object:
     return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def _worker_count(value: Any) -> object:
+def _worker_count(value: object) -> object:
     if value == "auto":
         return value
-    if not str(value).isdecimal() or not 1 <= int(value) <= 256:
+    if not str(value).isdecimal() or not 1 <= int(str(value)) <= 256:
         raise ValueError("wants a number from 1 to 256 or 'auto'")
-    return int(value)
+    return int(str(value))
 
 
 def _names(value: object) -> object:
@@ -32,12 +32,12 @@ def _names(value: object) -> object:
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
-def _batch_size(value: Any) -> object:
+def _batch_size(value: object) -> object:
     if value == "auto":
         return value
-    if not str(value).isdecimal() or not 1 <= int(value) <= 4096:
+    if not str(value).isdecimal() or not 1 <= int(str(value)) <= 4096:
         raise ValueError("wants a number from 1 to 4096 or 'auto'")
-    return int(value)
+    return int(str(value))
 
 
 def _shapes(value: object) -> object:
@@ -90,20 +90,20 @@ WorkerCount = Annotated[int | Literal["auto"], BeforeValidator(_worker_count)]
 BatchSize = Annotated[int | Literal["auto"], BeforeValidator(_batch_size)]
 
 
-def _batch_axis(value: Any) -> object:
+def _batch_axis(value: object) -> object:
     if value in ("auto", "none") or value is None:
         return value or "none"
-    if isinstance(value, bool) or not str(value).isdecimal() or int(value) > 31:
+    if isinstance(value, bool) or not str(value).isdecimal() or int(str(value)) > 31:
         raise ValueError("wants auto, none or the number of an axis, from 0")
-    return int(value)
+    return int(str(value))
 
 
-def _top_n(value: Any) -> object:
+def _top_n(value: object) -> object:
     if value == "auto":
         return value
     if isinstance(value, bool) or not str(value).isdecimal():
         raise ValueError("wants 'auto' or a number: how many classes, 0 for the whole output")
-    return int(value)
+    return int(str(value))
 
 
 def _constants(value: object) -> object:

@@ -28,7 +28,7 @@ from redis.retry import Retry
 
 from beam_serving.errors import ConfigError, ConnectError, UnreachableError
 from beam_serving.transport.address import Address
-from beam_serving.transport.routes import Login, Route, pool_options, tls_options
+from beam_serving.transport.routes import Login, Route, TlsOptions, pool_options, tls_options
 
 PASSWORD_VARIABLE = "BEAM_SERVING_REDIS_PASSWORD"  # noqa: S105 - the variable's name, no secret
 
@@ -98,7 +98,7 @@ class RedisAt:
             username=self.username,
             password=self.password(),
             ssl=self.tls,
-            **(tls or {}),
+            **(tls or TlsOptions()),
             **options,
         )
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import redis
 import redis.asyncio
@@ -98,16 +98,24 @@ def route_of(address: Address, key: str) -> Route | None:
     return Cluster(address.hosts, slot_of(key.encode())) if address.kind == "cluster" else None
 
 
+class TlsOptions(TypedDict, total=False):
+    """What a connection of redis-py takes of TLS."""
+
+    ssl_ca_certs: str | None
+    ssl_cert_reqs: Literal["required"]
+    ssl_check_hostname: bool
+
+
 @dataclass(frozen=True)
 class Login:
     """What a server wants to know: user, password, and how TLS is spoken, None where it is not."""
 
     username: str | None = None
     password: str | None = field(default=None, repr=False)
-    tls: Mapping[str, Any] | None = None
+    tls: TlsOptions | None = None
 
 
-def tls_options(ca_file: str | None) -> dict[str, Any]:
+def tls_options(ca_file: str | None) -> TlsOptions:
     """Gives the arguments of connections that check the certificate and that it is the server's."""
     return {"ssl_ca_certs": ca_file, "ssl_cert_reqs": "required", "ssl_check_hostname": True}
 
@@ -160,7 +168,7 @@ def _asking(host: str, port: int, login: Login, sentinel: bool) -> redis.Redis:
         protocol=2,
         retry=Retry(NoBackoff(), 0),
         ssl=login.tls is not None,
-        **(login.tls or {}),
+        **(login.tls or TlsOptions()),
     )
 
 

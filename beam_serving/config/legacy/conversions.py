@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 STREAMS = ("image_stream", "serving_stream")
@@ -206,10 +206,10 @@ def _over_tls(old: Old) -> bool:
         return False  # said of that key itself
 
 
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not str(value).isdecimal() or int(value) == 0:
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not str(value).isdecimal() or int(str(value)) == 0:
         raise ValueError("wants a whole number from 1")
-    return int(value)
+    return int(str(value))
 
 
 def _is_pem(path: object) -> bool:
