@@ -41,6 +41,7 @@ EXTRAS = {
         "ruff>=0.8",
         "setuptools>=70",
         "types-PyYAML",
+        "types-protobuf",
     ],
 }
 EXTRAS["all"] = sorted({need for needs in EXTRAS.values() for need in needs})

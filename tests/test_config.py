@@ -351,6 +351,7 @@ def test_labels_lie_beside_the_configuration(tmp_path: Path) -> None:
         ("- a", "config.yaml: is empty or no mapping; it wants at least 'model:' with 'path:' below it"),
         ("a: [", "config.yaml:1: not valid YAML: expected the node content, but found '<stream end>'"),
         ("model:\n\tpath: m", "config.yaml:2: not valid YAML: found character '\\t' that cannot start any token"),
+        ("a: " + "[" * 5000, "config.yaml: lists or mappings are nested too deep"),
         ("? [1]\n: 2", "config.yaml:1: not valid YAML: found unhashable key"),
         ("model: {path: m}\n---\nname: a", "config.yaml:2: not valid YAML: but found another document"),
     ],

@@ -14,7 +14,8 @@ from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import Data, Model, Redis, Settings
 from beam_serving.errors import ConfigError, ConnectError
 from beam_serving.launch.embedded_redis import embedded_redis, free_port
-from beam_serving.transport.connection import PASSWORD_VARIABLE, RedisAt, backoff, check, fatal
+from beam_serving.transport.connection import PASSWORD_VARIABLE, RedisAt, check, fatal
+from beam_serving.transport.retry import backoff
 
 REFUSED = f"; set {PASSWORD_VARIABLE} or redis: password_file"
 

@@ -56,12 +56,12 @@ class AsyncInputQueue:
         self._redis = self._server.async_client()
         self._requests = Gathered(self._send)
 
-    async def enqueue(self, uri: Uri, only_input: Any = None, /, **inputs: Any) -> str:
+    async def enqueue(self, uri: Uri, only_input: object = None, /, **inputs: Any) -> str:
         """Queues one request and gives its request id; see `InputQueue.enqueue`."""
         named = inputs if only_input is None else {"": only_input, **inputs}
         return await self._queue(self._request(uri, named))
 
-    async def enqueue_image(self, uri: Uri, image: Any, *, name: str = "", encoding: str = "jpeg") -> str:
+    async def enqueue_image(self, uri: Uri, image: object, *, name: str = "", encoding: str = "jpeg") -> str:
         """Queues one image and gives its request id; see `InputQueue.enqueue_image`."""
         return await self._queue(self._request(uri, {name: as_image(image, encoding)}))
 
@@ -101,13 +101,13 @@ class AsyncInputQueue:
             await self._requests.submit(request)
         return request.request_id
 
-    async def _send(self, requests: list[Request]) -> Sequence[Any]:
+    async def _send(self, requests: list[Request]) -> Sequence[object]:
         if len(requests) == 1:
             return [await self._redis.execute_command(*requests[0].command(self._stream))]
         pipeline = self._redis.pipeline(transaction=False)
         for request in requests:
             pipeline.execute_command(*request.command(self._stream))
-        replies: Sequence[Any] = await pipeline.execute(raise_on_error=False)
+        replies: Sequence[object] = await pipeline.execute(raise_on_error=False)
         return replies
 
 
@@ -227,7 +227,7 @@ class AsyncOutputQueue:
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
             pipeline.hgetall(key)
-        hashes: Sequence[Any] = await pipeline.execute()
+        hashes: Sequence[object] = await pipeline.execute()
         return hashes
 
 

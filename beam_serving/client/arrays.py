@@ -1,10 +1,13 @@
 """Arrays as code that was written for Cluster Serving expects them."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from beam_serving.client.pandas import to_pandas
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 class ResultArray(np.ndarray):
@@ -16,18 +19,18 @@ class ResultArray(np.ndarray):
 
     __hash__ = None
 
-    def __eq__(self, other: Any) -> Any:
+    def __eq__(self, other: object) -> Any:
         return False if isinstance(other, str) else super().__eq__(other)
 
-    def __ne__(self, other: Any) -> Any:
+    def __ne__(self, other: object) -> Any:
         return True if isinstance(other, str) else super().__ne__(other)
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> "DataFrame":
         """Gives a `pandas.DataFrame`; see `beam_serving.client.to_pandas`."""
         return to_pandas(self)
 
 
-def comparable(reply: Any) -> Any:
+def comparable(reply: object) -> Any:
     """Gives a reply whose arrays can be compared with a text."""
     if isinstance(reply, np.ndarray):
         return reply.view(ResultArray)

@@ -20,7 +20,7 @@ ONLY_INPUT = "t"
 """The name of an input without one, as Cluster Serving has it."""
 
 
-def make_arrow_request(uri: Uri, inputs: Mapping[str, Any], keys: Keys | None = None) -> Request:
+def make_arrow_request(uri: Uri, inputs: Mapping[str, object], keys: Keys | None = None) -> Request:
     """Gives a request in the format of Cluster Serving 0.9 and later, with a request id beside it.
 
     With `keys` its images are encrypted, as the servers there took them with `recordEncrypted`.
@@ -34,7 +34,7 @@ def make_arrow_request(uri: Uri, inputs: Mapping[str, Any], keys: Keys | None = 
     return Request(request_id, fields)
 
 
-def data_to_b64(inputs: Mapping[str, Any], keys: Keys | None = None) -> bytes:
+def data_to_b64(inputs: Mapping[str, object], keys: Keys | None = None) -> bytes:
     """Gives the field `data` of a request; see `make_arrow_request`."""
     if not inputs:
         raise InputError("a request needs at least one input")
@@ -48,7 +48,7 @@ def data_to_b64(inputs: Mapping[str, Any], keys: Keys | None = None) -> bytes:
         raise InputError(str(err)) from err
 
 
-def inputs_of(request: Any) -> Mapping[str, Any]:
+def inputs_of(request: object) -> Mapping[str, object]:
     """Reads what `predict` takes: JSON text of one instance, a dict of inputs, or the value of the only input.
 
     Raises:
@@ -67,7 +67,7 @@ def inputs_of(request: Any) -> Mapping[str, Any]:
     return {ONLY_INPUT: request}
 
 
-def _as_column(name: str, value: Any) -> Column:
+def _as_column(name: str, value: object) -> Column:
     if isinstance(value, Mapping):
         return _image_of_mapping(name, value)
     image = _image_of(name, value)
@@ -79,14 +79,14 @@ def _as_column(name: str, value: Any) -> Column:
     return _texts_or_numbers(name, value)
 
 
-def _image_of(name: str, value: Any) -> Image | None:
+def _image_of(name: str, value: object) -> Image | None:
     try:
         return image_of_path(value) if isinstance(value, str) else image_file(value)
     except ClientError as err:
         raise type(err)(f"input {name!r}: {err}") from err
 
 
-def _texts_or_numbers(name: str, value: Any) -> Column:
+def _texts_or_numbers(name: str, value: object) -> Column:
     try:
         if text.starts_with_text(value):
             texts = text.from_lists(value) if isinstance(value, list | tuple) else text.from_array(np.asarray(value))

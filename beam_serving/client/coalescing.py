@@ -14,14 +14,14 @@ class Gathered(Generic[Item]):
     `run` gives one result per item, in their order; a result that is an exception is raised to who asked.
     """
 
-    def __init__(self, run: Callable[[list[Item]], Awaitable[Sequence[Any]]]) -> None:
+    def __init__(self, run: Callable[[list[Item]], Awaitable[Sequence[object]]]) -> None:
         self._run = run
-        self._waiting: list[tuple[Item, asyncio.Future[Any]]] = []
+        self._waiting: list[tuple[Item, asyncio.Future[object]]] = []
         self._task: asyncio.Task[None] | None = None
 
     def submit(self, item: Item) -> "asyncio.Future[Any]":
         """Gives the result of an item to be; it need not be awaited."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._drain())
@@ -42,7 +42,7 @@ class Gathered(Generic[Item]):
                 _settle(future, result)
 
 
-def _settle(future: "asyncio.Future[Any]", result: Any) -> None:
+def _settle(future: "asyncio.Future[Any]", result: object) -> None:
     if future.done():  # who asked has been cancelled
         return
     if isinstance(result, Exception):

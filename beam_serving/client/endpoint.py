@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 from beam_serving.errors import ResultError
 from beam_serving.transport.client_connection import Server
@@ -74,12 +74,12 @@ class Place:
         return cls(server, stream, like_cluster_serving, frontend_url)
 
 
-def _once(ours: str, value: Any, theirs: str, other: Any) -> None:
+def _once(ours: str, value: object, theirs: str, other: object) -> None:
     if value is not None and other is not None:
         raise TypeError(f"{ours} is given, and {theirs}={other!r} too; they mean the same")
 
 
-def failed_like_cluster_serving(uri: Any, error: ResultError) -> str:
+def failed_like_cluster_serving(uri: object, error: ResultError) -> str:
     """Gives the value that stands for a failure, which holds no reason; so that goes to the log."""
     _log.warning("request %r failed: %s", uri, error)
     return FAILED

@@ -19,7 +19,7 @@ _WANTED = "an array, the bytes or path of an image file, a file opened in binary
 _WANTED_ARRAY = "uint8[height, width, 3] in the order blue, green, red, or uint8[height, width]"
 
 
-def as_image(image: Any, encoding: str) -> Image:
+def as_image(image: object, encoding: str) -> Image:
     """Make an image file of an image.
 
     Args:
@@ -45,7 +45,7 @@ def as_image(image: Any, encoding: str) -> Image:
     raise InputError(f"image is {type(image).__name__}, wanted is {_WANTED}")
 
 
-def image_file(value: Any) -> Image | None:
+def image_file(value: object) -> Image | None:
     """Make an image file of what is one already, or of a PIL image; give None for anything else.
 
     Raises:
@@ -91,7 +91,7 @@ def image_of_path(path: str | os.PathLike[str]) -> Image:
         raise ImageFileError(f"the image file {os.fspath(path)!r} cannot be read: {reason}") from err
 
 
-def refuse_masked(value: Any, name: str) -> None:
+def refuse_masked(value: object, name: str) -> None:
     """Refuse arrays with a mask: what it hides would be sent as numbers.
 
     Raises:
@@ -130,7 +130,7 @@ def _png_of_pil(image: Any) -> Image:
     return Image(file.getvalue())
 
 
-def _encoded(image: Any, encoding: str) -> Image:
+def _encoded(image: object, encoding: str) -> Image:
     refuse_masked(image, "image")
     pixels = np.asarray(image)
     shown = f"image is {pixels.dtype}{list(pixels.shape)}"

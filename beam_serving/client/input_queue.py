@@ -101,7 +101,7 @@ class InputQueue:
         named = inputs if only_input is None else {ONLY_INPUT: only_input, **inputs}
         return self._queue(checked(make_arrow_request(uri, named, self._keys), self._max_request_bytes))
 
-    def enqueue_image(self, uri: Uri, image: Any, *, name: str = "", encoding: str = "jpeg") -> str:
+    def enqueue_image(self, uri: Uri, image: object, *, name: str = "", encoding: str = "jpeg") -> str:
         """Queues one image and gives its request id.
 
         The image is the bytes or the path of a file, a file opened in binary mode, a PIL image, which is sent as PNG,
@@ -132,7 +132,7 @@ class InputQueue:
                 request_ids += [request.request_id for request in chunk]
         return request_ids
 
-    def predict(self, request_data: Any, timeout: float = 5.0) -> Reply | str | None:
+    def predict(self, request_data: object, timeout: float = 5.0) -> Reply | str | None:
         """Queues a request, waits up to `timeout` seconds for its result, and deletes that.
 
         The request is a dict of inputs, the value of the only input, or JSON text `{"instances": [{...}]}` with one
@@ -161,7 +161,7 @@ class InputQueue:
             return failed_like_cluster_serving(uri, err) if isinstance(err, ResultError) else NOTHING_YET
         return comparable(reply) if self._place.like_cluster_serving else reply
 
-    def data_to_b64(self, **inputs: Any) -> str:
+    def data_to_b64(self, **inputs: object) -> str:
         """Gives inputs as Cluster Serving 0.9 and later have them on the stream, in the field `data`."""
         return data_to_b64(inputs, self._keys).decode()
 

@@ -4,7 +4,6 @@ import base64
 import json
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -19,7 +18,7 @@ _LONGEST_S = 86_400.0
 """A longer wait is one without limit: sockets take no more than some weeks."""
 
 
-def predict_over_http(frontend_url: str, inputs: Mapping[str, Any], timeout_s: float) -> np.ndarray:
+def predict_over_http(frontend_url: str, inputs: Mapping[str, object], timeout_s: float) -> np.ndarray:
     """Sends one instance to `<frontend_url>/predict` and gives its output.
 
     Raises:
@@ -39,7 +38,7 @@ def predict_over_http(frontend_url: str, inputs: Mapping[str, Any], timeout_s: f
         raise ResultError(f"front end {frontend_url}: no readable prediction: {answer[:_SHOWN_CHARS]}") from err
 
 
-def _as_json(value: Any) -> Any:
+def _as_json(value: object) -> object:
     if isinstance(value, Mapping) and "b64" in value:
         return value["b64"]
     if image := image_file(value):

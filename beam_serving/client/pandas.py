@@ -1,15 +1,18 @@
 """Results as tables, for those who have pandas."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from beam_serving.client.endpoint import FAILED, NOTHING_YET
 from beam_serving.errors import ClientError, ResultError
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
-def to_pandas(results: Any) -> Any:
+
+def to_pandas(results: object) -> "DataFrame":
     """Gives a `pandas.DataFrame` of what `query`, `query_many` or `dequeue` gave.
 
     Best classes are rows with the columns `class` and `score`, a tensor of numbers or texts has its first axis as rows

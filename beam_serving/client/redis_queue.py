@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import yaml
 
@@ -40,7 +39,7 @@ class RedisQueue:
         )
         self._redis = self._server.client()
 
-    def enqueue_image(self, uri: Uri, data: Any) -> str:
+    def enqueue_image(self, uri: Uri, data: object) -> str:
         """Queues an image and gives its request id; an array is uint8 in BGR order, and sent as JPEG of quality 95.
 
         Raises:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import lru_cache
 from numbers import Integral
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from beam_serving.records import Image
 
 Uri = str | bytes | int | Path
 """A name for a request; in results and errors it is text."""
-Input = np.ndarray | Sequence[Any] | bytes | bytearray | memoryview | Path | BinaryIO | Image | str | float
+Input = np.ndarray | Sequence[object] | bytes | bytearray | memoryview | Path | BinaryIO | Image | str | float
 """One input: a tensor (an array or nested lists), a text or lists of these, or an image file."""
 Inputs = Input | Mapping[str, Input]
 """All inputs of a request: by name, or the one of a model that has one."""
@@ -138,7 +138,7 @@ def new_request_id() -> str:
     return secrets.token_hex(16)
 
 
-def as_input(name: str, value: Any) -> Image | np.ndarray:
+def as_input(name: str, value: object) -> Image | np.ndarray:
     """Gives an image, a text or a tensor, as the value is.
 
     Bytes, a path, a file opened in binary mode and a PIL image are an image; a string and lists or arrays of strings a
@@ -164,7 +164,7 @@ def as_input(name: str, value: Any) -> Image | np.ndarray:
     return _as_array(name, value) if image is None else image
 
 
-def _as_array(name: str, value: Any) -> np.ndarray:
+def _as_array(name: str, value: object) -> np.ndarray:
     refuse_masked(value, f"input {name!r}")
     try:
         array = _text(value) if text.starts_with_text(value) else _numbers(value)
@@ -179,14 +179,14 @@ def _as_array(name: str, value: Any) -> np.ndarray:
     return array
 
 
-def _text(value: Any) -> np.ndarray:
+def _text(value: object) -> np.ndarray:
     texts = text.from_lists(value) if isinstance(value, str | list | tuple) else text.from_array(np.asarray(value))
     if (size_bytes := len(text.text_json(texts))) > DEFAULT_LIMITS.max_json_bytes:
         raise ValueError(f"its text is {size_bytes} bytes of JSON, at most {DEFAULT_LIMITS.max_json_bytes} are served")
     return texts
 
 
-def _numbers(value: Any) -> np.ndarray:
+def _numbers(value: object) -> np.ndarray:
     if isinstance(value, np.ndarray):
         return value
     array = numbers.from_lists(value) if isinstance(value, list | tuple | int | float) else np.asarray(value)

@@ -1,7 +1,7 @@
 """What of a model's output is served: its best classes, its first rows or all of it, as Cluster Serving's files say."""
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 _FORM = re.compile(r"\s*(?:(?P<none>none)|(?P<step>topn|picktopn)\s*\(\s*(?P<n>[1-9]\d{0,8})\s*\))\s*", re.IGNORECASE)
 
@@ -29,7 +29,7 @@ class PostProcessing(NamedTuple):
         return cls(int(match["n"] or 0), rows=(match["step"] or "").lower() == "picktopn", as_lists=True)
 
 
-def checked(value: Any) -> Any:
+def checked(value: object) -> object:
     """Gives a value of the configuration back; None is unset.
 
     Raises:

@@ -23,6 +23,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from beam_serving.config.legacy.translate import FLAT_0_10, Translation, renamed, translate
 from beam_serving.config.output import is_url
@@ -60,7 +61,7 @@ class _Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_boolean(cls, value: Any, info: ValidationInfo) -> Any:
+    def _no_boolean(cls, value: object, info: ValidationInfo) -> object:
         # YAML reads yes, no, on and off as booleans, and pydantic would take these for 1 and 0.
         annotation = cls.model_fields[str(info.field_name)].annotation
         if value is False and "off" in get_args(annotation):
@@ -119,7 +120,7 @@ class Data(_Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _by_its_first_name(cls, values: Any) -> Any:
+    def _by_its_first_name(cls, values: object) -> object:
         if not isinstance(values, dict) or "max_payload_bytes" not in values:
             return values
         if "max_request_bytes" in values:
@@ -219,7 +220,7 @@ class Settings(_Section):
     flink: Flink = Flink()
     spark: Spark = Spark()
 
-    def about(self, workers: int) -> dict[str, Any]:
+    def about(self, workers: int) -> dict[str, object]:
         """Gives what a service says of itself while it is ready."""
         return {"model": self.model.path, "streams": self.data.streams, "workers": workers}
 
@@ -283,7 +284,7 @@ def _beside(base: Path, path: str, key: str) -> str:
     return path if path == "noop" or is_url(path) or is_module else str(base / os.path.expanduser(path))
 
 
-def _explain(error: Any, translation: Translation) -> str:
+def _explain(error: ErrorDetails, translation: Translation) -> str:
     """Turns one finding of pydantic into `file:line: key: what came, what was wanted`, in the words of the file."""
     file = translation.file
     location = tuple(str(part) for part in error["loc"])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
 SHAPES_WANTED = "wants whole numbers from 1: 3,224,224, or for several inputs [[3,224,224],[3]] or {name: [3,224,224]}"
 
 
-def _numbers(value: Any) -> Any:
+def _numbers(value: object) -> object:
     """Reads `3,224,224` (the seed's form) and `[3, 224, 224]` alike."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",")]
@@ -19,28 +19,28 @@ def _numbers(value: Any) -> Any:
     return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def _worker_count(value: Any) -> Any:
+def _worker_count(value: object) -> object:
     if value == "auto":
         return value
-    if not str(value).isdecimal() or not 1 <= int(value) <= 256:
+    if not str(value).isdecimal() or not 1 <= int(str(value)) <= 256:
         raise ValueError("wants a number from 1 to 256 or 'auto'")
-    return int(value)
+    return int(str(value))
 
 
-def _names(value: Any) -> Any:
+def _names(value: object) -> object:
     """Reads `a, b` and `[a, b]` alike."""
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
-def _batch_size(value: Any) -> Any:
+def _batch_size(value: object) -> object:
     if value == "auto":
         return value
-    if not str(value).isdecimal() or not 1 <= int(value) <= 4096:
+    if not str(value).isdecimal() or not 1 <= int(str(value)) <= 4096:
         raise ValueError("wants a number from 1 to 4096 or 'auto'")
-    return int(value)
+    return int(str(value))
 
 
-def _shapes(value: Any) -> Any:
+def _shapes(value: object) -> object:
     """Reads the shape of one input, those of several in the model's order, or by name; a list of one is the first."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
@@ -63,17 +63,17 @@ def _shapes(value: Any) -> Any:
     return shape
 
 
-def _is_shape(value: Any) -> bool:
+def _is_shape(value: object) -> bool:
     return isinstance(value, list | tuple) or (isinstance(value, str) and "," in value)
 
 
-def _shape(value: Any) -> tuple[int, ...]:
+def _shape(value: object) -> tuple[int, ...]:
     """Reads one shape; an empty list is that of an input with one number for each record."""
     parts = value.split(",") if isinstance(value, str) else value
     return tuple(map(_size, parts if isinstance(parts, list | tuple) else [parts]))
 
 
-def _size(value: Any) -> int:
+def _size(value: object) -> int:
     text = value.strip() if isinstance(value, str) else repr(value)
     if not (text.isascii() and text.isdecimal() and int(text) > 0):
         raise ValueError(SHAPES_WANTED)
@@ -90,23 +90,23 @@ WorkerCount = Annotated[int | Literal["auto"], BeforeValidator(_worker_count)]
 BatchSize = Annotated[int | Literal["auto"], BeforeValidator(_batch_size)]
 
 
-def _batch_axis(value: Any) -> Any:
+def _batch_axis(value: object) -> object:
     if value in ("auto", "none") or value is None:
         return value or "none"
-    if isinstance(value, bool) or not str(value).isdecimal() or int(value) > 31:
+    if isinstance(value, bool) or not str(value).isdecimal() or int(str(value)) > 31:
         raise ValueError("wants auto, none or the number of an axis, from 0")
-    return int(value)
+    return int(str(value))
 
 
-def _top_n(value: Any) -> Any:
+def _top_n(value: object) -> object:
     if value == "auto":
         return value
     if isinstance(value, bool) or not str(value).isdecimal():
         raise ValueError("wants 'auto' or a number: how many classes, 0 for the whole output")
-    return int(value)
+    return int(str(value))
 
 
-def _constants(value: Any) -> Any:
+def _constants(value: object) -> object:
     if value in (None, ""):
         return {}
     if not isinstance(value, dict) or not all(
@@ -116,11 +116,11 @@ def _constants(value: Any) -> Any:
     return value
 
 
-def _is_constant(value: Any) -> bool:
+def _is_constant(value: object) -> bool:
     return isinstance(value, int | float | str) or (isinstance(value, list) and all(map(_is_constant, value)))
 
 
-def _sample(value: Any) -> Any:
+def _sample(value: object) -> object:
     """Reads the path of a file, or shapes as `data: shape` has them."""
     if value in (None, ""):
         return None
@@ -132,7 +132,7 @@ def _sample(value: Any) -> Any:
 
 BatchAxis = Annotated[int | Literal["auto", "none"], BeforeValidator(_batch_axis)]
 TopN = Annotated[int | Literal["auto"], BeforeValidator(_top_n)]
-Constants = Annotated[dict[str, Any], BeforeValidator(_constants)]
+Constants = Annotated[dict[str, object], BeforeValidator(_constants)]
 Sample = Annotated[
     str | tuple[int, ...] | tuple[tuple[int, ...], ...] | dict[str, tuple[int, ...]] | None, BeforeValidator(_sample)
 ]

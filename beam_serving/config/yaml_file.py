@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 
@@ -16,7 +16,7 @@ class YamlFile(NamedTuple):
     path: Path
     text: str
     root: yaml.MappingNode
-    values: dict[Any, Any]
+    values: dict[object, object]
     lines: dict[tuple[str, ...], int]
 
     def where(self, line: int | None) -> str:
@@ -53,6 +53,8 @@ def parse_yaml(path: Path, text: str) -> YamlFile:
         mark = getattr(err, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise ConfigError(f"{where}: not valid YAML: {getattr(err, 'problem', None) or err}") from err
+    except RecursionError as err:
+        raise ConfigError(f"{path}: lists or mappings are nested too deep") from err
     if not isinstance(root, yaml.MappingNode):
         raise ConfigError(f"{path}: is empty or no mapping; it wants at least 'model:' with 'path:' below it")
     return YamlFile(path, text, root, values, _lines_of(root, path))

@@ -19,7 +19,7 @@ import redis
 from redis.exceptions import RedisError
 
 from beam_serving.records import Entry
-from beam_serving.transport.connection import backoff
+from beam_serving.transport.retry import retry_until
 
 _log = logging.getLogger(__name__)
 _MOST = 6500
@@ -153,15 +153,15 @@ class Aside:
 
     def _fields(self, entry: Entry) -> dict[bytes, bytes]:
         """Read an entry again, as delivered now; gives nothing where it is gone."""
-        for wait_s in backoff():
-            try:
-                found = self._claim(entry, entry.deliveries)
-                return found[0][1] if found else {}
-            except RedisError as err:
-                _log.debug("cannot read an entry that was set aside: %s", err)
-                if self._stop.wait(wait_s):
-                    return {}
-        raise AssertionError("backoff never ends")
+        try:
+            found = retry_until(lambda: self._claim_unless_stopped(entry), lambda _: True, stop=self._stop)
+        except RedisError as err:
+            _log.debug("cannot read an entry that was set aside: %s", err)
+            return {}
+        return found[0][1] if found else {}
+
+    def _claim_unless_stopped(self, entry: Entry) -> Any:
+        return [] if self._stop.is_set() else self._claim(entry, entry.deliveries)
 
 
 class Consumers:

@@ -20,7 +20,8 @@ from beam_serving.records import MOST_REQUEST_BYTES, Block, Entry
 from beam_serving.telemetry.context import service_context
 from beam_serving.telemetry.stats import State
 from beam_serving.transport.channel import Argument, Channel, ReplyTooLargeError
-from beam_serving.transport.connection import RedisAt, backoff, fatal
+from beam_serving.transport.connection import RedisAt, fatal
+from beam_serving.transport.retry import backoff
 
 _log = logging.getLogger(__name__)
 _GROUP_IS_GONE = ("NOGROUP", "UNBLOCKED")

@@ -6,18 +6,17 @@ the files that hold them are complete. A crash in between writes them again: at 
 """
 
 import logging
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import redis
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import LockError, NoPermissionError, RedisError
 
 from beam_serving.io.scripts import FORGET_ROWS, KEEP_LOCK, RELEASE_LOCK, TAKE_LOCK
 from beam_serving.telemetry.periodic import PeriodicThread
-from beam_serving.transport.connection import backoff
 from beam_serving.transport.lua import evaluate
+from beam_serving.transport.retry import retry_until
 
 _log = logging.getLogger(__name__)
 ROWS = b":rows"
@@ -94,18 +93,22 @@ def sole_writer(client: redis.Redis, name: str, run: str) -> Iterator[None]:
         RedisError: the server does not answer.
     """
     key = f"beam-serving:{name}:output"
-    for attempt, wait_s in enumerate(backoff()):
-        if evaluate(client, TAKE_LOCK, 1, key, run, int(_LOCK_S * 1000)):
-            break
-        if attempt == 0:
-            _log.info("another drain of %s writes its results to files; waiting for it", name)
-        threading.Event().wait(wait_s)
+    retry_until(
+        lambda: _take(client, key, run),
+        lambda err: isinstance(err, LockError),
+        report=lambda _: _log.info("another drain of %s writes its results to files; waiting for it", name),
+    )
     renewing = PeriodicThread("output lock", _LOCK_S / 4, lambda: _renew(client, key, run))
     try:
         yield
     finally:
         renewing.close()
         _release(client, key, run)
+
+
+def _take(client: redis.Redis, key: str, run: str) -> None:
+    if not evaluate(client, TAKE_LOCK, 1, key, run, int(_LOCK_S * 1000)):
+        raise LockError("another has it")
 
 
 def _release(client: redis.Redis, key: str, run: str) -> None:

@@ -32,8 +32,9 @@ from beam_serving.protocol import encode_ranked, encode_result
 from beam_serving.records import Failure, Generation, Ranked, Result
 from beam_serving.telemetry.context import service_context
 from beam_serving.transport.channel import Argument, Channel, Script
-from beam_serving.transport.connection import RedisAt, backoff, fatal, heals
+from beam_serving.transport.connection import RedisAt, fatal, heals
 from beam_serving.transport.keys import DEAD_LETTERS, result_key
+from beam_serving.transport.retry import retry_until
 
 _log = logging.getLogger(__name__)
 
@@ -196,24 +197,24 @@ class _CommitFn(beam.DoFn):
         keys, arguments = commit_arguments(results, self._group, self._ttl_ms, self._dead_letters)
         if self._keep_rows:
             keys.append(results[0].origin.stream + ROWS)
-        for attempt, wait_s in enumerate(backoff()):
-            try:
-                written = _Written.of(self._commit.run(keys, arguments))
-            except RedisError as err:
-                if (reason := fatal(err)) and not _is_of_a_key(err):
-                    raise ConnectError(f"Redis at {self._at}: {reason}") from err
-                if not heals(err) or (self._stop.is_set() and attempt > 0):
-                    raise
-                if attempt == 0:
-                    _log.warning("Redis at %s takes no results (%s); trying again until it does", self._at, err)
-                self._stop.wait(wait_s)
-            else:
-                # Only the key of a result tells whether there is memory; a letter alone is written without asking.
-                if written.records and any(result.origin.uri for result in results):
-                    self._balance.written(written.without_memory, arguments, len(results))
-                self._count(results, written)
-                return
-        raise AssertionError("backoff never ends")
+        written = retry_until(
+            lambda: self._commit_once(keys, arguments), heals, report=self._report_refusal, stop=self._stop
+        )
+        # Only the key of a result tells whether there is memory; a letter alone is written without asking.
+        if written.records and any(result.origin.uri for result in results):
+            self._balance.written(written.without_memory, arguments, len(results))
+        self._count(results, written)
+
+    def _commit_once(self, keys: list[bytes], arguments: list[Argument]) -> _Written:
+        try:
+            return _Written.of(self._commit.run(keys, arguments))
+        except RedisError as err:
+            if (reason := fatal(err)) and not _is_of_a_key(err):
+                raise ConnectError(f"Redis at {self._at}: {reason}") from err
+            raise
+
+    def _report_refusal(self, err: RedisError) -> None:
+        _log.warning("Redis at %s takes no results (%s); trying again until it does", self._at, err)
 
     def _count(self, results: Sequence[Result], written: _Written) -> None:
         counts = self._stats.counts

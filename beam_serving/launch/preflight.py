@@ -23,8 +23,9 @@ from beam_serving.models.opening import decided_model
 from beam_serving.models.options import model_options
 from beam_serving.models.store import PrivateCopy
 from beam_serving.records import Generation
-from beam_serving.transport.connection import RedisAt, backoff, check, fatal
+from beam_serving.transport.connection import RedisAt, check, fatal
 from beam_serving.transport.keys import DEAD_LETTERS, result_key
+from beam_serving.transport.retry import retry_until
 
 _log = logging.getLogger(__name__)
 _FULL = 0.9
@@ -51,26 +52,30 @@ def preflight(settings: Settings) -> ModelFiles:
         own.look()
     at = redis_at(settings)
     client = at.client()
-    give_up_at = time.monotonic() + settings.redis.wait_s
-    for attempt, wait_s in enumerate(backoff()):
-        try:
-            check(at, client)
-            for stream in settings.data.streams:
-                _ensure_group(at, client, stream, settings.data.group)
-            Ownership(settings).take(client)
-        except RedisError as err:
-            if time.monotonic() + wait_s >= give_up_at:
-                raise UnreachableError(
-                    f"Redis at {at} cannot be reached ({err}); start one there, or set data: src to where it is"
-                ) from err
-            if attempt == 0:
-                _log.warning("Redis at %s does not answer yet (%s); waiting up to %g s", at, err, settings.redis.wait_s)
-            time.sleep(wait_s)
-        else:
-            break
+    patience_s = settings.redis.wait_s
+    try:
+        retry_until(
+            lambda: _prepare(settings, at, client),
+            lambda _: True,
+            report=lambda err: _log.warning(
+                "Redis at %s does not answer yet (%s); waiting up to %g s", at, err, patience_s
+            ),
+            give_up_at=time.monotonic() + patience_s,
+        )
+    except RedisError as err:
+        raise UnreachableError(
+            f"Redis at {at} cannot be reached ({err}); start one there, or set data: src to where it is"
+        ) from err
     _warn_of_memory(at, client)
     client.close()
     return files
+
+
+def _prepare(settings: Settings, at: RedisAt, client: redis.Redis) -> None:
+    check(at, client)
+    for stream in settings.data.streams:
+        _ensure_group(at, client, stream, settings.data.group)
+    Ownership(settings).take(client)
 
 
 def secret_files(settings: Settings) -> list[tuple[str, str | None]]:

@@ -237,7 +237,7 @@ def whole_shapes(
 
 
 def _shapes_by_name(
-    names: Sequence[str], shapes: Shapes | None, constants: Mapping[str, Any], source: Path
+    names: Sequence[str], shapes: Shapes | None, constants: Mapping[str, object], source: Path
 ) -> Mapping[str, tuple[int, ...]]:
     if shapes is None:
         return {}

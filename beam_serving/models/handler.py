@@ -64,7 +64,7 @@ class DirectoryModelHandler(ModelHandler[ModelInput, Prediction, LoadedModel]):
         return open_model(self._directory, self._options).model
 
     def run_inference(
-        self, batch: Sequence[ModelInput], model: LoadedModel, inference_args: dict[str, Any] | None = None
+        self, batch: Sequence[ModelInput], model: LoadedModel, inference_args: dict[str, object] | None = None
     ) -> Iterable[Prediction]:
         """Give one prediction per example, in their order; examples of one batch may differ in shape.
 
@@ -91,7 +91,7 @@ class DirectoryModelHandler(ModelHandler[ModelInput, Prediction, LoadedModel]):
         """Names the metrics of `RunInference`."""
         return "beam_serving"
 
-    def validate_inference_args(self, inference_args: dict[str, Any] | None) -> None:
+    def validate_inference_args(self, inference_args: dict[str, object] | None) -> None:
         """Refuses arguments: a model in a directory takes none."""
         if inference_args:
             raise ValueError(f"inference_args are {sorted(inference_args)}, wanted are none")

@@ -1,7 +1,5 @@
 """From a value that somebody sent to the tensor that an input takes: shape and type, exactly or not at all."""
 
-from typing import Any
-
 import numpy as np
 
 from beam_serving.errors import RequestError
@@ -12,7 +10,7 @@ from beam_serving.protocol.text import is_text
 _MOST_AT_ONCE = 1 << 20
 
 
-def as_array(value: Any) -> np.ndarray:
+def as_array(value: object) -> np.ndarray:
     """Give an array for a tensor, a number, a text or nested lists of them.
 
     Raises:

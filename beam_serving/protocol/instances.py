@@ -7,7 +7,6 @@ floats float64; the model's input decides what they become. A text that is valid
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -31,7 +30,7 @@ def decode_inputs(body: bytes, limits: Limits) -> dict[str, Image | np.ndarray]:
     return instance_inputs(instances[0], limits)
 
 
-def parse_instances(raw: bytes, limits: Limits) -> list[Mapping[str, Any]]:
+def parse_instances(raw: bytes, limits: Limits) -> list[Mapping[str, object]]:
     """Reads the instances of a JSON body.
 
     Raises:
@@ -44,7 +43,7 @@ def parse_instances(raw: bytes, limits: Limits) -> list[Mapping[str, Any]]:
     return instances
 
 
-def instance_inputs(instance: Mapping[str, Any], limits: Limits) -> dict[str, Image | np.ndarray]:
+def instance_inputs(instance: Mapping[str, object], limits: Limits) -> dict[str, Image | np.ndarray]:
     """Gives the inputs of one instance: numbers and texts as arrays, base64 as the image that it encodes.
 
     Raises:
@@ -58,7 +57,7 @@ def instance_inputs(instance: Mapping[str, Any], limits: Limits) -> dict[str, Im
     }
 
 
-def _decode_value(name: str, value: Any) -> Image | np.ndarray:
+def _decode_value(name: str, value: object) -> Image | np.ndarray:
     if isinstance(value, str):
         try:
             return Image(decode_base64(value.encode("utf-8", "backslashreplace"), "text"))
@@ -75,7 +74,7 @@ def _decode_value(name: str, value: Any) -> Image | np.ndarray:
     return tensor
 
 
-def _texts(name: str, value: Any) -> np.ndarray:
+def _texts(name: str, value: object) -> np.ndarray:
     try:
         return text.from_lists(value)
     except ValueError as err:

@@ -1,7 +1,6 @@
 """JSON from outside: its size and depth are known before anything is built of it."""
 
 import json
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,7 @@ _LIST_BYTES, _OBJECT_BYTES, _VALUE_BYTES, _TEXT_BYTES = 136, 400, 56, 64
 """What Python takes for a list and an object, each with its first value, for each other value and text; measured."""
 
 
-def parse_json(raw: bytes, limits: Limits, what: str = "payload") -> Any:
+def parse_json(raw: bytes, limits: Limits, what: str = "payload") -> object:
     """Parse JSON in UTF-8; `what` is what a message calls it.
 
     Raises:

@@ -5,7 +5,6 @@ a finite number never becomes infinite.
 """
 
 from numbers import Integral, Real
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ _EXACT_IN_FLOAT64 = 2**53
 _SHOWN_CHARS = 120
 
 
-def from_lists(value: Any) -> np.ndarray:
+def from_lists(value: object) -> np.ndarray:
     """Make an array of a number or of nested lists of numbers without changing a whole number.
 
     Args:

@@ -89,8 +89,8 @@ def _decode_json(value: Any, labels: Any) -> Any:
     return _scores_or_texts({int(index): score for index, score in value.items()})
 
 
-def _array(value: list[Any]) -> np.ndarray:
-    first: Any = value
+def _array(value: list[object]) -> np.ndarray:
+    first: object = value
     while isinstance(first, list) and first:
         first = first[0]
     if isinstance(first, str):
@@ -106,7 +106,7 @@ def _scores_or_texts(by_index: dict[int, str]) -> dict[int, float] | dict[int, s
         return by_index
 
 
-def _is_pair(item: Any) -> bool:
+def _is_pair(item: object) -> bool:
     """Whether it is a class and its score: the numbers of a tensor are written as floats, a class as an integer."""
     return isinstance(item, list) and len(item) == 2 and isinstance(item[0], int)
 

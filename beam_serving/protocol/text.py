@@ -21,14 +21,14 @@ def is_text(array: np.ndarray) -> bool:
     return array.dtype.kind in "OSU"
 
 
-def starts_with_text(value: Any) -> bool:
+def starts_with_text(value: object) -> bool:
     """Tell whether a value is text by its first: NumPy's own arrays of text give each the room of the longest."""
     while isinstance(value, list | tuple) and value:
         value = value[0]
     return isinstance(value, str | bytes) or getattr(getattr(value, "dtype", None), "kind", "") in ("O", "S", "U", "T")
 
 
-def from_lists(value: Any) -> np.ndarray:
+def from_lists(value: object) -> np.ndarray:
     """Make an array of a string or of nested lists of strings.
 
     Raises:
@@ -62,7 +62,7 @@ def from_array(array: np.ndarray) -> np.ndarray:
     return texts
 
 
-def _decoded(text: Any) -> Any:
+def _decoded(text: object) -> object:
     if not isinstance(text, bytes):
         return text
     try:
@@ -71,7 +71,7 @@ def _decoded(text: Any) -> Any:
         raise ValueError(f"it has bytes that are no UTF-8 text, {_shown(text)}") from err
 
 
-def _checked(text: Any) -> str:
+def _checked(text: object) -> str:
     if not isinstance(text, str):
         raise ValueError(f"it has {_shown(text)}, of type {type(text).__name__}, among its texts")
     try:
@@ -81,7 +81,7 @@ def _checked(text: Any) -> str:
     return str(text)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     shown = ascii(value[:_SHOWN_CHARS] if isinstance(value, str | bytes) else value)
     return shown if len(shown) <= _SHOWN_CHARS else f"{shown[: _SHOWN_CHARS - 1]}..."
 

@@ -64,10 +64,10 @@ def _metered(most_bytes: int) -> type:
     class MeteredParser(DefaultParser):  # type: ignore[misc, valid-type]
         """hiredis behind a meter."""
 
-        def on_connect(self, connection: Any, **options: Any) -> None:
+        def on_connect(self, connection: object, **options: object) -> None:
             super().on_connect(connection, **options)
             self.meter = _Meter(vars(self)["_reader"], most_bytes)
-            self._reader: Any = self.meter
+            self._reader: object = self.meter
 
     return MeteredParser
 
@@ -92,7 +92,7 @@ class Channel:
         meter = getattr(self._connection._parser, "meter", None)
         return meter.reply_bytes if meter else 0
 
-    def call(self, *command: Argument) -> Any:
+    def call(self, *command: Argument) -> object:
         """Sends one command and gives its reply as hiredis reads it.
 
         Raises:

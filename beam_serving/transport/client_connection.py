@@ -105,7 +105,7 @@ class Server:
         )
         return redis.asyncio.Redis.from_pool(pool)
 
-    def _pool(self, kind: Any, **limits: Any) -> Any:
+    def _pool(self, kind: Any, **limits: object) -> Any:
         blocking = issubclass(kind, redis.ConnectionPool)
         retry = (Retry if blocking else AsyncRetry)(FullJitterBackoff(cap=1.0, base=0.05), _RETRIES)
         options = {**self._options(), **limits, "retry": retry}
@@ -116,9 +116,9 @@ class Server:
         login = Login(address.username, address.password or self.password, tls)
         return kind(db=address.db, **options, **pool_options(self.route, login, blocking))
 
-    def _options(self) -> dict[str, Any]:
+    def _options(self) -> dict[str, object]:
         # protocol 2: a subscription needs a connection of its own in either, and proxies know it
-        options: dict[str, Any] = {
+        options: dict[str, object] = {
             "protocol": 2,
             "socket_timeout": self.timeout_s,
             "socket_connect_timeout": self.timeout_s,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from redis.retry import Retry
 
 from beam_serving.errors import ConfigError, ConnectError, UnreachableError
 from beam_serving.transport.address import Address
-from beam_serving.transport.routes import Login, Route, pool_options, tls_options
+from beam_serving.transport.routes import Login, Route, TlsOptions, pool_options, tls_options
 
 PASSWORD_VARIABLE = "BEAM_SERVING_REDIS_PASSWORD"  # noqa: S105 - the variable's name, no secret
 
@@ -77,7 +76,7 @@ class RedisAt:
         """Opens a client of one connection that never retries by itself.
 
         A retry inside the library would send XADD or a script twice (FAULTS: the reply was lost, not the command);
-        the one back-off loop is ours, `backoff`. `wait_s` is how long a command may block on the server.
+        the one loop that tries again is ours, `retry_until`. `wait_s` is how long a command may block on the server.
         """
         options: dict[str, Any] = {
             "db": self.db,
@@ -99,7 +98,7 @@ class RedisAt:
             username=self.username,
             password=self.password(),
             ssl=self.tls,
-            **(tls or {}),
+            **(tls or TlsOptions()),
             **options,
         )
 
@@ -120,14 +119,6 @@ class RedisAt:
             ) from err
         finally:
             client.close()
-
-
-def backoff(first_s: float = 0.05, most_s: float = 5.0) -> Iterator[float]:
-    """Yields waits that double up to `most_s`, each jittered by half, so that many workers do not return at once."""
-    wait_s = first_s
-    while True:
-        yield wait_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
-        wait_s = min(wait_s * 2, most_s)
 
 
 def fatal(error: RedisError) -> str | None:

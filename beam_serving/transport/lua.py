@@ -32,7 +32,7 @@ PUT = script(__package__, "put")
 """SET, also on a server without memory."""
 
 
-def evaluate(client: redis.Redis, script: str, keys: int, *arguments: Any) -> Any:
+def evaluate(client: redis.Redis, script: str, keys: int, *arguments: bytes | str | int | float) -> Any:
     """Runs a script; `arguments` begin with as many keys.
 
     Raises:

@@ -41,6 +41,12 @@ def test_what_stands_inside_of_a_value_is_no_comment() -> None:
     assert (dict(found.above), dict(found.below)) == ({}, {})
 
 
+def test_a_block_of_text_may_have_a_comment_behind_its_mark() -> None:
+    found = comments_of("a: |  # of a\n  text  # in it\n\n# of b\nb: >-  # beside b\n  # in it\n")
+    assert found.beside == {"a": "# of a", "b": "# beside b"}
+    assert found.above == {"b": ["# of b"]}
+
+
 def test_comments_inside_a_list_go_above_its_key() -> None:
     found = comments_of("a:\n  list:\n    - 1  # first\n    # between\n    - 2\n  # of x\n  x: 1\n")
     assert found.above == {"a.list": ["# first", "# between"], "a.x": ["# of x"]}

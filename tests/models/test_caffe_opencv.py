@@ -75,7 +75,7 @@ def test_a_net_without_an_input_is_refused(digits: Path, tmp_path: Path) -> None
 def test_a_text_that_is_no_prototxt_is_refused(digits: Path, tmp_path: Path) -> None:
     directory = rewritten(digits, tmp_path, 'name: "digits"', "name:")
 
-    assert refusal(directory) == "is no readable prototxt: line 2: a field name was expected, not '{'"
+    assert refusal(directory) == "is no readable prototxt: line 2: Expected identifier or number, got {."
 
 
 def test_weights_of_another_net_are_refused(digits: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import yaml
 from beam_serving.config.legacy.rules import FLAT
 from beam_serving.config.yaml_file import YamlFile
 
+_BLOCKS = ("|", ">")
 _HASH = re.compile(r"(?:^|(?<=\s))#")
 
 
@@ -98,7 +99,8 @@ def comments(file: YamlFile, keys: list[Place]) -> Comments:
 def _all_comments(text: str) -> Iterator[tuple[int, int, str]]:
     """Yields line (from 0), column and text of each comment: what begins with # outside of any scalar."""
     scalars = [
-        (token.start_mark, token.end_mark)
+        # A block of text begins in the line after its mark.
+        (text.find("\n", token.start_mark.index) if token.style in _BLOCKS else token.start_mark.index, token.end_mark)
         for token in yaml.scan(text, Loader=yaml.SafeLoader)
         if isinstance(token, yaml.ScalarToken)
     ]
@@ -106,7 +108,7 @@ def _all_comments(text: str) -> Iterator[tuple[int, int, str]]:
     for number, line in enumerate(text.splitlines(keepends=True)):
         for match in _HASH.finditer(line):
             index = at + match.start()
-            if not any(start.index <= index < end.index for start, end in scalars):
+            if not any(start <= index < end.index for start, end in scalars):
                 yield number, match.start(), line[match.start() :].rstrip()
                 break
         at += len(line)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 STREAMS = ("image_stream", "serving_stream")
@@ -25,13 +25,13 @@ class Outcome(NamedTuple):
     The remark is a warning (`warns`) where something that the file asks for is not done.
     """
 
-    new: dict[str, Any]
+    new: dict[str, object]
     remark: str = ""
     warns: bool = False
 
 
-Old = Mapping[str, Any]
-Convert = Callable[[Any, Old], Outcome]
+Old = Mapping[str, object]
+Convert = Callable[[object, Old], Outcome]
 
 
 def moved(new: str, remark: str = "") -> Convert:
@@ -39,10 +39,10 @@ def moved(new: str, remark: str = "") -> Convert:
     return lambda value, _: Outcome({new: value}, remark)
 
 
-def unused(reason: str, *harmless: Any) -> Convert:
+def unused(reason: str, *harmless: object) -> Convert:
     """Gives the conversion of a key that nothing is done with; `harmless` values, or lists of them, ask for nothing."""
 
-    def convert(value: Any, _: Old) -> Outcome:
+    def convert(value: object, _: Old) -> Outcome:
         values = value if isinstance(value, list) else [value]
         lowered = [one.lower() if isinstance(one, str) else one for one in values]
         return Outcome({}, reason, any(one not in harmless for one in lowered))
@@ -50,7 +50,7 @@ def unused(reason: str, *harmless: Any) -> Convert:
     return convert
 
 
-def encrypted_model(value: Any, _: Old) -> Outcome:
+def encrypted_model(value: object, _: Old) -> Outcome:
     """Takes the files of a model that are encrypted as the old servers wanted them."""
     if not is_on(value):
         return Outcome({"model.encryption": "none"})
@@ -63,7 +63,7 @@ def encrypted_model(value: Any, _: Old) -> Outcome:
     return Outcome({"model.encryption": "cbc"}, remark, warns=True)
 
 
-def encrypted_records(value: Any, _: Old) -> Outcome:
+def encrypted_records(value: object, _: Old) -> Outcome:
     """Takes encrypted images, and tensors in clear beside them, as the old servers did."""
     if not is_on(value):
         return Outcome({"data.encryption": "none"})
@@ -74,7 +74,7 @@ def encrypted_records(value: Any, _: Old) -> Outcome:
     return Outcome({"data.encryption": "images"}, remark, warns=True)
 
 
-def service_name(value: Any, _: Old) -> Outcome:
+def service_name(value: object, _: Old) -> Outcome:
     """Makes the name of a job the name of the service, and its stream one of those that are served."""
     if not isinstance(value, str | int) or isinstance(value, bool):
         raise ValueError("wants a name")
@@ -88,7 +88,7 @@ def service_name(value: Any, _: Old) -> Outcome:
     return Outcome({"name": name, "data.streams": [*STREAMS, stream]}, remark)
 
 
-def address(value: Any, old: Old) -> Outcome:
+def address(value: object, old: Old) -> Outcome:
     """Takes where Redis is, over TLS where another key of the file says so."""
     if not isinstance(value, str) or not _over_tls(old):
         return Outcome({"data.src": value})
@@ -96,7 +96,7 @@ def address(value: Any, old: Old) -> Outcome:
     return Outcome({"data.src": parts._replace(scheme="rediss").geturl()})
 
 
-def tls(value: Any, old: Old) -> Outcome:
+def tls(value: object, old: Old) -> Outcome:
     """Turns TLS on by the scheme of Redis's address."""
     if not is_on(value):
         return Outcome({}, "off, as without rediss:// in data: src")
@@ -107,7 +107,7 @@ def tls(value: Any, old: Old) -> Outcome:
     return Outcome({"data.src": src}, remark, warns=True)
 
 
-def trust_store(value: Any, old: Old) -> Outcome:
+def trust_store(value: object, old: Old) -> Outcome:
     """Takes certificates in PEM form; a Java key store cannot be read here."""
     if not _over_tls(old):
         return Outcome({}, "not used while TLS is off")
@@ -117,13 +117,13 @@ def trust_store(value: Any, old: Old) -> Outcome:
     return Outcome({}, f"a Java key store cannot be read here; {remedy}", warns=True)
 
 
-def trust_store_password(_: Any, old: Old) -> Outcome:
+def trust_store_password(_: object, old: Old) -> Outcome:
     """Drops it: a PEM file has none."""
     remark = "redis: ca_file needs no password; that of Redis comes from redis: password_file or the environment"
     return Outcome({}, remark, _over_tls(old))
 
 
-def post_processing(value: Any, _: Old) -> Outcome:
+def post_processing(value: object, _: Old) -> Outcome:
     """Reads `topN(n)` and `pickTopN(n)`."""
     found = _FILTER.fullmatch(value) if isinstance(value, str) else None
     if found is None or int(found[2]) == 0:
@@ -132,7 +132,7 @@ def post_processing(value: Any, _: Old) -> Outcome:
     return Outcome({"params.post_processing": f"{step}({int(found[2])})"})
 
 
-def cores(value: Any, old: Old) -> Outcome:
+def cores(value: object, old: Old) -> Outcome:
     """Shares the cores of a machine among copies of the model: as many as there are cores unless the file says."""
     if isinstance(value, int) and value < 0:
         return Outcome({}, "unset, by the old servers' convention")
@@ -143,7 +143,7 @@ def cores(value: Any, old: Old) -> Outcome:
     return Outcome({"model.threads": max(1, count // shares)}, f"{count} cores for {shares} workers")
 
 
-def threads(value: Any, old: Old) -> Outcome:
+def threads(value: object, old: Old) -> Outcome:
     """Takes the threads of a copy, unless the cores of the machine are given: these decided in the old servers too."""
     decides = old.get("coreNumberPerMachine")
     if isinstance(decides, int) and decides > 0:
@@ -151,7 +151,7 @@ def threads(value: Any, old: Old) -> Outcome:
     return Outcome({"model.threads": value})
 
 
-def milliseconds(value: Any, _: Old) -> Outcome:
+def milliseconds(value: object, _: Old) -> Outcome:
     """Turns a timeout into seconds."""
     number = int(value) if isinstance(value, str) and value.isdecimal() else value
     if not isinstance(number, int | float) or isinstance(number, bool) or not 0 < number < float("inf"):
@@ -159,7 +159,7 @@ def milliseconds(value: Any, _: Old) -> Outcome:
     return Outcome({"redis.timeout_s": number / 1000 if number % 1000 else number // 1000}, "in seconds now")
 
 
-def image_resize(value: Any, old: Old) -> Outcome:
+def image_resize(value: object, old: Old) -> Outcome:
     """Says what replaces `height,width`, which says neither channels nor the order of the axes."""
     parts = str(value).split(",") if isinstance(value, str) else value
     if not isinstance(parts, list) or len(parts) != 2 or not all(str(part).strip().isdecimal() for part in parts):
@@ -171,7 +171,7 @@ def image_resize(value: Any, old: Old) -> Outcome:
     return Outcome({}, f"images are resized to the model's input; {remedy}", warns=True)
 
 
-def tensor_shape(value: Any, _: Old) -> Outcome:
+def tensor_shape(value: object, _: Old) -> Outcome:
     """Takes the shape of one input, `1,2` or `[[1,2]]`, and those of several."""
     shape = value
     if isinstance(value, str):
@@ -184,14 +184,14 @@ def tensor_shape(value: Any, _: Old) -> Outcome:
     return Outcome({"data.shape": shape})
 
 
-def queue(value: Any, _: Old) -> Outcome:
+def queue(value: object, _: Old) -> Outcome:
     """Accepts the only queue there is."""
     if str(value).lower() != "redis":
         raise ValueError("wants redis: no other queue is served")
     return Outcome({}, "Redis is the only queue")
 
 
-def is_on(value: Any) -> bool:
+def is_on(value: object) -> bool:
     """Reads a switch as the old servers' files have it."""
     text = str(value).strip().lower()
     if text not in ("true", "false", "yes", "no", "on", "off"):
@@ -206,11 +206,11 @@ def _over_tls(old: Old) -> bool:
         return False  # said of that key itself
 
 
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not str(value).isdecimal() or int(value) == 0:
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not str(value).isdecimal() or int(str(value)) == 0:
         raise ValueError("wants a whole number from 1")
-    return int(value)
+    return int(str(value))
 
 
-def _is_pem(path: Any) -> bool:
+def _is_pem(path: object) -> bool:
     return isinstance(path, str) and path.lower().endswith(_PEM)

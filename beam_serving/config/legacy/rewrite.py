@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Any
 
 import yaml
 
@@ -98,7 +97,7 @@ def _annotate(line: _Line, entry: Entry, notes: Comments) -> None:
             line.beside = beside
 
 
-def _dumped(value: Any) -> str:
+def _dumped(value: object) -> str:
     if value is None:
         return ""
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**9)

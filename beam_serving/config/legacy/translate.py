@@ -32,9 +32,9 @@ class Entry(NamedTuple):
     """
 
     key: str
-    value: Any
+    value: object
     line: int | None
-    new: dict[str, Any]
+    new: dict[str, object]
     remark: str = ""
     warns: bool = False
     secret: bool = False
@@ -45,7 +45,7 @@ class Translation(NamedTuple):
 
     file: YamlFile
     form: str
-    values: dict[Any, Any]
+    values: dict[object, Any]
     entries: list[Entry]
     errors: list[str]
 
@@ -56,8 +56,8 @@ class Translation(NamedTuple):
 
 class _Leaf(NamedTuple):
     name: str
-    path: tuple[Any, ...]
-    value: Any
+    path: tuple[object, ...]
+    value: object
     line: int | None
 
 
@@ -146,7 +146,7 @@ def _rule_name(leaf: _Leaf, form: str) -> str | None:
     return FLAT.get(leaf.name.lower()) if len(leaf.path) == 1 else NESTED.get(leaf.name)
 
 
-def _entry(leaf: _Leaf, name: str | None, old: dict[str, Any], form: str, known: Collection[str]) -> Entry:
+def _entry(leaf: _Leaf, name: str | None, old: dict[str, object], form: str, known: Collection[str]) -> Entry:
     rule = RULES[name] if name else None
     asked = "postProcessing" in old or "params.top_n" in old
     if form != NEW and not asked and _is_about_results(leaf.name, name):
@@ -182,7 +182,7 @@ def _conflicts(file: YamlFile, entries: list[Entry]) -> Iterator[str]:
                 yield f"{file.where(entry.line)}: {entry.key}: {also} says something else of {new}; keep one"
 
 
-def _sections(file: YamlFile, form: str, known: Collection[str]) -> dict[Any, Any]:
+def _sections(file: YamlFile, form: str, known: Collection[str]) -> dict[object, Any]:
     """Gives the sections of the file, still empty; those that nobody knows stay in a new file, to be refused."""
     return {key: {} for key, body in file.values.items() if isinstance(body, dict) and (form == NEW or key in known)}
 
@@ -191,6 +191,6 @@ def _is_blank(leaf: _Leaf) -> bool:
     return leaf.value is None or (leaf.value == "" and leaf.name not in STILL_THERE)
 
 
-def _hides(value: Any) -> bool:
+def _hides(value: object) -> bool:
     """Whether a value may hold a password: an address with a user."""
     return isinstance(value, str) and "@" in value

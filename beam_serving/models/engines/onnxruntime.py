@@ -4,7 +4,6 @@ import mmap
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -59,7 +58,9 @@ class OnnxRuntimeModel:
 
     engine = "onnxruntime"
 
-    def __init__(self, session: Any, graph: Changed, facts: Facts, path: Path, options: ModelOptions) -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession, graph: Changed, facts: Facts, path: Path, options: ModelOptions
+    ) -> None:
         given = {value.name: value for value in (*session.get_inputs(), *session.get_outputs())}
         self.inputs = tuple(_spec(port, given[port.tensor], "input", path) for port in graph.inputs)
         self.outputs = tuple(_spec(port, given[port.tensor], "output", path) for port in graph.outputs)
@@ -121,7 +122,9 @@ def _load(
     return OnnxRuntimeModel(session, graph, facts, path, options)
 
 
-def _session(path: Path, content: bytes | None, files: Mapping[str, Path], options: ModelOptions) -> Any:
+def _session(
+    path: Path, content: bytes | None, files: Mapping[str, Path], options: ModelOptions
+) -> onnxruntime.InferenceSession:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = engine_threads(options)
     settings.inter_op_num_threads = 1
@@ -149,14 +152,14 @@ def _mapped(file: Path) -> memoryview:
         return memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def _types_without_numpy(session: Any, graph: Changed) -> dict[str, int]:
+def _types_without_numpy(session: onnxruntime.InferenceSession, graph: Changed) -> dict[str, int]:
     """Give the types, by output, that must be cast but of which the file said nothing."""
     kinds = {f"tensor({name.lower()})": number for name, number in TensorProto.DataType.items()}
     types = {given.name: kinds.get(given.type, 0) for given in session.get_outputs()}
     return {port.name: types[port.tensor] for port in graph.outputs if border_of(types[port.tensor])}
 
 
-def _spec(port: Port, given: Any, what: str, path: Path) -> TensorSpec:
+def _spec(port: Port, given: onnxruntime.NodeArg, what: str, path: Path) -> TensorSpec:
     if given.type not in _DTYPES:
         remedy = "choose others with model: outputs" if what == "output" else "export the model with plain tensors"
         raise ModelLoadError(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -40,7 +40,7 @@ class CaffeModel:
 
     def __init__(
         self,
-        net: Any,
+        net: cv2.dnn.Net,
         inputs: tuple[TensorSpec, ...],
         output_names: tuple[str, ...],
         outputs: tuple[TensorSpec, ...] = (),

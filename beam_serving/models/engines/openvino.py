@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import filterfalse
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import openvino
@@ -88,19 +87,22 @@ class OpenVinoModel:
         self._model = model
         self._has_free_sizes = any(spec.shape is None or None in spec.shape[1:] for spec in self.inputs)
         self._known_shapes: set[tuple[tuple[int, ...], ...]] = set()
-        self._request: Any = None
-        self._full_request: Any = None
+        self._request: openvino.InferRequest | None = None
+        self._full_request: openvino.InferRequest | None = None
 
     def compile(self) -> None:
         """See `EngineModel.compile`."""
-        if self._request is not None:
-            return
-        try:
-            self._request = self._compiled(self._model)
-            full = None if self._has_free_sizes else _of_batch(self._model, self._options.full_batch)
-            self._full_request = self._compiled(full) if full else None
-        except OPENVINO_ERRORS as err:
-            raise ModelLoadError(f"{self._source}: OpenVINO cannot compile it: {first_reason(err)}") from err
+        self._compiled_request()
+
+    def _compiled_request(self) -> openvino.InferRequest:
+        if self._request is None:
+            try:
+                self._request = self._compiled(self._model)
+                full = None if self._has_free_sizes else _of_batch(self._model, self._options.full_batch)
+                self._full_request = self._compiled(full) if full else None
+            except OPENVINO_ERRORS as err:
+                raise ModelLoadError(f"{self._source}: OpenVINO cannot compile it: {first_reason(err)}") from err
+        return self._request
 
     def settle(self) -> None:
         """See `EngineModel.settle`."""
@@ -118,10 +120,10 @@ class OpenVinoModel:
 
     def infer(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
         """See `EngineModel.infer`."""
-        self.compile()
+        any_batch = self._compiled_request()
         self._check_shapes(arrays)
         rows = len(arrays[0]) if arrays and arrays[0].ndim else 0
-        request = self._full_request if self._full_request and rows == self._options.full_batch else self._request
+        request = self._full_request if self._full_request and rows == self._options.full_batch else any_batch
         try:
             # The request does not keep what it reads in place: without `held`, a copy of read-only input would be gone.
             held = [array.astype(str) if array.dtype == STRING else readable(array) for array in arrays]
@@ -156,14 +158,14 @@ class OpenVinoModel:
         if len(self._known_shapes) < _KNOWN_SHAPES:
             self._known_shapes.add(shapes)
 
-    def _compiled(self, model: openvino.Model) -> Any:
+    def _compiled(self, model: openvino.Model) -> openvino.InferRequest:
         core = openvino.Core()
         return core.compile_model(
             model, self._options.device.upper(), _properties(self._options)
         ).create_infer_request()
 
 
-def _spec(port: Any, name: str) -> TensorSpec:
+def _spec(port: openvino.Output, name: str) -> TensorSpec:
     kind = port.get_element_type()
     shape = port.get_partial_shape()
     sizes = None if shape.rank.is_dynamic else tuple(None if size.is_dynamic else size.get_length() for size in shape)
@@ -240,7 +242,7 @@ def first_reason(err: BaseException) -> str:
     return (unknown or reasons or telling or lines or [type(err).__name__])[0][:300]
 
 
-def names_of(ports: Sequence[Any], fallback: str) -> list[str]:
+def names_of(ports: Sequence[openvino.Output], fallback: str) -> list[str]:
     """Name inputs or outputs as the file names the tensors, without the `:0` of TensorFlow; else by position.
 
     OpenVINO's own names for what has none carry a counter of the process, and count as none.
@@ -344,11 +346,11 @@ def _freed(model: openvino.Model) -> openvino.Model | None:
     return changed if all(shape.rank.is_static and len(shape) and shape[0].is_dynamic for shape in outputs) else None
 
 
-def _properties(options: ModelOptions) -> dict[str, Any]:
+def _properties(options: ModelOptions) -> dict[str, str | int]:
     if options.precision not in _PRECISION_HINTS:
         raise ModelLoadError(f"precision is {options.precision!r}, wanted is one of {', '.join(_PRECISION_HINTS)}")
     # Left to itself, OpenVINO takes bf16 where the CPU has it and is 7.5e-4 off.
-    properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _PRECISION_HINTS[options.precision]}
+    properties: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": _PRECISION_HINTS[options.precision]}
     if options.device.lower() != "cpu":
         return properties
     # Pinned, the worker processes of one thread each would all take the same first core.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import openvino
@@ -53,7 +52,7 @@ def _is_quantised(model: openvino.Model) -> bool:
     )
 
 
-def _weights_of(op: Any) -> Any | None:
+def _weights_of(op: openvino.Node) -> openvino.Node | None:
     """Gives the constant that is the right side of a matrix multiplication, also behind a conversion from float16."""
     if op.get_type_name() != "MatMul":
         return None
@@ -64,7 +63,7 @@ def _weights_of(op: Any) -> Any | None:
     return node if is_matrix and node.get_element_type() in (openvino.Type.f32, openvino.Type.f16) else None
 
 
-def _compress(op: Any, weights: Any) -> None:
+def _compress(op: openvino.Node, weights: openvino.Node) -> None:
     values = weights.data.astype(np.float32)
     outputs_last = not op.get_attributes()["transpose_b"]
     scales = np.abs(values).max(axis=0 if outputs_last else 1, keepdims=True) / 127

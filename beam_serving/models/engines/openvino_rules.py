@@ -8,7 +8,7 @@ tests of ONNX 1.23.
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import openvino
@@ -95,7 +95,7 @@ def table_sizes(model: openvino.Model) -> dict[int, int]:
     return sizes
 
 
-def _table_size(op: Any, sources: list[Any]) -> int | None:
+def _table_size(op: openvino.Node, sources: list[openvino.Node]) -> int | None:
     table = sources[0]
     if table.get_type_name() == "Convert":
         table = _source(table.inputs()[0]).get_node()
@@ -105,14 +105,14 @@ def _table_size(op: Any, sources: list[Any]) -> int | None:
     return int(size.get_length()) if size.is_static else None
 
 
-def _operators(model: openvino.Model) -> Iterator[Any]:
+def _operators(model: openvino.Model) -> Iterator[openvino.Node]:
     for op in model.get_ordered_ops():
         yield op
         for body in _bodies(op):
             yield from _operators(body)
 
 
-def _bodies(op: Any) -> list[openvino.Model]:
+def _bodies(op: openvino.Node) -> list[openvino.Model]:
     """Give the graphs inside an operator: of a loop or of the branches of a condition."""
     if op.get_type_name() == "If":
         return [op.get_function(0), op.get_function(1)]
@@ -122,7 +122,7 @@ def _bodies(op: Any) -> list[openvino.Model]:
 class _Step(NamedTuple):
     """One operator with the types of what it takes and gives, and what of it comes from a request."""
 
-    op: Any
+    op: openvino.Node
     kind: str
     takes: list[openvino.Type]
     gives: list[openvino.Type]
@@ -208,7 +208,7 @@ def _compares_small(step: _Step) -> bool:
     )
 
 
-def _source(port: Any) -> Any:
+def _source(port: openvino.Input) -> openvino.Node:
     return port.get_source_output()
 
 
@@ -222,7 +222,7 @@ def _narrows(step: _Step) -> bool:
     return _is_whole(old) and _is_whole(new) and new.bitwidth < min(old.bitwidth, 32)
 
 
-def _large_constants(op: Any) -> Iterator[str]:
+def _large_constants(op: openvino.Node) -> Iterator[str]:
     if op.get_output_element_type(0) not in _WIDE:
         return
     values = op.get_data()

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class Port(NamedTuple):
     """An input or output of a function: the spec, and its type in TensorFlow."""
 
     spec: TensorSpec
-    dtype: Any
+    dtype: tf.DType
 
 
 class TensorFlowModel:
@@ -45,12 +45,12 @@ class TensorFlowModel:
 
     def __init__(
         self,
-        function: Callable[..., Sequence[Any]],
+        function: Callable[..., Sequence[tf.Tensor]],
         inputs: Sequence[Port],
         outputs: Sequence[Port],
         facts: Facts,
         *,
-        variables: Sequence[Any] = (),
+        variables: Sequence[tf.Variable] = (),
         freed: Callable[[], EngineModel | None] = lambda: None,
     ) -> None:
         self.inputs = tuple(port.spec for port in inputs)
@@ -99,7 +99,7 @@ def prepare(options: ModelOptions, source: Path) -> None:
         return
 
 
-def port_of(name: str, shape: tuple[int | None, ...] | None, dtype: Any, what: str, source: Path) -> Port:
+def port_of(name: str, shape: tuple[int | None, ...] | None, dtype: tf.DType, what: str, source: Path) -> Port:
     """Describe an input or output (`what`) of a shape and a type of TensorFlow.
 
     Raises:
@@ -146,14 +146,16 @@ def plain(array: np.ndarray) -> np.ndarray:
     return np.array(array) if served in (None, array.dtype) else array.astype(served)
 
 
-def _text(value: Any) -> bytes | str:
+def _text(value: object) -> bytes | str:
+    if not isinstance(value, bytes):
+        return str(value)
     try:
-        return value.decode() if isinstance(value, bytes) else str(value)
+        return value.decode()
     except UnicodeDecodeError:
         return bytes(value)
 
 
-def _tensor(array: np.ndarray, dtype: Any) -> Any:
+def _tensor(array: np.ndarray, dtype: tf.DType) -> tf.Tensor:
     if dtype.name in _QUANTIZED:
         return tf.bitcast(tf.constant(array), dtype)
     if array.dtype == STRING:

@@ -41,7 +41,7 @@ class _Graph:
     Setting it up is slow, so it is done where the shapes change only.
     """
 
-    def __init__(self, make: Callable[[], Any], signature: str | None) -> None:
+    def __init__(self, make: Callable[[], tf.lite.Interpreter], signature: str | None) -> None:
         self._interpreter = make()
         self._runner = self._interpreter.get_signature_runner(signature) if signature else None
         self._shapes: list[tuple[int, ...]] | None = None
@@ -168,7 +168,7 @@ class _Source(NamedTuple):
     path: Path
     options: ModelOptions
     signature: str | None
-    make: Callable[[], Any]
+    make: Callable[[], tf.lite.Interpreter]
 
 
 def _model(
@@ -230,11 +230,11 @@ def _common(one: tuple[int, ...], other: tuple[int, ...]) -> Shape:
     return tuple(left if left == right else None for left, right in zip(one, other, strict=True))
 
 
-def _maker(path: Path, options: ModelOptions, keep: bool) -> Callable[[], Any]:
+def _maker(path: Path, options: ModelOptions, keep: bool) -> Callable[[], tf.lite.Interpreter]:
     """Give what makes an interpreter; it maps the file, or has its bytes in order to `keep` being able to."""
-    given: dict[str, Any] = {"model_content": path.read_bytes()} if keep else {"model_path": str(path)}
+    given: dict[str, object] = {"model_content": path.read_bytes()} if keep else {"model_path": str(path)}
 
-    def make() -> Any:
+    def make() -> tf.lite.Interpreter:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return tf.lite.Interpreter(**given, num_threads=engine_threads(options) or None)

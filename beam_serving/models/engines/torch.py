@@ -22,6 +22,7 @@ from beam_serving.models.base import (
 from beam_serving.models.formats.torch_values import (
     TORCH_ERRORS,
     Argument,
+    Value,
     leaf_spec,
     named_leaves,
     to_array,
@@ -31,7 +32,7 @@ from beam_serving.models.trial.batch_axis import Axis, axis_of, record_spec, sta
 from beam_serving.models.trial.probing import constant_arrays, try_out
 from beam_serving.models.trial.samples import Record, invented_shapes, records
 
-Call = Callable[[list[Any]], Any]
+Call = Callable[[list[Value]], object]
 """Runs a module on its inputs in order, from its initial state."""
 _NO_FACTS = Facts()
 

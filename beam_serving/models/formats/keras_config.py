@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 _OWN_MODULES = re.compile(
     r"keras(\.src)?(\.(layers|ops|initializers|regularizers|constraints|activations|dtype_policies"
@@ -24,7 +23,7 @@ _UNNAMED_FUNCTION = "<lambda>"
 _REMEDY = "build the model of Keras's own layers, or export it with model.export('directory')"
 
 
-def reason_to_refuse(config: Any) -> str | None:
+def reason_to_refuse(config: object) -> str | None:
     """Says why a model is not built from this description, as the end of a sentence about its file.
 
     None where it names nothing but Keras's own layers, none of which holds code.
@@ -32,7 +31,7 @@ def reason_to_refuse(config: Any) -> str | None:
     return next(_reasons(config), None)
 
 
-def _reasons(value: Any, name: str = "") -> Iterator[str]:
+def _reasons(value: object, name: str = "") -> Iterator[str]:
     if isinstance(value, list):
         for inner in value:
             yield from _reasons(inner, name)
@@ -50,7 +49,7 @@ def _reasons(value: Any, name: str = "") -> Iterator[str]:
         yield from _reasons(inner, name)
 
 
-def _reasons_of_class(value: Mapping[str, Any], name: str) -> Iterator[str]:
+def _reasons_of_class(value: Mapping[str, object], name: str) -> Iterator[str]:
     """Look at what Keras makes an object of: a class of its own by its name, or a function that computes."""
     kind, module = value["class_name"], value.get("module")
     if isinstance(kind, str) and kind in _CODE:
@@ -69,5 +68,5 @@ def _reasons_of_class(value: Mapping[str, Any], name: str) -> Iterator[str]:
         yield f"{str(kind)[:60]!r} in {name!r} is no layer of Keras; {_REMEDY}"
 
 
-def _foreign(what: str, name: str, module: Any) -> str:
+def _foreign(what: str, name: str, module: object) -> str:
     return f"{what} in {name!r} is of the module {str(module)[:60]!r}, which is not Keras's own; {_REMEDY}"

@@ -123,7 +123,7 @@ def _said(err: BaseException) -> str:
     return " ".join(_COLOUR.sub("", str(err)).split())[:300] or type(err).__name__
 
 
-def _named(given: Any) -> dict[str, Any]:
+def _named(given: object) -> dict[str, Any]:
     """Name outputs as the SavedModel does."""
     if isinstance(given, dict):
         return given

@@ -67,7 +67,7 @@ def _check(archive: zipfile.ZipFile) -> Callable[[str], bool]:
     return lambda _: True
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
@@ -61,7 +60,7 @@ def load_saved_model(files: ModelFiles, options: ModelOptions) -> EngineModel:
     given = [port_of(name, shape_of(one), one.dtype, "input", path) for name, one in inputs.items()]
     taken = [port_of(name, shape_of(outputs[name]), outputs[name].dtype, "output", path) for name in names]
 
-    def call(*tensors: Any) -> list[Any]:
+    def call(*tensors: tf.Tensor) -> list[tf.Tensor]:
         results = signature(**dict(zip(inputs, tensors, strict=True)))
         return [results[name] for name in names]
 
@@ -123,7 +122,12 @@ class _FrozenGraph:
     """A graph with its ends; `model` gives it with shapes of its placeholders."""
 
     def __init__(
-        self, graph: Any, inputs: Sequence[str], fetches: Mapping[str, str], found: Sequence[Reached], path: Path
+        self,
+        graph: tf.compat.v1.GraphDef,
+        inputs: Sequence[str],
+        fetches: Mapping[str, str],
+        found: Sequence[Reached],
+        path: Path,
     ) -> None:
         self._graph = graph
         self._inputs = inputs
@@ -185,7 +189,7 @@ class _FrozenGraph:
 
         return TensorFlowModel(call, inputs, outputs, self._facts, freed=freed)
 
-    def _ports(self, function: Any) -> tuple[list[Port], list[Port]]:
+    def _ports(self, function: tf.types.experimental.ConcreteFunction) -> tuple[list[Port], list[Port]]:
         def port(name: str, tensor: str, what: str) -> Port:
             one = function.graph.as_graph_element(tensor)
             return port_of(name, shape_of(one), one.dtype, what, self._path)
@@ -196,16 +200,16 @@ class _FrozenGraph:
         )
 
 
-def shape_of(tensor: Any) -> Shape:
+def shape_of(tensor: tf.Tensor | tf.TensorSpec) -> Shape:
     """Give the shape of a tensor or a spec of TensorFlow, None where even the rank is free."""
     return None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
 
 
-def _imported(graph: Any) -> Any:
+def _imported(graph: tf.compat.v1.GraphDef) -> tf.types.experimental.ConcreteFunction:
     return tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph, name=""), [])
 
 
-def _reshaped(graph: Any, shapes: Mapping[str, Shape]) -> Any:
+def _reshaped(graph: tf.compat.v1.GraphDef, shapes: Mapping[str, Shape]) -> tf.compat.v1.GraphDef:
     """Give the graph with these shapes of placeholders."""
     changed = type(graph)()
     changed.CopyFrom(graph)
@@ -224,7 +228,7 @@ _KNOWS_SCALARS = 24
 """The version of graphs since which the shape [] of a placeholder means a single value, no longer any shape."""
 
 
-def _ends(graph: Any, options: ModelOptions) -> tuple[list[str], list[str]]:
+def _ends(graph: tf.compat.v1.GraphDef, options: ModelOptions) -> tuple[list[str], list[str]]:
     inputs = [
         node.name
         for node in graph.node
@@ -237,7 +241,7 @@ def _ends(graph: Any, options: ModelOptions) -> tuple[list[str], list[str]]:
     return inputs, outputs
 
 
-def _fetches(graph: Any, nodes: Sequence[str], options: ModelOptions, path: Path) -> dict[str, str]:
+def _fetches(graph: tf.Graph, nodes: Sequence[str], options: ModelOptions, path: Path) -> dict[str, str]:
     """Give the tensors to fetch by the names of outputs; asked for may also be what other nodes consume."""
     known = dict(tensor for name in nodes for tensor in _tensors(graph, name))
     for asked in options.output_names:
@@ -247,7 +251,7 @@ def _fetches(graph: Any, nodes: Sequence[str], options: ModelOptions, path: Path
     return {name: known[name] for name in chosen(list(known), options, path)}
 
 
-def _tensors(graph: Any, node: str) -> Iterator[tuple[str, str]]:
+def _tensors(graph: tf.Graph, node: str) -> Iterator[tuple[str, str]]:
     try:
         outputs = graph.as_graph_element(node, allow_tensor=False).outputs
     except (KeyError, ValueError):

@@ -10,8 +10,11 @@ what is not known here is refused rather than served with answers that depend on
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from tensorflow.core.framework.function_pb2 import FunctionDef
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.framework import op_def_registry
 
 from beam_serving.models.base import Facts
@@ -20,8 +23,8 @@ from beam_serving.models.base import Facts
 class Reached(NamedTuple):
     """A node that runs; `function` is the definition it is in, None where it stands in the graph itself."""
 
-    node: Any
-    function: Any = None
+    node: NodeDef
+    function: FunctionDef | None = None
 
 
 _DATASETS = r"(TextLine|TFRecord|FixedLengthRecord|CSV|Sql|LMDB|MatchingFiles|Cache|Snapshot|DataService|Load|Save)"
@@ -68,7 +71,7 @@ _VARIABLES = ("Variable", "VariableV2", "VarHandleOp", "TemporaryVariable", "Aut
 _TABLES = ("HashTable", "HashTableV2", "AnonymousHashTable")
 
 
-def reached(graph: Any, nodes: Iterable[str] = (), functions: Iterable[str] = ()) -> list[Reached]:
+def reached(graph: GraphDef, nodes: Iterable[str] = (), functions: Iterable[str] = ()) -> list[Reached]:
     """Give all nodes of a GraphDef that run for these nodes and functions, those of called functions too."""
     by_name = {node.name: node for node in graph.node}
     library = {function.signature.name: function for function in graph.library.function}
@@ -86,7 +89,7 @@ def reached(graph: Any, nodes: Iterable[str] = (), functions: Iterable[str] = ()
     return found
 
 
-def _behind(by_name: Mapping[str, Any], names: Iterable[str]) -> Iterator[str]:
+def _behind(by_name: Mapping[str, NodeDef], names: Iterable[str]) -> Iterator[str]:
     waiting, seen = list(names), set()
     while waiting:
         name = waiting.pop()
@@ -102,7 +105,7 @@ def node_of(tensor: str) -> str:
     return tensor.lstrip("^").partition(":")[0]
 
 
-def _called(node: Any, library: Mapping[str, Any]) -> Iterator[str]:
+def _called(node: NodeDef, library: Mapping[str, FunctionDef]) -> Iterator[str]:
     if node.op in library:
         yield node.op
     for value in node.attr.values():
@@ -112,7 +115,7 @@ def _called(node: Any, library: Mapping[str, Any]) -> Iterator[str]:
             yield from (function.name for function in value.list.func)
 
 
-def _alternatives(function: Any, library: Mapping[str, Any]) -> Iterator[str]:
+def _alternatives(function: FunctionDef, library: Mapping[str, FunctionDef]) -> Iterator[str]:
     """Give the functions that TensorFlow may put in this one's place."""
     implements = function.attr["api_implements"].s if "api_implements" in function.attr else b""
     if implements:
@@ -149,7 +152,7 @@ def reason_to_refuse(
     return None
 
 
-def _reads_a_file(node: Any) -> bool:
+def _reads_a_file(node: NodeDef) -> bool:
     if node.op in ("DecodeProtoV2", "EncodeProto"):
         return not _is_inside(node.attr["descriptor_source"].s)
     return node.op == "FixedUnigramCandidateSampler" and bool(node.attr["vocab_file"].s)
@@ -165,14 +168,14 @@ def _is_inside(descriptor_source: bytes) -> bool:
     return descriptor_source in (b"", b"local://") or descriptor_source.startswith(b"bytes://")
 
 
-def _not_run(node: Any, what: str) -> str:
+def _not_run(node: NodeDef, what: str) -> str:
     return (
         f"operator {node.op} ({node.name}) {what}, which a served model must not; "
         "export the part of the model without it, or name other outputs in model: outputs"
     )
 
 
-def _origin(tensor: str, function: Any) -> str:
+def _origin(tensor: str, function: FunctionDef) -> str:
     """Follow a tensor of a function back over Identity to where it comes from."""
     nodes = {node.name: node for node in (function.node_def if function else ())}
     name = node_of(tensor)

@@ -5,14 +5,14 @@ Those fill tables and set variables up; they are looked at first, so that none o
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.framework import variable_pb2
-from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2, saved_object_graph_pb2
 
 from beam_serving.errors import ModelLoadError
 from beam_serving.models.formats.tensorflow_operators import Reached, node_of, reached, reason_to_refuse
@@ -48,7 +48,7 @@ def load_checked(path: Path) -> Any:
         return tf.saved_model.load(str(folder.path), tags)
 
 
-def _checked(path: Path) -> tuple[Any, list[str] | None]:
+def _checked(path: Path) -> tuple[saved_model_pb2.SavedModel, list[str] | None]:
     """Give the description of a SavedModel and the tags to load it with, None where there is only one choice."""
     if (path / "saved_model.cpb").exists():
         raise ModelLoadError(f"{path}: is split into parts (saved_model.cpb); wanted is a single saved_model.pb")
@@ -69,7 +69,7 @@ def _checked(path: Path) -> tuple[Any, list[str] | None]:
     return model, tags
 
 
-def _assets(meta: Any) -> list[Any]:
+def _assets(meta: meta_graph_pb2.MetaGraphDef) -> list[meta_graph_pb2.AssetFileDef]:
     """Give the files that the model brings along; TensorFlow 1 has them in a collection."""
     if meta.asset_file_def or _OLD_ASSETS not in meta.collection_def:
         return list(meta.asset_file_def)
@@ -77,7 +77,7 @@ def _assets(meta: Any) -> list[Any]:
     return [meta_graph_pb2.AssetFileDef.FromString(one.value) for one in packed]
 
 
-def _meta_graph(model: Any, path: Path) -> tuple[Any, list[str] | None]:
+def _meta_graph(model: saved_model_pb2.SavedModel, path: Path) -> tuple[meta_graph_pb2.MetaGraphDef, list[str] | None]:
     if len(model.meta_graphs) == 1:
         return model.meta_graphs[0], None
     for meta in model.meta_graphs:
@@ -87,7 +87,7 @@ def _meta_graph(model: Any, path: Path) -> tuple[Any, list[str] | None]:
     raise ModelLoadError(f"{path}: the tags of its graphs are {tags}, wanted is one graph, or one with the tag 'serve'")
 
 
-def _reason_of_objects(meta: Any) -> str | None:
+def _reason_of_objects(meta: meta_graph_pb2.MetaGraphDef) -> str | None:
     """Look at the functions of objects that are run at load: those of tables, and of what restores itself."""
     objects, functions = meta.object_graph_def.nodes, meta.object_graph_def.concrete_functions
     run: list[str] = []
@@ -107,7 +107,7 @@ def _reason_of_objects(meta: Any) -> str | None:
     return reason_to_refuse(reached(meta.graph_def, functions=run), assets)
 
 
-def _function_names(objects: Any, node: int) -> Iterator[str]:
+def _function_names(objects: Sequence[saved_object_graph_pb2.SavedObject], node: int) -> Iterator[str]:
     one = objects[node] if 0 <= node < len(objects) else None
     if one is None:
         return
@@ -117,7 +117,7 @@ def _function_names(objects: Any, node: int) -> Iterator[str]:
         yield one.bare_concrete_function.concrete_function_name
 
 
-def _reason_of_graph(meta: Any) -> str | None:
+def _reason_of_graph(meta: meta_graph_pb2.MetaGraphDef) -> str | None:
     """Look at what is run at load of a graph of TensorFlow 1: restoring, initial values and what fills tables."""
     roots = {node_of(meta.saver_def.restore_op_name)}
     if "__saved_model_init_op" in meta.signature_def:
@@ -140,7 +140,9 @@ def _variable_nodes(encoded: bytes) -> Iterator[str]:
     yield from map(node_of, (variable.initializer_name, variable.initial_value_name, variable.snapshot_name))
 
 
-def signature_of(signatures: Mapping[str, Any], path: Path) -> Any:
+def signature_of(
+    signatures: Mapping[str, tf.types.experimental.ConcreteFunction], path: Path
+) -> tf.types.experimental.ConcreteFunction:
     """Choose the signature `serving_default`, or the only one.
 
     Raises:
@@ -151,7 +153,7 @@ def signature_of(signatures: Mapping[str, Any], path: Path) -> Any:
     return signatures.get(SIGNATURE) or next(iter(signatures.values()))
 
 
-def tensors_of(named: Any, what: str, path: Path) -> dict[str, Any]:
+def tensors_of(named: object, what: str, path: Path) -> dict[str, tf.TensorSpec | tf.Tensor]:
     """Give the inputs or outputs of a signature by name, in the order of their names: the file has no other.
 
     Raises:

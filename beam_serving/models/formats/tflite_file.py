@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tensorflow.lite.python import schema_py_generated as schema
 
@@ -78,11 +78,11 @@ def describe_file(content: bytes) -> Described:
     return Described(Facts(random=random, state=state), tuple(sorted(lasting)), why, signatures, unranked)
 
 
-def _subgraphs(model: Any) -> Iterator[Any]:
+def _subgraphs(model: schema.Model) -> Iterator[schema.SubGraph]:
     return (model.Subgraphs(index) for index in range(model.SubgraphsLength()))
 
 
-def _operators(model: Any, graph: Any) -> Iterator[tuple[str, Any]]:
+def _operators(model: schema.Model, graph: schema.SubGraph) -> Iterator[tuple[str, schema.Operator]]:
     for index in range(graph.OperatorsLength()):
         one = graph.Operators(index)
         code = model.OperatorCodes(one.OpcodeIndex())
@@ -91,7 +91,7 @@ def _operators(model: Any, graph: Any) -> Iterator[tuple[str, Any]]:
         yield custom.decode() if custom else _BUILTIN.get(builtin, str(builtin)), one
 
 
-def _called_once(operator: Any) -> int:
+def _called_once(operator: schema.Operator) -> int:
     options, given = schema.CallOnceOptions(), operator.BuiltinOptions()
     if given is None:
         return -1
@@ -99,6 +99,6 @@ def _called_once(operator: Any) -> int:
     return int(options.InitSubgraphIndex())
 
 
-def _keeps(graph: Any, operator: Any) -> bool:
+def _keeps(graph: schema.SubGraph, operator: schema.Operator) -> bool:
     inputs = (operator.Inputs(index) for index in range(operator.InputsLength()))
     return any(index >= 0 and graph.Tensors(index).IsVariable() for index in inputs)

@@ -23,6 +23,7 @@ from beam_serving.models.formats.torch_facts import program_random_operators, pr
 from beam_serving.models.formats.torch_values import (
     TORCH_ERRORS,
     Argument,
+    Value,
     argument,
     free_or_fixed,
     leaf_spec,
@@ -49,7 +50,7 @@ def load_native(files: ModelFiles, options: ModelOptions) -> EngineModel:
     return _described(_read(files.model), files.model, options, device)
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> torch.export.ExportedProgram:
     if "tensorflow" in sys.modules and "triton" not in sys.modules and importlib.util.find_spec("triton"):
         # Found with tensorflow 2.21 and triton 3.9: the LLVM inside each registers the same options.
         remedy = "load the program before TensorFlow, or in another process"
@@ -78,7 +79,7 @@ def _read(path: Path) -> Any:
     return program
 
 
-def _described(program: Any, path: Path, options: ModelOptions, device: str) -> TorchModel:
+def _described(program: torch.export.ExportedProgram, path: Path, options: ModelOptions, device: str) -> TorchModel:
     places, arguments = _arguments(program, path, options)
     module = program.module(check_guards=False)
     # These refuse any other batch than that of the file; what depends on the batch shows where rows are compared.
@@ -95,7 +96,9 @@ def _described(program: Any, path: Path, options: ModelOptions, device: str) -> 
 class _Program:
     """A program as a function of the tensors that requests send; it starts with the tensors it keeps as they were."""
 
-    def __init__(self, program: Any, module: Any, places: Sequence[int], kept: set[str]) -> None:
+    def __init__(
+        self, program: torch.export.ExportedProgram, module: torch.fx.GraphModule, places: Sequence[int], kept: set[str]
+    ) -> None:
         self._module = module
         self._places = places
         self._form = program.call_spec.in_spec
@@ -105,7 +108,7 @@ class _Program:
         tensors = module.state_dict(keep_vars=True) if "" in kept else {name: _attribute(module, name) for name in kept}
         self._kept = [(tensor, tensor.detach().clone()) for tensor in tensors.values()]
 
-    def __call__(self, values: list[Any]) -> Any:
+    def __call__(self, values: list[Value]) -> object:
         self._check([value for value in values if isinstance(value, torch.Tensor)])
         for tensor, initial in self._kept:
             tensor.copy_(initial)
@@ -121,7 +124,7 @@ class _Program:
         Raises:
             ValueError: there is one.
         """
-        known: dict[Any, int] = {}
+        known: dict[object, int] = {}
         for symbols, tensor in zip(self._sizes, tensors, strict=True):
             for axis, symbol in symbols:
                 size, allowed = int(tensor.shape[axis]), self._ranges.get(symbol)
@@ -132,24 +135,26 @@ class _Program:
                     raise ValueError(f"size {size} of axis {axis} is not in {allowed.lower} to {allowed.upper}")
 
 
-def _attribute(module: Any, name: str) -> Any:
+def _attribute(module: torch.nn.Module, name: str) -> torch.Tensor:
     return functools.reduce(getattr, name.split("."), module)
 
 
-def _symbols(shape: Any) -> Iterator[tuple[int, Any]]:
+def _symbols(shape: torch.Size) -> Iterator[tuple[int, object]]:
     """Give the axes whose size is a symbol of its own, and the symbol."""
     for axis, size in enumerate(shape):
         if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
             yield axis, size.node.expr
 
 
-def _values(program: Any) -> list[Any]:
+def _values(program: torch.export.ExportedProgram) -> list[Any]:
     """Give what the file says of each input: a tensor without values, a symbol, or the constant that it must be."""
     known = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
     return [known.get(name, name) if isinstance(name, str) else name for name in program.graph_signature.user_inputs]
 
 
-def _arguments(program: Any, path: Path, options: ModelOptions) -> tuple[list[int], list[Argument]]:
+def _arguments(
+    program: torch.export.ExportedProgram, path: Path, options: ModelOptions
+) -> tuple[list[int], list[Argument]]:
     """Give the inputs that requests send, and their places among all that the program takes."""
     places, arguments = [], []
     for place, (name, value) in enumerate(zip(program.graph_signature.user_inputs, _values(program), strict=True)):
@@ -181,7 +186,7 @@ def _fixed(arguments: Sequence[Argument], options: ModelOptions, path: Path) -> 
     return wanted
 
 
-def _outputs(program: Any) -> list[tuple[str, TensorSpec | str]]:
+def _outputs(program: torch.export.ExportedProgram) -> list[tuple[str, TensorSpec | str]]:
     (given,) = next(node for node in program.graph.nodes if node.op == "output").args
     values = [
         one.meta["val"] if isinstance(one, torch.fx.Node) else one

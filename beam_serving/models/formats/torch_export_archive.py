@@ -118,7 +118,7 @@ def _json(archive: zipfile.ZipFile, name: str) -> Any:
     return json.loads(archive.read(name))
 
 
-def _suspicious(value: Any, key: str = "") -> Iterator[str]:
+def _suspicious(value: object, key: str = "") -> Iterator[str]:
     """Finds what torch would evaluate or write into source of Python, and what is not of the plain form."""
     if isinstance(value, dict):
         for name, inner in value.items():
@@ -135,7 +135,7 @@ def _suspicious(value: Any, key: str = "") -> Iterator[str]:
         yield from _suspicious_text(value, key)
 
 
-def _is_of_node(value: dict[str, Any]) -> bool:
+def _is_of_node(value: dict[str, object]) -> bool:
     """Tells whether these are the parts of a node, whose `metadata` are notes."""
     return isinstance(value.get("target"), str) and isinstance(value.get("metadata"), dict)
 

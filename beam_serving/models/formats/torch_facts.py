@@ -1,8 +1,7 @@
 """What the operators of a module say of it: which give something else each time, and which keep something for later."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from typing import Any
 
 import torch
 
@@ -12,12 +11,12 @@ _STATISTICS = ("aten::batch_norm", "aten::instance_norm", "aten::native_batch_no
 """They write their running statistics while training, which their schemas do not say."""
 
 
-def random_operators(graph: Any) -> tuple[str, ...]:
+def random_operators(graph: torch.Graph) -> tuple[str, ...]:
     """Name the operators of a TorchScript graph that give something else each time."""
     return _names(node.kind() for node in nodes_of(graph) if _is_random(node))
 
 
-def state_operators(graph: Any) -> tuple[str, ...]:
+def state_operators(graph: torch.Graph) -> tuple[str, ...]:
     """Name what a TorchScript graph keeps for the next inference, `prim::SetAttr count` or `aten::batch_norm`.
 
     In a frozen graph only those attributes are left that are written somewhere, as lists may be and buffers in place.
@@ -35,7 +34,7 @@ def state_operators(graph: Any) -> tuple[str, ...]:
     return _names(found)
 
 
-def trains_statistics(graph: Any) -> bool:
+def trains_statistics(graph: torch.Graph) -> bool:
     """Tell whether a TorchScript graph writes statistics, which freezing makes constants of the code."""
     return any(node.kind() in _STATISTICS and _is_training(node) for node in nodes_of(graph))
 
@@ -67,7 +66,7 @@ def program_state(module: torch.nn.Module) -> tuple[tuple[str, ...], set[str]]:
     return _names(operators), tensors
 
 
-def _calls(module: torch.nn.Module) -> Iterator[Any]:
+def _calls(module: torch.nn.Module) -> Iterator[torch.fx.Node]:
     graphs = [one.graph for one in module.modules() if isinstance(one, torch.fx.GraphModule)]
     for graph in graphs:
         for node in graph.nodes:
@@ -75,7 +74,7 @@ def _calls(module: torch.nn.Module) -> Iterator[Any]:
                 yield node
 
 
-def _kept(value: Any) -> set[str]:
+def _kept(value: object) -> set[str]:
     """Give the tensors of the program that a value is, or may be a view of."""
     if isinstance(value, list | tuple):
         return {target for one in value for target in _kept(one)}
@@ -90,7 +89,7 @@ def _kept(value: Any) -> set[str]:
     return set()
 
 
-def _is_view(node: Any) -> bool:
+def _is_view(node: torch.fx.Node) -> bool:
     # What is no operator of torch takes a tensor out of a list.
     if not isinstance(node.target, torch._ops.OpOverload):
         return True
@@ -100,26 +99,26 @@ def _is_view(node: Any) -> bool:
     )
 
 
-def _arguments(node: Any) -> dict[str, Any]:
+def _arguments(node: torch.fx.Node) -> dict[str, object]:
     schema = node.target._schema.arguments
     given = {one.name: one.default_value for one in schema}
     return {**given, **dict(zip([one.name for one in schema], node.args, strict=False)), **node.kwargs}
 
 
-def _is_off(arguments: dict[str, Any]) -> bool:
+def _is_off(arguments: Mapping[str, object]) -> bool:
     return _is_constant(arguments, _TRAINING, (False,)) or _is_constant(arguments, _SHARE, (0.0,))
 
 
-def _is_constant(arguments: dict[str, Any], names: Iterable[str], wanted: tuple[Any, ...]) -> bool:
+def _is_constant(arguments: Mapping[str, object], names: Iterable[str], wanted: tuple[object, ...]) -> bool:
     return any(name in arguments and arguments[name] in wanted for name in names)
 
 
-def _kind(target: Any) -> str:
+def _kind(target: torch._ops.OpOverload) -> str:
     name: str = target._schema.name
     return name
 
 
-def nodes_of(block: Any) -> Iterator[Any]:
+def nodes_of(block: torch.Graph | torch.Block) -> Iterator[torch.Node]:
     """Give the nodes of a TorchScript graph, those of the blocks and graphs inside it too."""
     for node in block.nodes():
         yield node
@@ -130,15 +129,15 @@ def nodes_of(block: Any) -> Iterator[Any]:
                 yield from nodes_of(node.g(name))
 
 
-def _is_random(node: Any) -> bool:
+def _is_random(node: torch.Node) -> bool:
     return _may_be_random(node.kind()) and not _is_off(_constants(node))
 
 
-def _is_training(node: Any) -> bool:
+def _is_training(node: torch.Node) -> bool:
     return not _is_constant(_constants(node), _TRAINING, (False,))
 
 
-def _constants(node: Any) -> dict[str, Any]:
+def _constants(node: torch.Node) -> dict[str, int | float]:
     """Give the arguments of a node that are numbers or truth values in the file, by name."""
     try:
         schema = torch._C.parse_schema(node.schema())

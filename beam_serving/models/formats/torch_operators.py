@@ -10,7 +10,7 @@ import re
 import zipfile
 from collections.abc import Iterator
 from functools import cache
-from typing import IO, Any
+from typing import IO
 
 import torch
 
@@ -84,7 +84,7 @@ def _impure_names() -> frozenset[str]:
     return frozenset(impure - {name for name in impure if name[0].isupper()} - {"profile"})
 
 
-def _compiled(archive: zipfile.ZipFile) -> list[Any]:
+def _compiled(archive: zipfile.ZipFile) -> list[torch._C.ScriptFunction]:
     """Compile the code of an archive and run none of it: a copy without an object is read, and thus refused."""
     classes = {
         found
@@ -111,7 +111,7 @@ def _is_code(name: tuple[bytes, bytes]) -> bool:
     return not name[0].startswith(b"__torch__.torch.classes.")
 
 
-def _impure(graph: Any) -> Iterator[str]:
+def _impure(graph: torch.Graph) -> Iterator[str]:
     for node in nodes_of(graph):
         if not is_pure(node.kind()):
             yield node.kind()

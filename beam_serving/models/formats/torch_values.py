@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -25,13 +25,18 @@ _ERROR_LINE = re.compile(r"[\w.]*(Error|Exception): ")
 _MOST_REASON = 300
 
 
+Kind: TypeAlias = torch.dtype | type[int] | type[float] | type[bool] | type[str]
+Value: TypeAlias = torch.Tensor | int | float | bool | str
+"""What a module takes of a request."""
+
+
 class Argument(NamedTuple):
     """An input of a module: `spec` as the engine announces it, `kind` a type of torch, or int, float, bool or str."""
 
     spec: TensorSpec
-    kind: Any
+    kind: Kind
 
-    def value(self, array: np.ndarray, device: str) -> Any:
+    def value(self, array: np.ndarray, device: str) -> Value:
         """Give what the module takes for an array; never the array's own memory, which a module may write to."""
         if isinstance(self.kind, torch.dtype):
             return torch.from_numpy(np.array(array, order="C")).to(device, self.kind)
@@ -39,7 +44,7 @@ class Argument(NamedTuple):
         return value.decode() if isinstance(value, bytes) else self.kind(value)
 
 
-def argument(name: str, shape: tuple[int | None, ...] | None, kind: Any, path: Path) -> Argument:
+def argument(name: str, shape: tuple[int | None, ...] | None, kind: Kind, path: Path) -> Argument:
     """Describe an input.
 
     Raises:
@@ -52,7 +57,7 @@ def argument(name: str, shape: tuple[int | None, ...] | None, kind: Any, path: P
     return Argument(TensorSpec(name, shape, dtype), kind)
 
 
-def free_or_fixed(size: Any) -> int | None:
+def free_or_fixed(size: object) -> int | None:
     """Give a size, None where it is a symbol."""
     return size if isinstance(size, int) else None
 
@@ -68,7 +73,7 @@ def plain_dtype(kind: torch.dtype) -> np.dtype | None:
     return None if plain.kind == "c" else plain
 
 
-def named_leaves(given: Any) -> list[tuple[str, Any]]:
+def named_leaves(given: object) -> list[tuple[str, object]]:
     """Name what a module returned: tensors, numbers and texts inside tuples, lists and dictionaries.
 
     One alone is `output`, those of a tuple or list are `output_0`, `output_1`, ..., those of a dictionary or named
@@ -81,7 +86,7 @@ def named_leaves(given: Any) -> list[tuple[str, Any]]:
     return leaves
 
 
-def _leaves(given: Any, name: str) -> Iterator[tuple[str, Any]]:
+def _leaves(given: object, name: str) -> Iterator[tuple[str, object]]:
     if isinstance(given, tuple) and hasattr(given, "_fields"):
         given = dict(zip(given._fields, given, strict=True))
     if isinstance(given, Mapping):
@@ -96,7 +101,7 @@ def _leaves(given: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield from _leaves(part, part_name)
 
 
-def _is_column(given: tuple[Any, ...] | list[Any]) -> bool:
+def _is_column(given: tuple[object, ...] | list[object]) -> bool:
     return (
         isinstance(given, list)
         and bool(given)
@@ -107,7 +112,7 @@ def _is_column(given: tuple[Any, ...] | list[Any]) -> bool:
     )
 
 
-def leaf_spec(name: str, leaf: Any) -> TensorSpec | str:
+def leaf_spec(name: str, leaf: object) -> TensorSpec | str:
     """Describe an output from one that a module returned, or tell why requests cannot be given it."""
     if isinstance(leaf, torch.Tensor):
         quantized = leaf.is_quantized if type(leaf) is torch.Tensor else False
@@ -123,12 +128,12 @@ def leaf_spec(name: str, leaf: Any) -> TensorSpec | str:
     return TensorSpec(name, array.shape, array.dtype)
 
 
-def _concrete(leaf: Any) -> Any:
+def _concrete(leaf: object) -> object:
     """Give some number for a symbol, which stands for one."""
     return next((kind() for symbol, kind in _SYMBOLS.items() if isinstance(leaf, symbol)), leaf)
 
 
-def to_array(leaf: Any) -> np.ndarray:
+def to_array(leaf: object) -> np.ndarray:
     """Give an output as an array of its own.
 
     Raises:
@@ -139,6 +144,10 @@ def to_array(leaf: Any) -> np.ndarray:
         if isinstance(reason, str):
             raise TypeError(reason)
         return _plain(leaf)
+    return _array_of(leaf)
+
+
+def _array_of(leaf: torch.Tensor) -> np.ndarray:
     if leaf.is_quantized:
         leaf = leaf.dequantize()
     if leaf.layout != torch.strided:
@@ -152,7 +161,7 @@ def to_array(leaf: Any) -> np.ndarray:
     return owned
 
 
-def _plain(leaf: Any) -> np.ndarray:
+def _plain(leaf: object) -> np.ndarray:
     column = leaf if isinstance(leaf, list) else [leaf]
     kinds = {type(one) for one in column}
     dtype = _SCALARS[next(iter(kinds))] if len(kinds) == 1 else np.dtype(np.float64)

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +21,17 @@ from beam_serving.models.formats.checked_zip import name_of
 from beam_serving.models.formats.torch_archive import checked_copy, was_traced
 from beam_serving.models.formats.torch_facts import random_operators, state_operators, trains_statistics
 from beam_serving.models.formats.torch_operators import reason_to_refuse
-from beam_serving.models.formats.torch_values import TORCH_ERRORS, Argument, argument, leaf_spec, torch_reason
+from beam_serving.models.formats.torch_values import (
+    TORCH_ERRORS,
+    Argument,
+    Kind,
+    Value,
+    argument,
+    leaf_spec,
+    torch_reason,
+)
 
-Run = Callable[[Mapping[str, Any]], Any]
+Run = Callable[[Mapping[str, Value]], object]
 """Runs a module on its inputs by name, from its initial state."""
 
 _LOG = logging.getLogger(__name__)
@@ -43,7 +50,7 @@ def load_converted(files: ModelFiles, options: ModelOptions) -> EngineModel:
 
     module = _read(files.model)
 
-    def call(given: Mapping[str, Any]) -> Any:
+    def call(given: Mapping[str, Value]) -> object:
         # Of a copy: what is converted must be in its initial state.
         return copy.deepcopy(module)(**given)
 
@@ -64,7 +71,7 @@ def load_native(files: ModelFiles, options: ModelOptions) -> EngineModel:
     return _described(module, call, facts, files.model, options, device)
 
 
-def _read(path: Path, device: str = "cpu", *, restore_shapes: bool = False) -> Any:
+def _read(path: Path, device: str = "cpu", *, restore_shapes: bool = False) -> torch.jit.ScriptModule:
     try:
         archive = checked_copy(path)
     except ValueError as err:
@@ -81,12 +88,14 @@ def _read(path: Path, device: str = "cpu", *, restore_shapes: bool = False) -> A
         raise ModelLoadError(f"{path}: torch cannot read it: {torch_reason(err)}") from err
 
 
-def _described(module: Any, run: Run, facts: Facts, path: Path, options: ModelOptions, device: str) -> TorchModel:
+def _described(
+    module: torch.jit.ScriptModule, run: Run, facts: Facts, path: Path, options: ModelOptions, device: str
+) -> TorchModel:
     """Describe a module by its file and, for what that does not say, by a trial."""
     arguments, unknown = _arguments(module, path, options)
     names = [one.spec.name for one in arguments]
 
-    def call(values: list[Any]) -> Any:
+    def call(values: list[Value]) -> object:
         return run(dict(zip(names, values, strict=True)))
 
     model, leaves, error = TorchModel(call, arguments, (), facts, device), None, ""
@@ -110,7 +119,7 @@ def _described(module: Any, run: Run, facts: Facts, path: Path, options: ModelOp
     return with_outputs(model, leaves, options, path)
 
 
-def _arguments(module: Any, path: Path, options: ModelOptions) -> tuple[list[Argument], list[int]]:
+def _arguments(module: torch.jit.ScriptModule, path: Path, options: ModelOptions) -> tuple[list[Argument], list[int]]:
     """Give the inputs, and which of them are tensors whose type the file does not say."""
     asked = set(options.constants) | (set(options.input_shape) if isinstance(options.input_shape, Mapping) else set())
     traced = _traced_types(path)
@@ -133,7 +142,7 @@ def _arguments(module: Any, path: Path, options: ModelOptions) -> tuple[list[Arg
     return shaped(arguments, options, path), unknown
 
 
-def _kind_of(declared: Any) -> Any:
+def _kind_of(declared: torch.Type) -> Kind | None:
     """Give `torch.Tensor`, int, float, bool or str for the declared type of an argument; None for any other."""
     if declared.kind() == "OptionalType":
         declared = declared.getElementType()
@@ -170,7 +179,7 @@ def _with_kinds(
     return changed
 
 
-def _announced(returns: Sequence[Any]) -> list[tuple[str, TensorSpec | str]] | None:
+def _announced(returns: Sequence[torch.Argument]) -> list[tuple[str, TensorSpec | str]] | None:
     """Describe outputs by their declared types; None where these do not say how many there are, or their names."""
     (declared,) = returns
     kinds = [declared.type]
@@ -188,7 +197,7 @@ def _announced(returns: Sequence[Any]) -> list[tuple[str, TensorSpec | str]] | N
     return list(zip(numbered("output", len(kinds)), dtypes, strict=True)) if kinds else None
 
 
-def _runner(module: Any, device: str) -> tuple[Run, Facts]:
+def _runner(module: torch.jit.ScriptModule, device: str) -> tuple[Run, Facts]:
     """Give a function that calls a module from its initial state, and what its operators say of it.
 
     A module that writes its attributes is copied before each call. A frozen one has its weights in its code, so that
@@ -199,13 +208,13 @@ def _runner(module: Any, device: str) -> tuple[Run, Facts]:
     facts = Facts(random=random_operators(graph), state=state_operators(graph))
     runs = module if frozen is None or trains_statistics(graph) else frozen
 
-    def call(given: Mapping[str, Any]) -> Any:
+    def call(given: Mapping[str, Value]) -> object:
         return (copy.deepcopy(runs) if facts.state else runs)(**given)
 
     return call, facts
 
 
-def _frozen(module: Any, device: str) -> Any:
+def _frozen(module: torch.jit.ScriptModule, device: str) -> torch.jit.ScriptModule | None:
     """Fold the weights of a module into its graph; None where it cannot be frozen."""
     buffer = io.BytesIO()
     try:

@@ -86,7 +86,7 @@ def _options(plain: Mapping[str, Any]) -> ModelOptions:
     return ModelOptions(**{**plain, **changed})
 
 
-def _shapes(plain: Any) -> Any:
+def _shapes(plain: object) -> Any:
     if isinstance(plain, Mapping):
         return {name: tuple(shape) for name, shape in plain.items()}
     return tuple(map(_shapes, plain)) if isinstance(plain, list) else plain

@@ -117,7 +117,23 @@ REFUSED = {
         'input: "data" input_dim: [1, 1, 2, 2] layers { layer { name: "c" type: "conv" } bottom: "data" top: "c" }',
         "layers inside `layers` are the format of 2013; upgrade it with Caffe's upgrade_net_proto_text",
     ),
-    "text": ("layer {", "line 1: a field name or '}' was expected, not 'the end of the file'"),
+    "text": ("layer {", 'line 1: Expected "}".'),
+    "type": (
+        FC_NET.replace("num_output: 3", "num_output: three"),
+        "line 2: Couldn't parse integer: three",
+    ),
+    "twice": (
+        FC_NET.replace("num_output: 3", "num_output: 3 num_output: 4"),
+        'line 2: Message type "beam_serving.caffe.inner_product_param" should not have multiple "num_output" fields.',
+    ),
+    "another layer's parameters": (
+        FC_NET.replace("inner_product_param", "convolution_param { pad: 1 } inner_product_param"),
+        "layer 'fc' (InnerProduct): unknown fields convolution_param",
+    ),
+    "several unknown fields": (
+        FC_NET.replace("num_output: 3", "num_output: 3 axsi: 1 weight_filler { type: 'x' } more { axis: 1 }"),
+        "layer 'fc' (InnerProduct): unknown fields inner_product_param.axsi, inner_product_param.more",
+    ),
 }
 
 

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
+import openvino as ov
 import openvino.opset15 as ops
 
 from beam_serving.errors import ModelLoadError
 from beam_serving.models.formats.bigdl.records import Attribute, Module, TensorRef
 from beam_serving.models.formats.bigdl.weights import Weights
 
-Node: TypeAlias = Any
+Node: TypeAlias = "ov.Output | ov.Node"
 """An `openvino.Output` or a node with a single output."""
 
 Activity: TypeAlias = "Node | list[Activity]"
@@ -44,7 +46,7 @@ class Layer:
     def refuse(self, reason: str) -> ModelLoadError:
         return ModelLoadError(f"layer {self.module}: {reason}")
 
-    def _attribute(self, name: str, default: Any) -> Any:
+    def _attribute(self, name: str, default: object) -> Any:
         value = self.module.attributes.get(name)
         if value is None:
             if default is _MISSING:
@@ -52,28 +54,28 @@ class Layer:
             return default
         return value
 
-    def integer(self, name: str, default: Any = _MISSING) -> int:
+    def integer(self, name: str, default: object = _MISSING) -> int:
         value = self._attribute(name, default)
         if not isinstance(value, int) or abs(value) > 1 << 31:
             raise self.refuse(f"attribute {name} is {value!r}, a 32-bit integer is expected")
         return value
 
-    def number(self, name: str, default: Any = _MISSING) -> float:
+    def number(self, name: str, default: object = _MISSING) -> float:
         value = self._attribute(name, default)
         if not isinstance(value, (int, float)):
             raise self.refuse(f"attribute {name} is {value!r}, a number is expected")
         return float(value)
 
-    def flag(self, name: str, default: Any = _MISSING) -> bool:
+    def flag(self, name: str, default: object = _MISSING) -> bool:
         return self.integer(name, default) != 0
 
-    def integers(self, name: str, default: Any = _MISSING) -> tuple[int, ...]:
+    def integers(self, name: str, default: object = _MISSING) -> tuple[int, ...]:
         value = self._attribute(name, default)
         if not isinstance(value, tuple) or not all(isinstance(item, int) for item in value):
             raise self.refuse(f"attribute {name} is {value!r}, integers are expected")
         return value
 
-    def text(self, name: str, default: Any = _MISSING) -> str:
+    def text(self, name: str, default: object = _MISSING) -> str:
         value = self._attribute(name, default)
         if not isinstance(value, str):
             raise self.refuse(f"attribute {name} is {value!r}, a text is expected")
@@ -121,7 +123,7 @@ class Layer:
         return self.integer(name, 0) == 1
 
 
-def constant(value: Any, dtype: Any = np.float32) -> Node:
+def constant(value: npt.ArrayLike, dtype: npt.DTypeLike = np.float32) -> Node:
     return ops.constant(np.asarray(value, dtype))
 
 

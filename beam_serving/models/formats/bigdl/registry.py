@@ -202,5 +202,6 @@ def builder_of(class_name: str) -> Builder | None:
     if package.endswith(".internal"):
         return INTERNAL.get(kind)
     if ".keras" in package:
-        return KERAS.get(kind, keras.keras_layer)
+        builder: Builder = KERAS.get(kind, keras.keras_layer)
+        return builder
     return LAYERS.get(kind)

@@ -7,8 +7,6 @@ import openvino.opset13 as ops
 from beam_serving.models.formats.caffe.layer_context import Site, Tensor, along, axis_of, indices, scalar, shape_of
 from beam_serving.models.formats.caffe.message import TextError
 
-_OPERATIONS = {"PROD": 0, "SUM": 1, "MAX": 2}
-
 
 def build_eltwise(site: Site) -> list[Tensor]:
     param = site.param("eltwise_param")
@@ -17,7 +15,7 @@ def build_eltwise(site: Site) -> list[Tensor]:
     shapes = [shape_of(bottom) for bottom in site.bottoms]
     if len(set(shapes)) > 1:
         raise TextError(f"its bottoms have the shapes {[list(shape) for shape in shapes]}, wanted the same one")
-    operation = param.choice("operation", _OPERATIONS, "SUM")
+    operation = param.choice("operation", "SUM")
     factors = param.reals("coeff")
     if factors and (operation != "SUM" or len(factors) != len(site.bottoms)):
         raise TextError(f"{len(factors)} coeff for {operation} of {len(site.bottoms)} bottoms")

@@ -15,8 +15,6 @@ from beam_serving.models.formats.caffe.message import Message, TextError
 MAX_PRIORS = 1 << 20
 """SSD512 has 24564."""
 
-_CODES = {"CORNER": 1, "CENTER_SIZE": 2, "CORNER_SIZE": 3}
-
 
 def build_prior_box(site: Site) -> list[Tensor]:
     """Boxes around every cell of a feature map, (1, 2, boxes * 4): the boxes and their variances.
@@ -79,7 +77,7 @@ def _detection_options(param: Message, classes: int) -> dict[str, object]:
         "top_k": top_k,
         "keep_top_k": [keep_top_k],
         "variance_encoded_in_target": param.flag("variance_encoded_in_target", False),
-        "code_type": f"caffe.PriorBoxParameter.{param.choice('code_type', _CODES, 'CORNER')}",
+        "code_type": f"caffe.PriorBoxParameter.{param.choice('code_type', 'CORNER')}",
         "share_location": param.flag("share_location", True),
         "nms_threshold": suppression.real("nms_threshold", 0.3),
         "confidence_threshold": param.real("confidence_threshold", -3e38),

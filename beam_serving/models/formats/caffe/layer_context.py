@@ -6,17 +6,18 @@ at the end. So a builder must never write the batch size into the graph: `reshap
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import openvino as ov
 import openvino.opset13 as ops
 
 from beam_serving.models.formats.caffe.message import Message, TextError
 from beam_serving.models.formats.caffe.weights import Blob
 
-Tensor: TypeAlias = Any
-"""An openvino.Output: the result of a node, with a static shape while the graph is being built."""
+Tensor: TypeAlias = ov.Output
+"""The result of a node, with a static shape while the graph is being built."""
 
 MAX_KERNEL = 1 << 16
 """Limit of kernel sizes, strides, paddings and dilations; real ones are below a few hundred."""

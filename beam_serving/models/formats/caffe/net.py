@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from beam_serving.models.formats.caffe.message import Message, TextError
+from beam_serving.models.formats.caffe.schema import V1_TYPES
 
 MAX_BLOB_ELEMENTS = 1 << 28
 """Elements of one example of a blob: 1 GiB of float32; larger ones are taken for a mistake in the file."""
@@ -37,56 +38,11 @@ DROPPED_TYPES = frozenset(
 )
 """They feed or measure training; a deploy net that still has them is served without them."""
 
-_V1_TYPES = {
-    "ABSVAL": (35, "AbsVal"),
-    "ACCURACY": (1, "Accuracy"),
-    "ARGMAX": (30, "ArgMax"),
-    "BNLL": (2, "BNLL"),
-    "CONCAT": (3, "Concat"),
-    "CONTRASTIVE_LOSS": (37, "ContrastiveLoss"),
-    "CONVOLUTION": (4, "Convolution"),
-    "DATA": (5, "Data"),
-    "DECONVOLUTION": (39, "Deconvolution"),
-    "DROPOUT": (6, "Dropout"),
-    "DUMMY_DATA": (32, "DummyData"),
-    "ELTWISE": (25, "Eltwise"),
-    "EUCLIDEAN_LOSS": (7, "EuclideanLoss"),
-    "EXP": (38, "Exp"),
-    "FLATTEN": (8, "Flatten"),
-    "HDF5_DATA": (9, "HDF5Data"),
-    "HDF5_OUTPUT": (10, "HDF5Output"),
-    "HINGE_LOSS": (28, "HingeLoss"),
-    "IM2COL": (11, "Im2col"),
-    "IMAGE_DATA": (12, "ImageData"),
-    "INFOGAIN_LOSS": (13, "InfogainLoss"),
-    "INNER_PRODUCT": (14, "InnerProduct"),
-    "LRN": (15, "LRN"),
-    "MEMORY_DATA": (29, "MemoryData"),
-    "MULTINOMIAL_LOGISTIC_LOSS": (16, "MultinomialLogisticLoss"),
-    "MVN": (34, "MVN"),
-    "NONE": (0, "None"),
-    "POOLING": (17, "Pooling"),
-    "POWER": (26, "Power"),
-    "RELU": (18, "ReLU"),
-    "SIGMOID": (19, "Sigmoid"),
-    "SIGMOID_CROSS_ENTROPY_LOSS": (27, "SigmoidCrossEntropyLoss"),
-    "SILENCE": (36, "Silence"),
-    "SLICE": (33, "Slice"),
-    "SOFTMAX": (20, "Softmax"),
-    "SOFTMAX_LOSS": (21, "SoftmaxWithLoss"),
-    "SPLIT": (22, "Split"),
-    "TANH": (23, "TanH"),
-    "THRESHOLD": (31, "Threshold"),
-    "WINDOW_DATA": (24, "WindowData"),
-}
-_V1_NUMBERS = {name: number for name, (number, _) in _V1_TYPES.items()}
 _ROOT_FIELDS = (
     *("name", "state", "layer", "layers", "force_backward", "debug_info"),
     *("default_forward_type", "default_backward_type", "default_forward_math", "default_backward_math"),
 )
 """Those of Caffe and, in the second line, the number formats that NVIDIA's Caffe computes in."""
-
-_PHASES = {"TRAIN": 0, "TEST": 1}
 
 
 class LayerError(ValueError):
@@ -215,7 +171,7 @@ def _layer(message: Message, old: bool) -> Layer:
     if old and message.has("layer"):
         raise TextError("layers inside `layers` are the format of 2013; upgrade it with Caffe's upgrade_net_proto_text")
     name = message.text("name", "")
-    kind = _V1_TYPES[message.choice("type", _V1_NUMBERS, "NONE")][1] if old else message.text("type")
+    kind = V1_TYPES[message.choice("type", "NONE")][1] if old else message.text("type")
     return Layer(name, kind, tuple(message.texts("bottom")), tuple(message.texts("top")), message)
 
 
@@ -224,7 +180,7 @@ def _runs(layer: Layer, state: Message) -> bool:
     include, exclude = layer.message.messages("include"), layer.message.messages("exclude")
     if include and exclude:
         raise LayerError(layer, "has include and exclude rules, wanted one kind of them")
-    if layer.message.has("phase") and layer.message.choice("phase", _PHASES, "TEST") == "TRAIN":
+    if layer.message.has("phase") and layer.message.choice("phase", "TEST") == "TRAIN":
         return False
     if include:
         return any(_meets(rule, state) for rule in include)
@@ -234,7 +190,7 @@ def _runs(layer: Layer, state: Message) -> bool:
 def _meets(rule: Message, state: Message) -> bool:
     level, stages = state.integer("level", 0), set(state.texts("stage"))
     return (
-        rule.choice("phase", _PHASES, "TEST") == "TEST"
+        rule.choice("phase", "TEST") == "TEST"
         and rule.integer("min_level", level) <= level <= rule.integer("max_level", level)
         and stages.issuperset(rule.texts("stage"))
         and stages.isdisjoint(rule.texts("not_stage"))

@@ -12,7 +12,6 @@ from beam_serving.models.formats.caffe.message import TextError
 _Doubles: TypeAlias = npt.NDArray[np.float64]
 
 _MAX_WINDOW = 1 << 10
-_REGIONS = {"ACROSS_CHANNELS": 0, "WITHIN_CHANNEL": 1}
 
 
 def build_batch_norm(site: Site) -> list[Tensor]:
@@ -65,7 +64,7 @@ def build_lrn(site: Site) -> list[Tensor]:
     size, alpha, beta = param.integer("local_size", 5), param.real("alpha", 1.0), param.real("beta", 0.75)
     if size % 2 == 0 or not 1 <= size < _MAX_WINDOW:
         raise TextError(f"local_size is {size}, wanted an odd number below {_MAX_WINDOW}")
-    region = param.choice("norm_region", _REGIONS, "ACROSS_CHANNELS")
+    region = param.choice("norm_region", "ACROSS_CHANNELS")
     data, k = site.bottom(rank=4), param.real("k", 1.0)
     if region == "ACROSS_CHANNELS":
         return [ops.lrn(data, indices([1]), alpha, beta, k, size).output(0)]

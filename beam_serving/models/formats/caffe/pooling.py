@@ -11,8 +11,6 @@ import openvino.opset13 as ops
 from beam_serving.models.formats.caffe.layer_context import Site, Tensor, along, positive, shape_of, spatial
 from beam_serving.models.formats.caffe.message import Message, TextError
 
-_METHODS = {"MAX": 0, "AVE": 1, "STOCHASTIC": 2}
-_ROUNDING = {"CEIL": 0, "FLOOR": 1}
 _WINDOW = [
     "kernel_size",
     "kernel_h",
@@ -32,7 +30,7 @@ def build_pooling(site: Site) -> list[Tensor]:
     param = site.param("pooling_param")
     param.ignore(("engine",))
     data = site.bottom(rank=4)
-    method = param.choice("pool", _METHODS, "MAX")
+    method = param.choice("pool", "MAX")
     if method == "STOCHASTIC":
         raise TextError("pool STOCHASTIC picks at random, wanted MAX or AVE")
     if site.tops != 1:
@@ -52,7 +50,7 @@ def _pool(param: Message, data: Tensor, method: str) -> Tensor:
     positive("its kernel or stride", [*kernel, *strides])
     if any(pad >= k for pad, k in zip(pads, kernel, strict=True)):
         raise TextError(f"its padding {pads} is not smaller than its kernel {kernel}")
-    ceil = param.flag("ceil_mode", True) and param.choice("round_mode", _ROUNDING, "CEIL") == "CEIL"
+    ceil = param.flag("ceil_mode", True) and param.choice("round_mode", "CEIL") == "CEIL"
     axes = list(zip(sizes, kernel, strides, pads, strict=True))
     counts = [_windows(*axis, ceil, any(pads)) for axis in axes]
     ends = [

@@ -9,8 +9,6 @@ import openvino.opset13 as ops
 from beam_serving.models.formats.caffe.layer_context import Site, Tensor, axis_of, indices, reshape, scalar, shape_of
 from beam_serving.models.formats.caffe.message import TextError
 
-_REDUCTIONS = {"SUM": 1, "ASUM": 2, "SUMSQ": 3, "MEAN": 4}
-
 
 def build_concat(site: Site) -> list[Tensor]:
     param = site.param("concat_param")
@@ -150,7 +148,7 @@ def build_reduction(site: Site) -> list[Tensor]:
     data = site.bottom()
     rank = len(shape_of(data))
     axes = indices(range(axis_of(param.integer("axis", 0), rank), rank))
-    operation = param.choice("operation", _REDUCTIONS, "SUM")
+    operation = param.choice("operation", "SUM")
     if operation == "ASUM":
         data = ops.abs(data)
     elif operation == "SUMSQ":

@@ -1,142 +1,137 @@
-"""Parses the protobuf text format without a schema: enough for every Caffe deploy `.prototxt`.
+"""Parses the text of a deploy `.prototxt` with protobuf, and finds the fields that the schema does not have.
 
     message = parse_text('layer { name: "conv1" convolution_param { pad: 1 pad: 2 } }')
     message.messages("layer")[0].message("convolution_param").integers("pad")        # [1, 2]
 
-Source: the text format language specification of protobuf. Extension names (`[a.b]`) are refused: Caffe has none.
+Forks of Caffe have fields of their own in layers that we leave out or refuse by name, so such fields are no error of
+the text. protobuf skips them without a word; a second pass over its tokens says which they are.
 """
 
-import re
-from typing import NamedTuple
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 
-from beam_serving.models.formats.caffe.message import Message, Scalar, TextError
+from google.protobuf import text_format
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message as Proto
+
+from beam_serving.errors import printable
+from beam_serving.models.formats.caffe.message import Message, TextError, Value
+from beam_serving.models.formats.caffe.schema import NET, new_net
+
+Path = tuple[tuple[str, int], ...]
+"""From the root to a message: names of fields, each with a place among those of that name."""
 
 MAX_TEXT_BYTES = 16 << 20
 """The largest published deploy files are below 1 MiB."""
 
+MAX_LINE = 1 << 18
+"""Characters of one line, or less for each of several: protobuf copies the whole line for every unknown value."""
+
 MAX_DEPTH = 32
 """Messages inside messages; a layer's parameters are three deep."""
 
-_TOKEN = re.compile(
-    r"""(?P<blank>(?:[\s,;]|\#[^\n]*)+)
-      |(?P<name>[A-Za-z_][A-Za-z0-9_]*)
-      |(?P<number>[-+]?(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?[fF]?))
-      |(?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')
-      |(?P<mark>[{}<>\[\]:-])""",
-    re.VERBOSE,
-)
-_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{1,2})|([0-7]{1,3})|(.))")
-_ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
+_MOST_CHARACTERS = 200
 _CLOSING = {"{": "}", "<": ">"}
-
-
-class _Token(NamedTuple):
-    """`kind` is name, number, string, mark, or end behind the last one."""
-
-    kind: str
-    text: str
-    line: int
+_OPENING, _ENDING, _QUOTES = frozenset("{<["), frozenset("}>]"), frozenset("\"'")
 
 
 def parse_text(text: str) -> Message:
     """Parses a whole file into its root message.
 
-    Raises TextError, with the line, for what is not the text format, is nested deeper than `MAX_DEPTH` or is longer
-    than `MAX_TEXT_BYTES`.
+    Raises TextError, with the line where there is one, for what is not the text format or of another type than the
+    schema says, is nested deeper than `MAX_DEPTH` or is longer than `MAX_TEXT_BYTES`.
     """
     if len(text) > MAX_TEXT_BYTES:
         raise TextError(f"{len(text)} characters of text, the limit is {MAX_TEXT_BYTES}")
-    return _Parser(_tokens(text)).message("", 0)
+    lines = text.split("\n")
+    if sum(len(line) ** 2 for line in lines) > MAX_LINE**2:
+        raise TextError(f"lines of up to {max(map(len, lines))} characters, wanted are shorter ones")
+    net = new_net()
+    try:
+        text_format.Parse(text, net, allow_unknown_field=True)
+        return _message(net, _UnknownFields(lines).of(NET))
+    except text_format.ParseError as err:
+        raise TextError(_reason(err, lines)) from err
+    except RecursionError as err:
+        raise TextError(f"messages nested deeper than {MAX_DEPTH}") from err
 
 
-def _tokens(text: str) -> list[_Token]:
-    tokens = []
-    position, line = 0, 1
-    while position < len(text):
-        match = _TOKEN.match(text, position)
-        if match is None or match.lastgroup is None:
-            raise TextError(f"line {line}: unexpected {text[position : position + 20]!r}")
-        if match.lastgroup != "blank":
-            tokens.append(_Token(match.lastgroup, match.group(), line))
-        line += match.group().count("\n")
-        position = match.end()
-    tokens.append(_Token("end", "the end of the file", line))
-    return tokens
+def _message(proto: Proto, unknown: Mapping[Path, list[str]], path: Path = ()) -> Message:
+    fields: dict[str, list[Value]] = {}
+    for field, value in proto.ListFields():
+        values = [value] if isinstance(value, bool | int | float | str | Proto) else value
+        fields[field.name] = [
+            _message(one, unknown, (*path, (field.name, place))) if isinstance(one, Proto) else _scalar(field, one)
+            for place, one in enumerate(values)
+        ]
+    return Message(fields, unknown.get(path, ()))
 
 
-class _Parser:
-    """A recursive descent over the tokens; `next` is the index of the first one not yet used."""
-
-    def __init__(self, tokens: list[_Token]) -> None:
-        self._tokens = tokens
-        self._next = 0
-
-    def message(self, closing: str, depth: int) -> Message:
-        """Parses fields up to `closing`, or to the end of the file where that is empty."""
-        if depth > MAX_DEPTH:
-            raise self._error(f"messages nested deeper than {MAX_DEPTH}")
-        fields: dict[str, list[Scalar | Message]] = {}
-        while not (self._take(closing) if closing else self._peek().kind == "end"):
-            name = self._peek()
-            if name.kind != "name":
-                raise self._error(f"a field name{f' or {closing!r}' if closing else ''} was expected")
-            self._next += 1
-            fields.setdefault(name.text, []).extend(self._values(depth))
-        return Message(fields)
-
-    def _values(self, depth: int) -> list[Scalar | Message]:
-        colon = self._take(":")
-        if not self._take("["):
-            return [self._value(colon, depth)]
-        values: list[Scalar | Message] = []
-        while not self._take("]"):
-            values.append(self._value(True, depth))
-        return values
-
-    def _value(self, scalar_allowed: bool, depth: int) -> Scalar | Message:
-        opening = self._peek().text
-        if self._take("{") or self._take("<"):
-            return self.message(_CLOSING[opening], depth + 1)
-        if not scalar_allowed:
-            raise self._error("':' or '{' was expected")
-        return self._scalar()
-
-    def _scalar(self) -> Scalar:
-        sign = "-" if self._take("-") else ""
-        token = self._peek()
-        if token.kind not in ("name", "number", "string") or (sign and token.kind == "string"):
-            raise self._error("a value was expected")
-        self._next += 1
-        if token.kind != "string":
-            return Scalar(sign + token.text, quoted=False)
-        parts = [_unquote(token.text)]
-        while self._peek().kind == "string":
-            parts.append(_unquote(self._peek().text))
-            self._next += 1
-        return Scalar("".join(parts), quoted=True)
-
-    def _peek(self) -> _Token:
-        return self._tokens[self._next]
-
-    def _take(self, mark: str) -> bool:
-        """Moves on and gives True if the next token is this mark."""
-        token = self._peek()
-        if token.kind != "mark" or token.text != mark:
-            return False
-        self._next += 1
-        return True
-
-    def _error(self, wanted: str) -> TextError:
-        token = self._peek()
-        return TextError(f"line {token.line}: {wanted}, not {token.text[:40]!r}")
+def _scalar(field: FieldDescriptor, value: bool | int | float | str) -> Value:
+    """A value, that of an enum as its name."""
+    return value if field.enum_type is None else field.enum_type.values_by_number[int(value)].name
 
 
-def _unquote(token: str) -> str:
-    return _ESCAPE.sub(_unescape, token[1:-1])
+def _reason(err: text_format.ParseError, lines: Sequence[str]) -> str:
+    """protobuf's reason with its line, where that is known, but without the column and all that stands in the line."""
+    number, reason = err.GetLine(), str(err)
+    if number is None:
+        return f"{printable(reason)}, which is in a field that is not read"
+    reason = reason.partition(" : ")[2].removeprefix(f"'{lines[number - 1]}': ").removeprefix("'': ")
+    return f"line {number}: {printable(reason[:_MOST_CHARACTERS])}"
 
 
-def _unescape(match: re.Match[str]) -> str:
-    hexadecimal, octal, letter = match.groups()
-    if letter is not None:
-        return _ESCAPED.get(letter, letter)
-    return chr(int(hexadecimal, 16) if hexadecimal else int(octal, 8))
+class _UnknownFields:
+    """A walk over the tokens of a text that protobuf has parsed, so that their order needs no check here."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self._tokens = text_format.Tokenizer(lines)
+        self._found: defaultdict[Path, list[str]] = defaultdict(list)
+
+    def of(self, root: Descriptor) -> dict[Path, list[str]]:
+        """The names of unknown fields by the path of their message."""
+        counts: Counter[str] = Counter()
+        while not self._tokens.AtEnd():
+            self._field(root, (), counts)
+        return self._found
+
+    def _field(self, within: Descriptor, path: Path, counts: Counter[str]) -> None:
+        """Takes a field; `counts` are those of its message before it, by name."""
+        tokens = self._tokens
+        name = tokens.ConsumeIdentifierOrNumber()
+        field = within.fields_by_name.get(name)
+        tokens.TryConsume(":")
+        if field is None:
+            self._found[path].append(name)
+        if field is None or field.message_type is None:
+            self._skip_value()
+        else:
+            is_list = tokens.TryConsume("[")
+            while closing := _CLOSING.get(tokens.token):
+                tokens.NextToken()
+                self._fields(field.message_type, (*path, (name, counts[name])), closing)
+                counts[name] += 1
+                if not is_list:
+                    break
+                tokens.TryConsume(",")
+            if is_list:
+                tokens.Consume("]")
+        if not tokens.TryConsume(","):
+            tokens.TryConsume(";")
+
+    def _fields(self, within: Descriptor, path: Path, closing: str) -> None:
+        counts: Counter[str] = Counter()
+        while not self._tokens.TryConsume(closing):
+            self._field(within, path, counts)
+
+    def _skip_value(self) -> None:
+        """Takes a value: a number, maybe with its sign, strings in a row, or all up to a closing bracket."""
+        tokens, depth = self._tokens, 0
+        while True:
+            taken = tokens.token
+            tokens.NextToken()
+            depth += (taken in _OPENING) - (taken in _ENDING)
+            if depth > MAX_DEPTH:
+                raise TextError(f"messages nested deeper than {MAX_DEPTH}")
+            if depth == 0 and taken != "-" and not (taken[:1] in _QUOTES and tokens.token[:1] in _QUOTES):
+                return
