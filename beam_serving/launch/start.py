@@ -28,6 +28,7 @@ from beam_serving.models.opening import decided_model
 from beam_serving.models.options import model_options
 from beam_serving.models.store import PrivateCopy
 from beam_serving.records import Generation
+from beam_serving.telemetry.busy import BusyFile
 from beam_serving.transport.connection import RedisAt, backoff, check, fatal
 from beam_serving.transport.keys import DEAD_LETTERS, result_key
 
@@ -230,8 +231,12 @@ def forget_model() -> None:
     Shared().acquire(lambda: STOP)
 
 
-def run_pipeline(settings: Settings, consumers: Sequence[str], arguments: Sequence[str], drain: bool) -> str:
+def run_pipeline(
+    settings: Settings, consumers: Sequence[str], arguments: Sequence[str], drain: bool, busy: BusyFile | None = None
+) -> str:
     """Runs the pipeline in this process until it ends, and gives its last state ("DONE").
+
+    `busy` is where this process and the other workers of its machine tell each other whether they hold requests.
 
     Raises:
         ConfigError: see `checked_steps`.
@@ -241,7 +246,7 @@ def run_pipeline(settings: Settings, consumers: Sequence[str], arguments: Sequen
 
     from beam_serving.pipeline import FN_API_RUNNER, build
 
-    serving = checked_steps(settings, Readers(consumers, drain))
+    serving = checked_steps(settings, Readers(consumers, drain, busy=busy))
     # Beam's "DirectRunner" would first try to download another runner; this is the local one by name.
     options = PipelineOptions([*arguments, f"--runner={FN_API_RUNNER}"])
     pipeline = beam.Pipeline(options=options)

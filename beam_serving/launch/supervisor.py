@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from types import FrameType
@@ -19,8 +20,10 @@ from beam_serving.launch.forking import WorkerProcess, Workers, spawned
 from beam_serving.launch.start import decided_copy, preflight
 from beam_serving.launch.systemd import tell_ready
 from beam_serving.launch.worker import EXIT_CONFIG, EXIT_FAILED, Job, new_run
+from beam_serving.models.cpu import available_cores
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.store import PrivateCopy
+from beam_serving.telemetry.busy import BusyBytes
 from beam_serving.telemetry.report import (
     FRESH_S,
     LIFETIME_S,
@@ -44,12 +47,13 @@ _FAULTS_OF_COPIES = 3
 
 
 class _Slot:
-    """A process's place: its names in the group outlive the processes that fill it, one after the other.
+    """A process's place: its number and its names in the group outlive the processes that fill it, one after the other.
 
     A worker of the local runner has one name, a driver one for each of the workers that it looks after.
     """
 
-    def __init__(self, consumers: tuple[str, ...]) -> None:
+    def __init__(self, place: int, consumers: tuple[str, ...]) -> None:
+        self.place = place
         self.consumers = consumers
         self.process: WorkerProcess | None = None
         self.started_at = 0.0
@@ -85,8 +89,10 @@ class Supervisor:
         self._driver = driver
         self._every_s = every_s
         self._names = tuple(f"{self._run}-{index}" for index in range(workers))
-        self._slots = [_Slot(names) for names in ([self._names] if driver else [(name,) for name in self._names])]
-        self._workers = Workers(settings.model.threads)
+        of_processes = [self._names] if driver else [(name,) for name in self._names]
+        self._slots = [_Slot(place, names) for place, names in enumerate(of_processes)]
+        self._workers = Workers(settings.model.openmp_threads)
+        self._busy = BusyBytes(workers) if self._has_idle_cores() else None
         self._client: redis.Redis = redis_at(settings).client()
         self._statistics = StatisticsLine(settings.data.streams, settings.data.group)
         self._stopping = False
@@ -115,6 +121,8 @@ class Supervisor:
             self._workers.close()
             if self._copy is not None:
                 self._copy.close()
+            if self._busy is not None:
+                self._busy.close()
             self._retract()
             for signum, handler in handlers.items():
                 signal.signal(signum, handler)
@@ -126,6 +134,11 @@ class Supervisor:
         if decided is not None:
             self._copy = decided.copy
         self._workers.need(*(decided[1:] if decided else ()))
+
+    def _has_idle_cores(self) -> bool:
+        """Tell whether a worker could use the cores of others: where each has one, and requests may come singly."""
+        several = len(self._slots) > 1 and available_cores() > 1
+        return several and self._settings.model.threads == "auto" and not self._drain and sys.platform == "linux"
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         del frame
@@ -157,6 +170,7 @@ class Supervisor:
             self._drain,
             self._log_level,
             every_s=self._every_s,
+            busy=None if self._busy is None else self._busy.file_of(slot.place),
         )
         if self._driver is None:
             slot.process = self._workers.start(job, copy=self._faults < _FAULTS_OF_COPIES)
@@ -185,6 +199,8 @@ class Supervisor:
             return
         said = slot.process.stdout.read().decode(errors="replace").strip() if slot.process.stdout else ""
         slot.process = None
+        if self._busy is not None:
+            self._busy.clear(slot.place)
         if code == 0 and (self._drain or self._asked_to_stop()):
             slot.finished = True
             return
