@@ -46,6 +46,16 @@ _FAULTS_OF_COPIES = 3
 """After so many faults in native code a worker is a copy no more: who causes them might learn where its memory is."""
 
 
+def may_find_idle_cores(settings: Settings, processes: int, drain: bool) -> bool:
+    """Tell whether a worker may use the cores of idle ones.
+
+    Not where the operator says how many threads a worker has, where it has no neighbours, or where a backlog is
+    drained. A driver is one process: who its workers are is the runner's affair.
+    """
+    several = processes > 1 and available_cores() > 1 and sys.platform == "linux"
+    return several and settings.model.threads == "auto" and not drain
+
+
 class _Slot:
     """A process's place: its number and its names in the group outlive the processes that fill it, one after the other.
 
@@ -92,7 +102,7 @@ class Supervisor:
         of_processes = [self._names] if driver else [(name,) for name in self._names]
         self._slots = [_Slot(place, names) for place, names in enumerate(of_processes)]
         self._workers = Workers(settings.model.openmp_threads)
-        self._busy = BusyBytes(workers) if self._has_idle_cores() else None
+        self._busy = BusyBytes(workers) if may_find_idle_cores(settings, len(self._slots), drain) else None
         self._client: redis.Redis = redis_at(settings).client()
         self._statistics = StatisticsLine(settings.data.streams, settings.data.group)
         self._stopping = False
@@ -134,11 +144,6 @@ class Supervisor:
         if decided is not None:
             self._copy = decided.copy
         self._workers.need(*(decided[1:] if decided else ()))
-
-    def _has_idle_cores(self) -> bool:
-        """Tell whether a worker could use the cores of others: where each has one, and requests may come singly."""
-        several = len(self._slots) > 1 and available_cores() > 1
-        return several and self._settings.model.threads == "auto" and not self._drain and sys.platform == "linux"
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         del frame

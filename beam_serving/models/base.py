@@ -134,8 +134,8 @@ class ModelOptions:
 
     `input_shape` (`data: shape` in a configuration; without batch axis) stands in where the model file does not say
     its own, and replaces or fixes what it says; `threads` is the number of engine threads, 0 for the engine's choice
-    or OMP_NUM_THREADS, "auto" for one, and `alone_threads` that for a record which is alone, see `Widening`, where it is
-    above 1; `precision` is f32, bf16 or int8; `device` is cpu, cuda or auto (cuda where torch has one and
+    or OMP_NUM_THREADS, "auto" for one, and `alone_threads`, where it is above 1, that for a record which is alone, see
+    `Widening`; `precision` is f32, bf16 or int8; `device` is cpu, cuda or auto (cuda where torch has one and
     can run the model). `input_names` are given to the inputs in the model's order; `output_names` are the outputs to
     serve, all of them when it is empty. Batches of `full_batch` rows will come most: an engine may have a faster form
     for them. `encryption` is none, gcm or cbc (see `beam_serving.models.encrypted`), and `secret_file` holds the

@@ -6,10 +6,12 @@ are clear. Nothing is locked: a byte that is read too early or too late costs sp
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 from typing import NamedTuple
 
+_log = logging.getLogger(__name__)
 _IDLE, _BUSY = 0, 1
 
 
@@ -27,7 +29,7 @@ class BusyBytes:
     """
 
     def __init__(self, workers: int) -> None:
-        self._descriptor = os.memfd_create("busy")
+        self._descriptor = os.memfd_create("beam-serving-busy")
         os.ftruncate(self._descriptor, workers)
         self._bytes = mmap.mmap(self._descriptor, workers)
 
@@ -63,17 +65,17 @@ class OwnByte:
         Args:
             file: where they are; None where nobody shares them.
 
-        Raises:
-            OSError: the file cannot be opened, as where its supervisor is gone.
+        Returns:
+            The byte; where the file is none or cannot be opened one that has a neighbour which is never idle.
         """
-        if file is None:
-            # A neighbour that is never idle stands in for those that nothing is known of.
-            return cls(bytearray((_IDLE, _BUSY)), 0)
-        descriptor = os.open(file.path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            return cls(mmap.mmap(descriptor, 0), file.place)
-        finally:
-            os.close(descriptor)
+        if file is not None:
+            try:
+                descriptor = os.open(file.path, os.O_RDWR | os.O_CLOEXEC)
+                with os.fdopen(descriptor, "r+b", buffering=0) as opened:
+                    return cls(mmap.mmap(opened.fileno(), 0), file.place)
+            except (OSError, ValueError) as err:
+                _log.info("cannot see whether other workers are idle, so no request gets all cores: %s", err)
+        return cls(bytearray((_IDLE, _BUSY)), 0)
 
     def set(self, busy: bool) -> None:
         """Say whether this worker holds requests."""
