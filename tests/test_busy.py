@@ -118,9 +118,12 @@ def test_one_request_at_a_time_is_inferred_on_all_cores_and_answered_as_any_othe
     several = available_cores() > 1
     with service(at, tmp_path, TWO_WORKERS) as running:
         with InputQueue(at.host, at.port) as queue, OutputQueue(at.host, at.port) as answers:
+            states = Bytes(running) if several else None
             for number in range(16):
                 queue.enqueue(f"r{number}", tensor)
                 assert answers.query(f"r{number}", timeout_s=30) is not None
+                # The result is there a moment before its worker holds nothing any more.
+                await_true(lambda: states is None or not held(states), "idle workers", 10)
         await_true(lambda: served_alone(running) > 0 or not several, "a word of it", 10)
         counts = json.loads(command("status", tmp_path / "config.yaml", "--json").stdout)["counts"]
         # From the third in a row; whoever was first served two as any other.
@@ -146,15 +149,24 @@ def test_whoever_holds_nothing_is_idle(at: RedisAt, client: redis.Redis, tmp_pat
         assert not held(states)
 
 
+def stop_while_it_holds_requests(pid: int, states: Bytes, client: redis.Redis) -> None:
+    """Stops the first worker of a service, with work for it on the way."""
+    for turn in range(1000):
+        queue_records(client, 1000, prefix=f"turn{turn}-")
+        os.kill(pid, signal.SIGSTOP)
+        stat = Path(f"/proc/{pid}/stat")
+        await_true(lambda: stat.read_text(encoding="ascii").rsplit(")", 1)[1].split()[0] == "T", "its stop", 10)
+        if states.read()[0]:
+            return
+        os.kill(pid, signal.SIGCONT)
+    raise AssertionError("it never held requests")
+
+
 def test_a_worker_that_died_is_idle_before_its_successor_is(at: RedisAt, client: redis.Redis, tmp_path: Path) -> None:
     with service(at, tmp_path, {"params": {"workers": 2, "batch_size": 64}}) as running:
         states = Bytes(running)
         stopped, other = running.worker_pids()
-        queue_records(client)
-        await_true(lambda: held(states), "workers that serve", 10)
-        while not states.read()[0]:
-            os.kill(stopped, signal.SIGCONT)
-            os.kill(stopped, signal.SIGSTOP)
+        stop_while_it_holds_requests(stopped, states, client)
         await_true(lambda: states.read() == [1, 0], "the other to have served the rest", 60)
         os.kill(stopped, signal.SIGKILL)
         await_true(lambda: "died (signal SIGKILL)" in running.log, "a word of its death", 10)

@@ -42,7 +42,7 @@ def digits_on_all_cores(digits: Path, **options: object) -> BatchedModel:
     return model
 
 
-@pytest.mark.parametrize("options", [{}, {"input_names": ("pixels",)}, {"precision": "int8"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"input_names": ("pixels",)}, {"full_batch": 1}], ids=str)
 def test_a_record_that_is_alone_gets_the_same_bits(
     digits: Path, golden: dict[str, np.ndarray], options: dict[str, object]
 ) -> None:
