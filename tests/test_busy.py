@@ -149,13 +149,16 @@ def test_whoever_holds_nothing_is_idle(at: RedisAt, client: redis.Redis, tmp_pat
         assert not held(states)
 
 
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0]
+
+
 def stop_while_it_holds_requests(pid: int, states: Bytes, client: redis.Redis) -> None:
     """Stops the first worker of a service, with work for it on the way."""
     for turn in range(1000):
         queue_records(client, 1000, prefix=f"turn{turn}-")
         os.kill(pid, signal.SIGSTOP)
-        stat = Path(f"/proc/{pid}/stat")
-        await_true(lambda: stat.read_text(encoding="ascii").rsplit(")", 1)[1].split()[0] == "T", "its stop", 10)
+        await_true(lambda: state_of(pid) == "T", "its stop", 10)
         if states.read()[0]:
             return
         os.kill(pid, signal.SIGCONT)
