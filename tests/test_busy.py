@@ -22,6 +22,7 @@ from beam_serving.models.cpu import available_cores
 from beam_serving.telemetry.busy import BusyBytes, BusyFile, OwnByte
 from beam_serving.telemetry.report import working_reports
 from beam_serving.transport.connection import RedisAt
+from tests.models.onnx_files import FLOAT, node, saved
 from tests.service import DIGITS, Service, await_true, service
 from tests.test_faults import queue_records
 from tests.test_operating import command
@@ -133,14 +134,20 @@ def test_one_request_at_a_time_is_inferred_on_all_cores_and_answered_as_any_othe
 
 
 def test_whoever_holds_nothing_is_idle(at: RedisAt, client: redis.Redis, tmp_path: Path) -> None:
-    with service(at, tmp_path, TWO_WORKERS) as running:
+    times = node("MatMul", "x w", "y")
+    model = saved(tmp_path / "model", [times], [("x", FLOAT, ("N", "W"))], [("y", FLOAT, ("N", 4))], {"w": np.eye(4)})
+    config = {"model": {"path": str(model), "sample": "4"}, "params": {"workers": 2, "batch_size": 8, "grace_s": 10.0}}
+    with service(at, tmp_path, config) as running:
         states = Bytes(running)
         assert states.read() == [0, 0]
+        ends = {}
         with InputQueue(at.host, at.port) as queue, OutputQueue(at.host, at.port) as answers:
-            for uri, tensor in (("refused", np.zeros(3, np.float32)), ("served", np.zeros((3, 32, 32), np.float32))):
-                queue.enqueue(uri, tensor)
-                answers.query_many([uri], timeout_s=30)
-                await_true(lambda: not held(states), f"an end of {uri}", 10)
+            for uri, shape in (("served", (4,)), ("refused", (2, 2)), ("failed", (3,))):
+                queue.enqueue(uri, np.ones(shape, np.float32))
+                ends |= answers.query_many([uri], timeout_s=30)
+                await_true(lambda: not held(states), "its end", 10)
+        assert str(ends["refused"]).startswith("request 'refused': input 'x' has shape [2, 2]")
+        assert str(ends["failed"]).startswith("request 'failed': the model failed on float32[1, 3]: ")
         client.xadd("serving_stream", {"no": "uri"})
         await_true(lambda: client.xlen("serving_stream:dead") == 1 and not held(states), "an end as a dead letter", 10)
         queue_records(client, 5000)
