@@ -92,7 +92,7 @@ class Job:
     def decode(cls, line: str) -> Job:
         """Reads what `encode` wrote."""
         body = json.loads(line)
-        busy = body["busy"] and BusyFile(*body["busy"])
+        busy = None if body.get("busy") is None else BusyFile(*body["busy"])
         lists = {name: tuple(body[name]) for name in ("consumers", "arguments")}
         return cls(**{**body, **lists, "busy": busy})
 
