@@ -80,7 +80,7 @@ def steps(settings: Settings, readers: Readers) -> Serving:
     model, data, params = settings.model, settings.data, settings.params
     at = redis_at(settings)
     shared_model = SharedModel(
-        model.path, model_options(settings), None if params.batch_size == "auto" else params.batch_size
+        model.path, model_options(settings), None if params.batch_size == "auto" else params.batch_size, readers.busy
     )
     batch_size = shared_model.batch_size()
     reading = Reading(

@@ -84,7 +84,7 @@ def _drains(workload: Workload, shape: Shape, port: int, folder: Path, runner: s
     cluster = {"master": runner, "num_executors": shape.workers}
     config = {
         "name": f"bench-{uuid.uuid4().hex[:8]}",
-        "model": {"path": workload.model, "threads": 1},
+        "model": {"path": workload.model},
         "data": {"src": f"127.0.0.1:{port}", "streams": [stream], **workload.data},
         "params": {"batch_size": shape.batch_size, "top_n": workload.top_n},
         "spark": cluster if "://" in runner else {"master": f"local[{shape.workers}]"},

@@ -202,7 +202,7 @@ def service(workload: Workload, shape: Shape, port: int, folder: Path, runner: s
     config = {
         "name": name,
         "redis": {"password_file": str(password)},
-        "model": {"path": workload.model, "threads": 1},
+        "model": {"path": workload.model},
         "data": {"src": f"127.0.0.1:{port}", "streams": [stream], **workload.data},
         "params": {"batch_size": shape.batch_size, "top_n": workload.top_n, "workers": shape.workers},
         "flink": {"rest": cluster},

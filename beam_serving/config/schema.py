@@ -38,6 +38,7 @@ from beam_serving.config.values import (
     Sample,
     Seconds,
     Shapes,
+    Threads,
     TopN,
     WorkerCount,
 )
@@ -77,7 +78,7 @@ class Model(_Section):
     path: str
     engine: str = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = Field(default=1, ge=0)
+    threads: Threads = "auto"
     precision: Literal["f32", "bf16", "int8"] = "f32"
     labels: str | None = None
     outputs: Names = ()
@@ -88,6 +89,11 @@ class Model(_Section):
     encryption: Literal["none", "gcm", "cbc"] = "none"
     secret_file: str | None = None
     allow_weak_secret: bool = False
+
+    @property
+    def openmp_threads(self) -> int:
+        """Gives the threads of libraries that have no setting of their own: one where nothing else is said."""
+        return 1 if self.threads == "auto" else self.threads or 1
 
 
 class Data(_Section):

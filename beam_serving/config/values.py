@@ -40,6 +40,14 @@ def _batch_size(value: object) -> object:
     return int(str(value))
 
 
+def _threads(value: object) -> object:
+    if value == "auto":
+        return value
+    if not str(value).isdecimal():
+        raise ValueError("wants a number from 0 or 'auto'")
+    return int(str(value))
+
+
 def _shapes(value: object) -> object:
     """Reads the shape of one input, those of several in the model's order, or by name; a list of one is the first."""
     if isinstance(value, str) and value.lstrip().startswith("["):
@@ -87,6 +95,7 @@ Floats = Annotated[tuple[float, ...], BeforeValidator(_numbers)]
 Seconds = Annotated[float, Field(gt=0)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 WorkerCount = Annotated[int | Literal["auto"], BeforeValidator(_worker_count)]
+Threads = Annotated[int | Literal["auto"], BeforeValidator(_threads)]
 BatchSize = Annotated[int | Literal["auto"], BeforeValidator(_batch_size)]
 
 

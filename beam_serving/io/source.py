@@ -27,6 +27,7 @@ from beam_serving.io.consumer import Reading, StreamConsumer
 from beam_serving.io.lease import Lease
 from beam_serving.io.readers import Readers
 from beam_serving.records import Block, Flush
+from beam_serving.telemetry.busy import OwnByte
 from beam_serving.telemetry.context import service_context
 
 _DRAIN_POLL_S = 0.2
@@ -155,6 +156,7 @@ class _Polling:
             dataclasses.replace(reading, poll_s=min(reading.poll_s, _DRAIN_POLL_S)) if readers.drain else reading
         )
         self._names_are_shared = readers.names_are_shared
+        self._busy = readers.busy
 
     def entries(self, name: str, tracker: Any, checkpoint_interval_s: float) -> Iterator[Block | Flush]:
         """Yields what is queued, poll by poll, as long as the tracker and the interval allow."""
@@ -165,17 +167,20 @@ class _Polling:
         position = tracker.current_restriction().start
         own_name = f"{name}-{uuid.uuid4().hex[:8]}" if self._names_are_shared else name
         consumer = StreamConsumer(self._reading, own_name, stop)
+        byte = OwnByte.of(self._busy)
         aside = context.shared(Consumers).open(consumer.name, self._reading.group, self._reading.at.client())
         lease = Lease(self._reading.at, self._reading.group, consumer.name, self._reading.reclaim_idle_s, aside)
         try:
             while consumer.reading_ahead or aside.goes_on(stop.is_set()) or tracker.try_claim(position):
                 blocks = consumer.poll(read_ahead=clock() < checkpoint_at, wait=not aside.busy)
                 empty = not blocks
+                byte.set(not empty or aside.busy)
                 yield from _served(blocks, lease)
                 if empty and aside.finished(within_s=_TICK_S):
                     yield Flush()
                 # The next poll may be as large, and both are more than a worker may hold.
                 del blocks
+                byte.set(consumer.reading_ahead or aside.busy)
                 if self._drain and empty and consumer.drained():
                     stop.set()
                 if clock() >= checkpoint_at and not consumer.reading_ahead and not aside.busy:
@@ -184,6 +189,7 @@ class _Polling:
                     return
                 position += 1
         finally:
+            byte.set(False)
             aside.close()
             lease.close()
             consumer.close()

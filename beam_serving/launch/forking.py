@@ -73,8 +73,8 @@ class Workers:
     `settled` says so. Where no process can be the original of others, each is started by itself.
     """
 
-    def __init__(self, threads: int) -> None:
-        self._environment = {"OMP_NUM_THREADS": str(threads or 1), **_ENVIRONMENT, **worker_environment()}
+    def __init__(self, openmp_threads: int) -> None:
+        self._environment = {"OMP_NUM_THREADS": str(openmp_threads), **_ENVIRONMENT, **worker_environment()}
         self._template: _Template | None = None
         self._modules: tuple[str, ...] = ()
         self._alone = sys.platform != "linux"

@@ -11,6 +11,7 @@ from beam_serving.models.base import STRING, TensorSpec
 from beam_serving.models.labels import check_labels
 from beam_serving.models.opening import model_info
 from beam_serving.models.options import model_options
+from beam_serving.telemetry.busy import BusyFile
 
 if TYPE_CHECKING:
     from beam_serving.pipeline import Serving
@@ -62,8 +63,12 @@ def with_batch_size(settings: Settings) -> Settings:
     return settings.model_copy(update={"params": params})
 
 
-def run_pipeline(settings: Settings, consumers: Sequence[str], arguments: Sequence[str], drain: bool) -> str:
+def run_pipeline(
+    settings: Settings, consumers: Sequence[str], arguments: Sequence[str], drain: bool, busy: BusyFile | None = None
+) -> str:
     """Runs the pipeline in this process until it ends, and gives its last state ("DONE").
+
+    `busy` is where this process and the other workers of its machine tell each other whether they hold requests.
 
     Raises:
         ModelLoadError: the model cannot be loaded.
@@ -74,7 +79,7 @@ def run_pipeline(settings: Settings, consumers: Sequence[str], arguments: Sequen
 
     from beam_serving.pipeline import steps
 
-    serving = steps(settings, Readers(consumers, drain))
+    serving = steps(settings, Readers(consumers, drain, busy=busy))
     # It serves in this process, so it is loaded before the pipeline runs, and errors arrive as they are.
     model = serving.model.acquire().model
     check_served(settings, model.inputs, model.outputs)

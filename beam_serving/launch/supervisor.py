@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import subprocess
+import sys
 import threading
 import time
 
@@ -20,8 +21,10 @@ from beam_serving.launch.runner import Spec
 from beam_serving.launch.stop import stop_on_signals
 from beam_serving.launch.systemd import tell_ready
 from beam_serving.launch.worker import EXIT_CONFIG, EXIT_FAILED, Job, new_run
+from beam_serving.models.cpu import available_cores
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.store import PrivateCopy
+from beam_serving.telemetry.busy import BusyBytes
 from beam_serving.telemetry.report import (
     FRESH_S,
     LIFETIME_S,
@@ -45,13 +48,24 @@ _FAULTS_OF_COPIES = 3
 """After so many faults in native code a worker is a copy no more: who causes them might learn where its memory is."""
 
 
+def may_find_idle_cores(settings: Settings, processes: int, drain: bool) -> bool:
+    """Tell whether a worker may use the cores of idle ones.
+
+    Not where the operator says how many threads a worker has, where it has no neighbours, or where a backlog is
+    drained. A driver is one process: who its workers are is the runner's affair.
+    """
+    several = processes > 1 and available_cores() > 1 and sys.platform == "linux"
+    return several and settings.model.threads == "auto" and not drain
+
+
 class _Slot:
-    """A process's place: its names in the group outlive the processes that fill it, one after the other.
+    """A process's place: its number and its names in the group outlive the processes that fill it, one after the other.
 
     A worker of the local runner has one name, a driver one for each of the workers that it looks after.
     """
 
-    def __init__(self, consumers: tuple[str, ...]) -> None:
+    def __init__(self, place: int, consumers: tuple[str, ...]) -> None:
+        self.place = place
         self.consumers = consumers
         self.process: WorkerProcess | None = None
         self.started_at = 0.0
@@ -76,8 +90,10 @@ class Supervisor:
         self._run = new_run()
         self._driver = driver
         self._names = tuple(f"{self._run}-{index}" for index in range(workers))
-        self._slots = [_Slot(names) for names in ([self._names] if driver else [(name,) for name in self._names])]
-        self._workers = Workers(settings.model.threads)
+        of_processes = [self._names] if driver else [(name,) for name in self._names]
+        self._slots = [_Slot(place, names) for place, names in enumerate(of_processes)]
+        self._workers = Workers(settings.model.openmp_threads)
+        self._busy = BusyBytes(workers) if may_find_idle_cores(settings, len(self._slots), spec.drain) else None
         self._client: redis.Redis = redis_at(settings).client()
         self._statistics = StatisticsLine(settings.data.streams, settings.data.group)
         self._ready = False
@@ -105,6 +121,8 @@ class Supervisor:
                 self._workers.close()
                 if self._copy is not None:
                     self._copy.close()
+                if self._busy is not None:
+                    self._busy.close()
                 self._retract()
         _log.info("state DONE: %s", self._statistics.total(self._reports(LIFETIME_S)))
         return 0 if graceful else EXIT_FAILED
@@ -140,6 +158,7 @@ class Supervisor:
             self._spec.drain,
             self._spec.log_level,
             every_s=self._spec.every_s,
+            busy=None if self._busy is None else self._busy.file_of(slot.place),
         )
         if self._driver is None:
             slot.process = self._workers.start(job, copy=self._faults < _FAULTS_OF_COPIES)
@@ -168,6 +187,8 @@ class Supervisor:
             return
         said = slot.process.stdout.read().decode(errors="replace").strip() if slot.process.stdout else ""
         slot.process = None
+        if self._busy is not None:
+            self._busy.clear(slot.place)
         if code == 0 and (self._spec.drain or self._asked_to_stop()):
             slot.finished = True
             return

@@ -22,6 +22,7 @@ from beam_serving.errors import BeamServingError, ConfigError
 from beam_serving.io.ownership import Ownership
 from beam_serving.launch.start import run_pipeline
 from beam_serving.launch.stop import stop_on_signals
+from beam_serving.telemetry.busy import BusyFile
 from beam_serving.telemetry.context import service_context
 from beam_serving.telemetry.logs import configure_logging
 from beam_serving.telemetry.reporter import Reporter
@@ -68,7 +69,8 @@ class Job:
     """What a process is told: the settings, the names it reads and reports under, Beam's own arguments.
 
     `run` names what was started at one stroke. Where no supervisor needs to live, `announcing` tells the workers how
-    many they are. With `every_s` a driver drains the queue in every interval.
+    many they are. With `every_s` a driver drains the queue in every interval. `busy` is where the workers of a
+    machine see whether the others are idle, None where they need not know.
     """
 
     settings: str
@@ -79,6 +81,7 @@ class Job:
     log_level: str
     announcing: int = 0
     every_s: float | None = None
+    busy: BusyFile | None = None
 
     def encode(self) -> bytes:
         """Gives the job as one line of JSON. No secret is in it: workers read theirs where they connect."""
@@ -88,7 +91,9 @@ class Job:
     def decode(cls, line: str) -> Job:
         """Reads what `encode` wrote."""
         body = json.loads(line)
-        return cls(**{**body, "consumers": tuple(body["consumers"]), "arguments": tuple(body["arguments"])})
+        busy = None if body.get("busy") is None else BusyFile(*body["busy"])
+        lists = {name: tuple(body[name]) for name in ("consumers", "arguments")}
+        return cls(**{**body, **lists, "busy": busy})
 
 
 @contextmanager
@@ -99,7 +104,7 @@ def serving_process(job: Job) -> Iterator[Settings]:
     with stop_on_signals() as stop:
         # Set before the engines load: one thread per worker, unless the operator said otherwise.
         settings = Settings.model_validate_json(job.settings)
-        os.environ.setdefault("OMP_NUM_THREADS", str(settings.model.threads or 1))
+        os.environ.setdefault("OMP_NUM_THREADS", str(settings.model.openmp_threads))
         import cv2
 
         cv2.setNumThreads(1)
@@ -125,7 +130,7 @@ def main() -> int:
     job = Job.decode(sys.stdin.readline())
     with serving_process(job) as settings:
         try:
-            state = run_pipeline(settings, job.consumers, job.arguments, job.drain)
+            state = run_pipeline(settings, job.consumers, job.arguments, job.drain, job.busy)
             logging.getLogger(__name__).info("pipeline state %s", state)
         except BeamServingError as err:
             return exit_code(err)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from beam_serving.models.base import EngineModel, type_name
+from beam_serving.models.base import EngineModel, Widening, type_name
 
 Port = tuple[int, str]
 """The place of an input or output in an engine's form of the model, and its name in the model's own framework."""
@@ -29,6 +29,11 @@ class _Arranged:
         """See `EngineModel.freed`."""
         freed = self._model.freed()
         return freed and _Arranged(freed, *self._ports)
+
+    def widened(self, threads: int) -> EngineModel | None:
+        """See `Widening.widened`."""
+        widened = self._model.widened(threads) if isinstance(self._model, Widening) else None
+        return widened and _Arranged(widened, *self._ports)
 
     def compile(self) -> None:
         """See `EngineModel.compile`."""

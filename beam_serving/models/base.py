@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -97,6 +97,18 @@ class EngineModel(Protocol):
         ...
 
 
+@runtime_checkable
+class Widening(Protocol):
+    """An `EngineModel` that may have a form for one record which is alone on the machine."""
+
+    def widened(self, threads: int) -> "EngineModel | None":
+        """Give the model for batches of one record, computed on so many threads; None where that is no good.
+
+        It is asked for before `settle`.
+        """
+        ...
+
+
 class Facts(NamedTuple):
     """What an engine knows of a model beside its tensors.
 
@@ -122,7 +134,8 @@ class ModelOptions:
 
     `input_shape` (`data: shape` in a configuration; without batch axis) stands in where the model file does not say
     its own, and replaces or fixes what it says; `threads` is the number of engine threads, 0 for the engine's choice
-    or OMP_NUM_THREADS; `precision` is f32, bf16 or int8; `device` is cpu, cuda or auto (cuda where torch has one and
+    or OMP_NUM_THREADS, "auto" for one, and `alone_threads`, where it is above 1, that for a record which is alone, see
+    `Widening`; `precision` is f32, bf16 or int8; `device` is cpu, cuda or auto (cuda where torch has one and
     can run the model). `input_names` are given to the inputs in the model's order; `output_names` are the outputs to
     serve, all of them when it is empty. Batches of `full_batch` rows will come most: an engine may have a faster form
     for them. `encryption` is none, gcm or cbc (see `beam_serving.models.encrypted`), and `secret_file` holds the
@@ -135,7 +148,8 @@ class ModelOptions:
     """
 
     engine: str = "auto"
-    threads: int = 1
+    threads: int | Literal["auto"] = 1
+    alone_threads: int = 0
     precision: str = "f32"
     device: str = "cpu"
     input_shape: Shapes | None = None
@@ -156,6 +170,8 @@ def engine_threads(options: ModelOptions) -> int:
 
     OMP_NUM_THREADS counts where the options leave the choice open: not every engine looks at it by itself.
     """
+    if options.threads == "auto":
+        return 1
     if options.threads > 0:
         return options.threads
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from beam_serving.errors import ModelLoadError
+from beam_serving.models.alone import same_or_none, widened_form
 from beam_serving.models.arrangement import Port, arrange, ports_like
 from beam_serving.models.base import EngineModel, LoadedModel, ModelOptions
 from beam_serving.models.detect import ModelFiles
@@ -74,10 +75,17 @@ def _as_decided(engine: EngineModel, options: ModelOptions, verdict: Verdict) ->
     if options.input_names:
         engine = _renamed(engine, options)
     engine.compile()
+    constants = constant_arrays(engine.inputs, options)
+
+    def batched(form: EngineModel) -> BatchedModel:
+        return BatchedModel(form, verdict.plan, constants, verdict.nan, verdict.compared_with)
+
+    model = batched(engine)
+    if (widened := widened_form(engine, options, verdict)) is not None:
+        model.alone = same_or_none(batched(widened), model, verdict)
+        widened.settle()
     engine.settle()
-    return BatchedModel(
-        engine, verdict.plan, constant_arrays(engine.inputs, options), verdict.nan, verdict.compared_with
-    )
+    return model
 
 
 def _renamed(engine: EngineModel, options: ModelOptions) -> EngineModel:

@@ -64,7 +64,7 @@ class WorkerStats:
 
     `engine` is what runs the model, in batches of up to `batch_size`.
     `counts` has `served`, `errors`, `refused`, `failed`, `dead`, `reclaimed`, `fenced`, `regrouped`, `batches`,
-    `lease_failures`, and `checkpoints` of the source.
+    `alone`, `lease_failures`, and `checkpoints` of the source. `alone` are records that were inferred on all cores.
     """
 
     def __init__(self) -> None:

@@ -146,7 +146,7 @@ class _InferFn(beam.DoFn):
         records = sum(len(block.origins.ids) for block in blocks)
         started = time.perf_counter()
         with self._watchdog.watch(), self._worker_model.lock:
-            outcomes = predict_all(self._worker_model.model, blocks)
+            outcomes = predict_all(self._worker_model.form_for(records), blocks)
         self._stats.stages["infer"].record(time.perf_counter() - started, records)
         self._stats.counts["batches"] += 1
         self._batch_sizes.update(records)

@@ -286,7 +286,7 @@ def test_a_type_of_input_that_nobody_has_is_warned_of() -> None:
 
 def test_cores_alone_are_a_worker_each() -> None:
     settings = settings_of("model: {path: m}\nparams: {core_number: 6}")
-    assert (settings.params.workers, settings.model.threads) == (6, 1)
+    assert (settings.params.workers, settings.model.threads) == (6, "auto")
 
 
 def test_tls_is_the_scheme_of_the_address() -> None:
@@ -352,7 +352,7 @@ def test_where_nothing_was_asked_for_results_are_what_the_old_servers_sent(
         ("redisSecureEnabled: maybe", "wants true or false"),
         ("jobName: true", "wants a name"),
         ("modelParallelism: 0", "wants a number from 1 to 256 or 'auto'"),
-        ("threadPerModel: -1", "Input should be greater than or equal to 0"),
+        ("threadPerModel: -1", "wants a number from 0 or 'auto'"),
         ("redisUrl: http://a", f"wants {WANTED}"),
     ],
 )
@@ -366,7 +366,7 @@ def test_every_mistake_of_an_old_file_is_told_at_once() -> None:
     assert mistakes("redisTimeout: 0\nthreadPerModel: -1\n") == [
         "config.yaml:1: redisTimeout: wants milliseconds, more than 0 (got 0)",
         "config.yaml: modelPath is missing",
-        "config.yaml:2: threadPerModel: Input should be greater than or equal to 0 (got -1)",
+        "config.yaml:2: threadPerModel: wants a number from 0 or 'auto' (got -1)",
     ]
 
 

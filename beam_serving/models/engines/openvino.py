@@ -1,5 +1,6 @@
 """The OpenVINO engine: whatever has become an `openvino.Model` is compiled and run here, for every format."""
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from itertools import filterfalse
@@ -40,6 +41,7 @@ OPENVINO_ERRORS = (
 
 _PRECISION_HINTS = {"f32": "f32", "bf16": "bf16", "int8": "f32"}
 _KNOWN_SHAPES = 10_000
+_WIDENED_BYTES = 64 << 20
 _OF_SOURCE = re.compile(r"^(Caught exception: )?Exception from|(^|\s)Check '.*' failed at \S+$|^FrontEnd API failed")
 _NO_REASONS = ("While validating", "Model wasn't fully converted", "Loading input model")
 _OF_OPERATOR = re.compile(r"-- (\S+)-\d+ with a message:")
@@ -117,6 +119,18 @@ class OpenVinoModel:
         model = OpenVinoModel(freed, self._options, self._source, self._names, self._tables)
         model.facts = self.facts
         return model
+
+    def widened(self, threads: int) -> EngineModel | None:
+        """See `Widening.widened`: of models with fixed sizes, whose second copy of the weights is small."""
+        if self._model is None or self._has_free_sizes or self._options.device.lower() != "cpu":
+            return None
+        one = _of_batch(self._model, 1) if _constant_bytes(self._model) <= _WIDENED_BYTES else None
+        if one is None:
+            return None
+        options = dataclasses.replace(self._options, threads=threads, full_batch=None)
+        widened = OpenVinoModel(one, options, self._source, self._names, self._tables)
+        widened.facts = self.facts
+        return widened
 
     def infer(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
         """See `EngineModel.infer`."""
@@ -328,6 +342,10 @@ def _of_batch(model: openvino.Model, size: int | None) -> openvino.Model | None:
     except RuntimeError:
         return None
     return changed
+
+
+def _constant_bytes(model: openvino.Model) -> int:
+    return sum(op.get_byte_size() for op in model.get_ops() if op.get_type_name() == "Constant")
 
 
 def _freed(model: openvino.Model) -> openvino.Model | None:

@@ -181,7 +181,8 @@ class BatchedModel:
     """A model of an engine as the pipeline wants it, a `LoadedModel`: records stacked along a first axis, by name.
 
     Every batch is checked against the model's inputs here, so that no engine ever sees another: some of them end the
-    process over it. Every output is checked to have exactly the rows of its batch before anything is cut.
+    process over it. Every output is checked to have exactly the rows of its batch before anything is cut. `alone`
+    is the same model for a batch of one record, computed on more cores, where there is that form.
     """
 
     def __init__(
@@ -213,6 +214,7 @@ class BatchedModel:
         )
         self.class_names = engine.facts.class_names
         self.one_by_one = plan.kind in ("single", "whole") or (plan.kind == "portions" and not plan.proven)
+        self.alone: BatchedModel | None = None
 
     def predict(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """See `LoadedModel.predict`."""

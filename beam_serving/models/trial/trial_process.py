@@ -33,7 +33,7 @@ def main(answer: Path, job: Mapping[str, Any]) -> None:
     """Probe the model of a job and write the answer."""
     known_format, model, weights = job["files"]
     files = ModelFiles(known_format, Path(model), weights and Path(weights))
-    options = _options({**job["options"], "threads": available_cores()})
+    options = _options({**job["options"], "threads": available_cores(), "alone_threads": 0})
 
     def on_engine(engine: str) -> None:
         signal.alarm(0)

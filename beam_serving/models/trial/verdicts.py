@@ -38,7 +38,7 @@ _CRASHES = 2
 _TRIAL_S = 1800
 _DISTRIBUTIONS = ("openvino", "onnxruntime", "tensorflow", "torch", "opencv-python-headless")
 _IRRELEVANT = (
-    *("full_batch", "threads", "secret_file", "allow_weak_secret"),
+    *("full_batch", "threads", "alone_threads", "secret_file", "allow_weak_secret"),
     *("encryption", "precision", "input_names", "sandbox"),
 )
 """Options that change neither which engine is right nor whose rows are whose."""
