@@ -5,7 +5,7 @@ import sys
 
 
 def _leave_current_directory() -> None:
-    """Stops imports from the current directory, which `python -m` puts in front: a `numpy.py` there would be run.
+    """Stop imports from the current directory, which `python -m` puts in front: a `numpy.py` there would be run.
 
     This package goes on to be found by its own path.
     """

@@ -38,7 +38,7 @@ class Serving:
 
 
 def build(pipeline: beam.Pipeline, serving: Serving) -> None:
-    """Applies the steps to a pipeline."""
+    """Apply the steps to a pipeline."""
     entries = pipeline | "Read requests" >> serving.read
     examples, refused = entries | "Decode" >> serving.decode
     predictions, failed = examples | "Batch" >> serving.batch | "Infer" >> serving.infer
@@ -48,7 +48,7 @@ def build(pipeline: beam.Pipeline, serving: Serving) -> None:
 
 
 def image_rules(settings: Settings) -> ImageRules:
-    """Give what the configuration says of images."""
+    """Return what the configuration says of images."""
     data = settings.data
     return ImageRules(
         data.color,
@@ -65,14 +65,14 @@ def image_rules(settings: Settings) -> ImageRules:
 
 
 def _served(params: Params) -> PostProcessing | None:
-    """Give what is served of the outputs; None leaves it to the model."""
+    """Return what is served of the outputs; None leaves it to the model."""
     if params.post_processing:
         return PostProcessing.of(params.post_processing)
     return None if params.top_n == "auto" else PostProcessing(params.top_n)
 
 
 def steps(settings: Settings, readers: Readers) -> Serving:
-    """Makes the steps that the configuration asks for.
+    """Make the steps that the configuration asks for.
 
     With `batch_size: auto` the model is loaded and measured here, in the process that serves it. A drain that has an
     output keeps its results for it, to be written to files when it has ended (`beam_serving.export.drain`).
@@ -105,7 +105,7 @@ def steps(settings: Settings, readers: Readers) -> Serving:
             at,
             data.group,
             data.result_ttl_s,
-            keep_rows=readers.drain and data.output is not None,
+            keep_outbox=readers.drain and data.output is not None,
             dead_letters=DeadLetters.of(data.max_dead_letters, data.max_dead_letters_mb),
         ),
     )

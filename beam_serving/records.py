@@ -18,8 +18,8 @@ MOST_REQUEST_BYTES = 128 << 20
 """What the protocol has in one request at most; a service may take less."""
 
 
-class Generation(Enum):
-    """Which client generation wrote a request, and so in which form it reads its result: `beam_serving.protocol`."""
+class ProtocolVersion(Enum):
+    """Which protocol version wrote a request, and so in which form it reads its result: `beam_serving.protocol`."""
 
     NATIVE = "native"
     """This project's own client: raw bytes in fields of their own (docs/protocol.md)."""
@@ -62,12 +62,12 @@ class Block(NamedTuple):
 
     @classmethod
     def of(cls, entry: Entry) -> "Block":
-        """Give a block of one entry."""
+        """Return a block of one entry."""
         flat = [part for pair in entry.fields.items() for part in pair]
         return cls(entry.stream, entry.consumer, (entry.entry_id,), (flat,), entry.deliveries, entry.unread)
 
     def entries(self, places: Iterable[int]) -> Iterator[Entry]:
-        """Yields the entries at these places."""
+        """Yield the entries at these places."""
         for place in places:
             flat = self.fields[place]
             fields = dict(zip(flat[::2], flat[1::2], strict=True))
@@ -93,7 +93,7 @@ class Payload(NamedTuple):
 
     uri: bytes
     inputs: Mapping[str, "Image | np.ndarray"]
-    generation: Generation
+    protocol: ProtocolVersion
     request_id: bytes = b""
 
 
@@ -103,7 +103,7 @@ class Origin(NamedTuple):
     stream: bytes
     entry_id: bytes
     uri: bytes
-    generation: Generation
+    protocol: ProtocolVersion
     request_id: bytes = b""
     consumer: bytes = b""
 
@@ -113,33 +113,33 @@ class Origins(NamedTuple):
 
     stream: bytes
     consumer: bytes
-    generation: Generation
+    protocol: ProtocolVersion
     ids: Sequence[bytes]
     uris: Sequence[bytes]
     request_ids: Sequence[bytes]
 
     @classmethod
     def of(cls, origins: Sequence[Origin]) -> "Origins":
-        """Put origins of one stream, consumer and generation into columns."""
+        """Put origins of one stream, consumer and protocol version into columns."""
         first = origins[0]
         ids, uris, request_ids = zip(*((one.entry_id, one.uri, one.request_id) for one in origins), strict=True)
-        return cls(first.stream, first.consumer, first.generation, ids, uris, request_ids)
+        return cls(first.stream, first.consumer, first.protocol, ids, uris, request_ids)
 
     def part(self, low: int, high: int) -> "Origins":
-        """Give those of the records from `low` up to `high`."""
+        """Return those of the records from `low` up to `high`."""
         if low == 0 and high == len(self.ids):
             return self
         columns = (column[low:high] for column in (self.ids, self.uris, self.request_ids))
-        return Origins(self.stream, self.consumer, self.generation, *columns)
+        return Origins(self.stream, self.consumer, self.protocol, *columns)
 
     def failed(self, reason: str) -> "list[Result]":
-        """Give each of the records an error result, for a reason that its client may read."""
+        """Return an error result for each of the records, with a reason that its client may read."""
         return [Result(origin, Failure(reason)) for origin in self.each()]
 
     def each(self) -> list[Origin]:
-        """Give them one by one."""
+        """Return them one by one."""
         return [
-            Origin(self.stream, entry_id, uri, self.generation, request_id, self.consumer)
+            Origin(self.stream, entry_id, uri, self.protocol, request_id, self.consumer)
             for entry_id, uri, request_id in zip(self.ids, self.uris, self.request_ids, strict=True)
         ]
 
@@ -151,7 +151,7 @@ class Examples(NamedTuple):
     tensors: Mapping[str, np.ndarray]
 
     def part(self, low: int, high: int) -> "Examples":
-        """Give those of the records from `low` up to `high`."""
+        """Return those of the records from `low` up to `high`."""
         return Examples(self.origins.part(low, high), {name: rows[low:high] for name, rows in self.tensors.items()})
 
 
@@ -176,7 +176,7 @@ class Ranked(NamedTuple):
     as_lists: bool = False
 
     def each(self) -> "list[Result]":
-        """Give the results one by one."""
+        """Return the results one by one."""
         return [
             Result(origin, Answer({self.name: TopClasses(classes, scores)}, self.labels, self.as_lists))
             for origin, classes, scores in zip(self.origins.each(), self.classes, self.scores, strict=True)
@@ -193,7 +193,7 @@ class TopClasses(NamedTuple):
 class Answer(NamedTuple):
     """The served result of one request: by output name, its best classes or, without top-N, the whole tensor.
 
-    `labels` are the names of all classes, where the operator gave some. `as_lists` concerns the image generation only:
+    `labels` are the names of all classes, where the operator gave some. `as_lists` concerns version IMAGE only:
     lists, as 0.8 wrote them, where it is true, else the object of strings of 0.7.
     """
 

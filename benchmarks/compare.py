@@ -162,7 +162,7 @@ def _compare(options: Options) -> int:
 
 
 def _require(options: Options) -> None:
-    """Raises ConfigError for what would be missing only at the end of a long run."""
+    """Raise ConfigError for what would be missing only at the end of a long run."""
     require_proc()
     if options.plot:
         require_matplotlib()
@@ -172,7 +172,7 @@ def _require(options: Options) -> None:
 
 
 def _measured(name: str, options: Options, plan: Plan, progress: Any) -> dict[str, Any]:
-    """Measures one workload; the progress bar moves with every figure taken."""
+    """Measure one workload; the progress bar moves with every figure taken."""
     progress.set_description(f"{name}: starting")
     with tempfile.TemporaryDirectory(prefix="beam-serving-bench-") as path, private_redis() as port:
         folder = Path(path)
@@ -195,7 +195,7 @@ def _measured(name: str, options: Options, plan: Plan, progress: Any) -> dict[st
 
 
 def _measured_formats(options: Options, plan: Plan, progress: Any) -> dict[str, Any]:
-    """Measures one format after the other; those that are not installed are listed with what installs them."""
+    """Measure one format after the other; those that are not installed are listed with what installs them."""
     shape = Shape(options.workers or available_cores(), options.batch_size or _FORMAT_BATCH)
     measured: dict[str, dict[str, Any]] = {}
     for form in options.formats:

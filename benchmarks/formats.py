@@ -38,7 +38,7 @@ _SPEED = "records_per_s"
 
 
 def measure_format(form: str, shape: Shape, plan: Plan, on_step: Callable[[str], object]) -> dict[str, Any]:
-    """Writes the network in one format and measures all targets by turns.
+    """Write the network in one format and measures all targets by turns.
 
     Raises:
         BeamServingError: the framework cannot write it, or a target does not start.
@@ -52,7 +52,7 @@ def measure_format(form: str, shape: Shape, plan: Plan, on_step: Callable[[str],
 
 
 def compared(figures: Mapping[str, Figures]) -> dict[str, Any]:
-    """Gives the summary with ratios to the faster of the two plain loops, and what `auto` gains over `native`."""
+    """Return the summary with ratios to the faster of the two plain loops, and what `auto` gains over `native`."""
     by_loop = summarise({name: figures[name] for name in ("loop", "loops")})
     baseline = max(by_loop, key=lambda name: float(by_loop[name][_SPEED]["median"]))
     gain = summarise(figures, "native")["auto"][_SPEED] if "native" in figures else None
@@ -60,7 +60,7 @@ def compared(figures: Mapping[str, Figures]) -> dict[str, Any]:
 
 
 def formats_table(about: Mapping[str, Any]) -> str:
-    """Gives one row per format; formats whose framework is missing stand last, with what installs it."""
+    """Return one row per format; formats whose framework is missing stand last, with what installs it."""
     head = ["format", "own framework", "loop", "loops", "service", "served/own", "auto", "native", "gained"]
     rows = [head, *(_row(form, one) for form, one in about["measured"].items())]
     missing = [f"{form}: not installed; {remedy}" for form, remedy in about["not_installed"].items()]
@@ -76,7 +76,7 @@ def _row(form: str, about: Mapping[str, Any]) -> list[str]:
 
 
 def _written(form: str, folder: Path) -> Path:
-    """Writes the network in a process of its own: frameworks are large, chatty, and do not all get along."""
+    """Write the network in a process of its own: frameworks are large, chatty, and do not all get along."""
     written = folder / form
     written.mkdir()
     command = [*python_module(writers.__name__), form, str(written)]

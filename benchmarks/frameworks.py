@@ -16,7 +16,7 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 
 def openvino(folder: str, threads: int) -> Predict:
-    """A compiled model with one request, the engine's settings being those of the service."""
+    """Return a compiled model with one request, the engine's settings being those of the service."""
     import openvino as ov
 
     properties = {
@@ -37,7 +37,7 @@ def openvino(folder: str, threads: int) -> Predict:
 
 
 def onnx(folder: str, threads: int) -> Predict:
-    """A session of onnxruntime."""
+    """Return a session of onnxruntime."""
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
@@ -47,7 +47,7 @@ def onnx(folder: str, threads: int) -> Predict:
 
 
 def tensorflow_frozen(folder: str, threads: int) -> Predict:
-    """The graph as a function of TensorFlow, from its placeholder to its last node."""
+    """Return the graph as a function of TensorFlow, from its placeholder to its last node."""
     tf = _tensorflow(threads)
     graph = tf.compat.v1.GraphDef()
     with open(f"{folder}/model.pb", "rb") as file:
@@ -58,7 +58,7 @@ def tensorflow_frozen(folder: str, threads: int) -> Predict:
 
 
 def tensorflow_saved_model(folder: str, threads: int) -> Predict:
-    """The signature of a SavedModel."""
+    """Return the signature of a SavedModel."""
     tf = _tensorflow(threads)
     loaded = tf.saved_model.load(folder)
     signature = loaded.signatures["serving_default"]
@@ -73,7 +73,7 @@ def tensorflow_saved_model(folder: str, threads: int) -> Predict:
 
 
 def tflite(folder: str, threads: int) -> Predict:
-    """The interpreter of TensorFlow Lite, resized to the batch."""
+    """Return the interpreter of TensorFlow Lite, resized to the batch."""
     tf = _tensorflow(threads)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -96,7 +96,7 @@ def tflite(folder: str, threads: int) -> Predict:
 
 
 def keras(folder: str, threads: int) -> Predict:
-    """A Keras model's `predict_on_batch`, which is faster than its `predict`."""
+    """Return a Keras model's `predict_on_batch`, which is faster than its `predict`."""
     _tensorflow(threads)
     import keras as framework
 
@@ -105,7 +105,7 @@ def keras(folder: str, threads: int) -> Predict:
 
 
 def torchscript(folder: str, threads: int) -> Predict:
-    """A module of `torch.jit.load`."""
+    """Return a module of `torch.jit.load`."""
     import torch
 
     torch.set_num_threads(threads)
@@ -115,7 +115,7 @@ def torchscript(folder: str, threads: int) -> Predict:
 
 
 def torch_export(folder: str, threads: int) -> Predict:
-    """The module of a program of `torch.export.load`."""
+    """Return the module of a program of `torch.export.load`."""
     import torch
 
     torch.set_num_threads(threads)
@@ -123,7 +123,7 @@ def torch_export(folder: str, threads: int) -> Predict:
 
 
 def caffe(folder: str, threads: int) -> Predict:
-    """A net of OpenCV."""
+    """Return a net of OpenCV."""
     cv2.setNumThreads(threads)
     net = cv2.dnn.readNetFromCaffe(f"{folder}/net.prototxt", f"{folder}/net.caffemodel")
 

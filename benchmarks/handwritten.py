@@ -25,7 +25,7 @@ class Steps:
         self._top_n = top_n
 
     def serve(self, payloads: Sequence[bytes]) -> list[Row]:
-        """Gives the best classes of each payload."""
+        """Return the best classes of each payload."""
         scores = self._predict(np.stack([self._decode(payload) for payload in payloads]))
         return [_best(row, self._top_n) for row in scores]
 
@@ -35,7 +35,7 @@ def _decode_channels_first(payload: bytes) -> np.ndarray:
 
 
 def _decode_image(payload: bytes) -> np.ndarray:
-    """Gives float32[224, 224, 3], red first, from -1 to 1."""
+    """Return float32[224, 224, 3], red first, from -1 to 1."""
     pixels = cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_COLOR)
     pixels = cv2.cvtColor(cv2.resize(pixels, (224, 224)), cv2.COLOR_BGR2RGB)
     scaled: np.ndarray = (pixels.astype(np.float32) - 127.5) * (1 / 127.5)

@@ -53,7 +53,7 @@ class Destination:
     announces: bool
 
     def key(self, uri: str) -> bytes:
-        """Names the hash in which the result of a request is found."""
+        """Name the hash in which the result of a request is found."""
         return f"cluster-serving_{self.stream}:{uri}".encode()
 
 
@@ -67,29 +67,29 @@ class Load:
         self._subscribed = 0
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         self._wire.close()
         self._events.close()
 
     def make_group(self) -> None:
-        """Makes the stream and its group."""
+        """Make the stream and its group."""
         self._wire.ask("XGROUP", "CREATE", self._destination.stream, self._destination.group, "0", "MKSTREAM")
 
     def redis_cpu_s(self) -> float:
-        """Gives the CPU seconds that the server has used since it started."""
+        """Return the CPU seconds that the server has used since it started."""
         lines = self._wire.ask("INFO", "cpu").decode().splitlines()
         values = dict(line.split(":", 1) for line in lines if ":" in line)
         return float(values["used_cpu_sys"]) + float(values["used_cpu_user"])
 
     def fill(self, records: int) -> bytes:
-        """Queues records at one stroke and gives the id of the last."""
+        """Queue records at one stroke and return the id of the last."""
         parts = [[part for pair in fields.items() for part in pair] for fields in self._destination.requests]
         flat: list[Part] = [part for one in parts for part in one]
         last: bytes = self._wire.ask("EVAL", _FILL, 1, self._destination.stream, records, "r", len(parts[0]), *flat)
         return last
 
     def await_begun(self) -> None:
-        """Waits until the first entry of what was filled is delivered.
+        """Wait until the first entry of what was filled is delivered.
 
         Raises:
             BeamServingError: it takes longer than a minute.
@@ -105,7 +105,7 @@ class Load:
         raise BeamServingError(f"stream {self._destination.stream!r} was not begun within {_TIMEOUT_S:g} s")
 
     def await_drained(self, last: bytes) -> None:
-        """Waits until every entry up to `last` was delivered and acknowledged.
+        """Wait until every entry up to `last` was delivered and acknowledged.
 
         Raises:
             BeamServingError: it takes longer than a minute.
@@ -122,7 +122,7 @@ class Load:
         raise BeamServingError(f"stream {self._destination.stream!r} was not drained within {_TIMEOUT_S:g} s")
 
     def clear(self, records: int) -> None:
-        """Removes what a backlog left behind.
+        """Remove what a backlog left behind.
 
         Raises:
             BeamServingError: there was not one good result for each of the records.
@@ -132,7 +132,7 @@ class Load:
             raise BeamServingError(f"stream {self._destination.stream!r}: {records} requests have {good} good results")
 
     def closed_loop(self, in_flight: int, seconds: float) -> list[float]:
-        """Keeps `in_flight` requests going; gives the seconds from each request's XADD to its result's HGETALL."""
+        """Keep `in_flight` requests going; return the seconds from each request's XADD to its result's HGETALL."""
         slots = [f"slot-{index}" for index in range(in_flight)]
         keys = [self._destination.key(slot) for slot in slots]
         slot_of = {key: index for index, key in enumerate(keys)}
@@ -186,7 +186,7 @@ class Load:
 
 
 def _key_of(message: Any) -> bytes:
-    """Gives the result that a message tells of: its channel's name or, from Redis itself, its text."""
+    """Return the result that a message tells of: its channel's name or, from Redis itself, its text."""
     _, channel, text = message
     key: bytes = text if channel.startswith(b"__key") else channel
     return key

@@ -19,7 +19,7 @@ _PACKAGES = (
 
 
 def machine_facts() -> dict[str, Any]:
-    """Gives processor, cores, load average of the last minute, date and versions."""
+    """Return processor, cores, load average of the last minute, date and versions."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "processor": _processor(),

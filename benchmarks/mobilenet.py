@@ -66,7 +66,7 @@ class Network:
 
 
 def mobilenet() -> Network:
-    """Makes the network, the same each time."""
+    """Make the network, the same each time."""
     random = np.random.default_rng(0)
     blocks = tuple(_blocks(random))
     return Network(blocks, _normal(random, (1280, CLASSES), np.sqrt(2 / 1280)), _normal(random, (CLASSES,), 0.1))

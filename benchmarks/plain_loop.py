@@ -23,11 +23,11 @@ from benchmarks.handwritten import Steps
 _MOST_LATENCIES = 50_000
 
 Serve = Callable[[Sequence[bytes]], Sized]
-"""Gives one result per payload."""
+"""Returns one result per payload."""
 
 
 def main() -> None:
-    """Serves the payloads."""
+    """Serve the payloads."""
     job = json.loads(sys.argv[1])
     cv2.setNumThreads(1)
     steps = Steps(job["model"], job["threads"], job["top_n"], job.get("format", "openvino"))
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def answer_orders(serve: Serve, payloads: Sequence[bytes], batch_size: int) -> None:
-    """Answers until the input ends."""
+    """Answer until the input ends."""
     serve(payloads)
     print("{}", flush=True)
     for line in sys.stdin:
@@ -57,7 +57,7 @@ def _burst(serve: Serve, payloads: Sequence[bytes], batch_size: int, seconds: fl
 
 
 def _closed_loop(serve: Serve, payloads: Sequence[bytes], batch_size: int, order: dict[str, Any]) -> dict[str, Any]:
-    """Keeps `in_flight` records waiting; each that is done is followed by the next."""
+    """Keep `in_flight` records waiting; each that is done is followed by the next."""
     endless = cycle(payloads)
     ends_at = time.perf_counter() + order["seconds"]
     queued_at = deque([time.perf_counter()] * order["in_flight"])

@@ -15,7 +15,7 @@ _FONT = {"font.size": 12, "axes.titlesize": 13}
 
 
 def plot(report: Mapping[str, Any], path: Path) -> None:
-    """Draws all workloads of a report below each other."""
+    """Draw all workloads of a report below each other."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -49,7 +49,7 @@ def _draw_targets(axis: Any, targets: Mapping[str, Any], key: str) -> None:
 
 
 def _draw_formats(speeds: Any, ratios: Any, measured: Mapping[str, Any]) -> None:
-    """Draws records/s of the plain loop and the service above, both ratios below."""
+    """Draw records/s of the plain loop and the service above, both ratios below."""
     plain = [about["targets"][about["baseline"]]["records_per_s"]["median"] for about in measured.values()]
     served = [about["targets"]["service"]["records_per_s"] for about in measured.values()]
     _draw_pairs(

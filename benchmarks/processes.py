@@ -20,20 +20,20 @@ def program_environment() -> dict[str, str]:
 
 
 def require_proc() -> None:
-    """Raises ConfigError where the system has no /proc to measure with."""
+    """Raise ConfigError where the system has no /proc to measure with."""
     if not Path("/proc/self/stat").exists():
         raise ConfigError("the benchmark reads CPU time and memory from /proc, which this system does not have")
 
 
 def cpu_s(pids: Sequence[int]) -> float:
-    """Gives the CPU seconds, user and system, of all these processes so far, in steps of 10 ms each."""
+    """Return the CPU seconds, user and system, of all these processes so far, in steps of 10 ms each."""
     # Fields 14 and 15 of proc(5), counted after the command's name, which may hold blanks.
     fields = [Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split() for pid in pids]
     return sum(int(one[11]) + int(one[12]) for one in fields) / _TICKS_PER_S
 
 
 def tree_cpu_s(pid: int) -> float:
-    """Gives the CPU seconds of a process and of all that it started so far, whether they live or have ended."""
+    """Return the CPU seconds of a process and of all that it started so far, whether they live or have ended."""
     # Fields 14 to 17: those of a process, and those of its children that have ended and were waited for.
     found = []
     for one in (pid, *descendants(pid)):
@@ -45,12 +45,12 @@ def tree_cpu_s(pid: int) -> float:
 
 
 def memory_bytes(pids: Sequence[int]) -> int:
-    """Gives the sum of the resident memory of these processes; what they share is counted for each."""
+    """Return the sum of the resident memory of these processes; what they share is counted for each."""
     return sum(int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) for pid in pids) * _PAGE_BYTES
 
 
 def descendants(pid: int) -> list[int]:
-    """Gives the living processes that a process started, and those that these started."""
+    """Return the living processes that a process started, and those that these started."""
     found = [pid]
     for parent in found:
         try:

@@ -26,7 +26,7 @@ Record = Mapping[str, np.ndarray]
 
 
 def image(row: int, height: int, width: int) -> np.ndarray:
-    """Give smooth colours with grain, between 0 and 1, channels last."""
+    """Return smooth colours with grain, between 0 and 1, channels last."""
     y, x = np.mgrid[0:height, 0:width] / height
     waves = [np.sin(a * x + b * y + c) for a, b, c in default_rng(row).random((3, 3)) * 9]
     pixels = np.stack(waves, -1) / 2 + default_rng(row).normal(0.5, 0.05, (height, width, 3))
@@ -34,7 +34,7 @@ def image(row: int, height: int, width: int) -> np.ndarray:
 
 
 def line(row: int, height: int, width: int) -> np.ndarray:
-    """Give a line of dark letters on light paper, between -1 and 1, channels first."""
+    """Return a line of dark letters on light paper, between -1 and 1, channels first."""
     paper = np.full((height, width, 3), 235, np.uint8)
     word = "".join(chr(code) for code in default_rng(row).integers(48, 123, width // 22))
     cv2.putText(paper, word, (3, height * 3 // 4), cv2.FONT_HERSHEY_DUPLEX, height / 40, (20, 20, 60), 2)
@@ -42,7 +42,7 @@ def line(row: int, height: int, width: int) -> np.ndarray:
 
 
 def sound(row: int, samples: int, rate: int = 16000) -> np.ndarray:
-    """Give a voice-like buzz with pauses."""
+    """Return a voice-like buzz with pauses."""
     at = np.arange(samples) / rate
     buzz = sum(np.sin(2 * np.pi * (90 + 7 * row) * place * at) / place for place in range(1, 20))
     return np.asarray(
@@ -51,7 +51,7 @@ def sound(row: int, samples: int, rate: int = 16000) -> np.ndarray:
 
 
 def step(row: int) -> Record:
-    """Give what a detector of speech takes: sound, its state, and the rate."""
+    """Return what a detector of speech takes: sound, its state, and the rate."""
     return {"input": sound(row, 576)[None], "state": np.zeros((2, 1, 128), np.float32), "sr": np.array(16000)}
 
 
@@ -80,7 +80,7 @@ CASES = (
 
 
 def own_answers(file: Path, feeds: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
-    """Give what a model's own framework gives for each record alone."""
+    """Return what a model's own framework gives for each record alone."""
     if file.suffix == ".onnx":
         onnxruntime.set_default_logger_severity(3)
         session = onnxruntime.InferenceSession(str(file))
@@ -101,7 +101,7 @@ def own_answers(file: Path, feeds: list[list[np.ndarray]]) -> list[list[np.ndarr
 
 
 def difference(got: np.ndarray, own: np.ndarray) -> float:
-    """Give the largest difference as a share of the largest value; infinity where the shapes differ."""
+    """Return the largest difference as a share of the largest value; infinity where the shapes differ."""
     own = own[0] if own.shape[1:] == got.shape and len(own) == 1 else own
     if got.shape != own.shape:
         return float("inf")
@@ -109,7 +109,7 @@ def difference(got: np.ndarray, own: np.ndarray) -> float:
 
 
 def compared(case: Case, folder: Path) -> str:
-    """Give the row of a model that lies alone in a folder."""
+    """Return the row of a model that lies alone in a folder."""
     started = time.perf_counter()
     model, verdict, _ = open_model(folder, ModelOptions())
     opened_s = time.perf_counter() - started

@@ -19,7 +19,7 @@ GROUP = "serving"
 
 
 def main() -> None:
-    """Serves."""
+    """Serve."""
     job = json.loads(sys.argv[1])
     cv2.setNumThreads(1)
     steps = Steps(job["model"], job["threads"], job["top_n"])

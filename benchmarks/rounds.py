@@ -27,12 +27,12 @@ class Plan:
     warm_up_rounds: int = 2
 
     def steps(self, targets: int) -> int:
-        """Gives the number of measurements, warm-up included."""
+        """Return the number of measurements, warm-up included."""
         return (self.rounds + self.warm_up_rounds) * targets * (1 + len(self.in_flight))
 
 
 def measure(targets: Sequence[Target], plan: Plan, on_step: Callable[[str], object]) -> dict[str, Figures]:
-    """Measures all targets by turns and gives their figures by name; `on_step` hears what comes next."""
+    """Measure all targets by turns and return their figures by name; `on_step` hears what comes next."""
     figures: dict[str, Figures] = {target.name: defaultdict(list) for target in targets}
     for number in range(-plan.warm_up_rounds, plan.rounds):
         measured = _round(targets, plan, on_step)

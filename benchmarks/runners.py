@@ -20,7 +20,7 @@ _DRAIN_EVERY_S = 0.1
 
 @contextmanager
 def runners(names: Sequence[str], workload: Workload, shape: Shape, port: int, folder: Path) -> Iterator[list[Target]]:
-    """Starts the service once for each runner, under the runner's name, and gives all when every one is ready.
+    """Start the service once for each runner, under the runner's name, and yield all when every one is ready.
 
     A name is Beam's own, or the address of a cluster of Flink (HOST:PORT) or Spark (spark://HOST:PORT).
 
@@ -38,7 +38,7 @@ def runners(names: Sequence[str], workload: Workload, shape: Shape, port: int, f
 
 
 def on_spark(runner: str) -> bool:
-    """Whether a runner's name is one of Spark."""
+    """Return whether a runner's name is one of Spark."""
     return runner == "SparkRunner" or runner.startswith("spark://")
 
 
@@ -75,7 +75,7 @@ class Drained:
 
 @contextmanager
 def _drains(workload: Workload, shape: Shape, port: int, folder: Path, runner: str) -> Iterator[Drained]:
-    """Runs the service on Spark until the body ends, and gives it when its job server is up.
+    """Run the service on Spark until the body ends, and yield it when its job server is up.
 
     Raises:
         BeamServingError: it ended before that.

@@ -26,7 +26,7 @@ TITLES = {
 
 
 def summarise(figures: Mapping[str, Figures], baseline: str = BASELINE) -> dict[str, dict[str, Any]]:
-    """Gives, by target and figure, the median, the ratio to `baseline` and all rounds.
+    """Return, by target and figure, the median, the ratio to `baseline` and all rounds.
 
     The ratio is the median of the ratios within each round: target and baseline were disturbed alike there.
     """
@@ -43,7 +43,7 @@ def summarise(figures: Mapping[str, Figures], baseline: str = BASELINE) -> dict[
 
 
 def table(summary: Mapping[str, Mapping[str, Any]]) -> str:
-    """Gives one row per figure and one column per target: the median and, in brackets, the ratio."""
+    """Return one row per figure and one column per target: the median and, in brackets, the ratio."""
     rows = [["", *summary]]
     for figure, title in TITLES.items():
         rows.append([title, *(_cell(own.get(figure)) for own in summary.values())])

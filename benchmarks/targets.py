@@ -64,11 +64,11 @@ class Target(Protocol):
     name: str
 
     def burst(self, seconds: float) -> Burst:
-        """Serves at full load for about this long."""
+        """Serve at full load for about this long."""
         ...
 
     def closed_loop(self, in_flight: int, seconds: float) -> list[float]:
-        """Gives the latency in seconds of each record while `in_flight` records are kept going."""
+        """Return the latency in seconds of each record while `in_flight` records are kept going."""
         ...
 
 
@@ -123,7 +123,7 @@ class Queued:
         self._rate = 0.0
 
     def burst(self, seconds: float) -> Burst:
-        """Queues what takes about this long at the rate of the last time and sees it drained; see `Target`."""
+        """Queue what takes about this long at the rate of the last time and see it drained; see `Target`."""
         records = self._records or -(-max(FIRST_BACKLOG, int(self._rate * seconds)) // self._whole) * self._whole
         last = self._load.fill(records)
         started = time.perf_counter()
@@ -142,7 +142,7 @@ class Queued:
 
 @contextmanager
 def targets(workload: Workload, shape: Shape, port: int, folder: Path) -> Iterator[list[Target]]:
-    """Starts all targets and gives them when every one is ready.
+    """Start all targets and yield them when every one is ready.
 
     Raises:
         BeamServingError: one ended before it was ready.
@@ -159,7 +159,7 @@ def targets(workload: Workload, shape: Shape, port: int, folder: Path) -> Iterat
 
 
 def job_of(workload: Workload, shape: Shape, folder: Path) -> dict[str, Any]:
-    """Writes the payloads into the folder; gives what a program has to know but for its threads."""
+    """Write the payloads into the folder; return what a program has to know but for its threads."""
     payloads = folder / "payloads"
     payloads.mkdir()
     for index, payload in enumerate(workload.payloads):
@@ -168,7 +168,7 @@ def job_of(workload: Workload, shape: Shape, folder: Path) -> dict[str, Any]:
 
 
 def loop_jobs(job: dict[str, Any], shape: Shape) -> list[Job]:
-    """Gives the program of `loop`, then those of `loops`."""
+    """Return the program of `loop`, then those of `loops`."""
     return [(plain_loop.__name__, job | {"threads": threads}) for threads in (shape.workers, *[1] * shape.workers)]
 
 
@@ -186,7 +186,7 @@ def _redis_loop(workload: Workload, shape: Shape, port: int, job: dict[str, Any]
 
 @contextmanager
 def service(workload: Workload, shape: Shape, port: int, folder: Path, runner: str | None = None) -> Iterator[Queued]:
-    """Runs the service until the body ends, and gives it when it is ready.
+    """Run the service until the body ends, and yield it when it is ready.
 
     Raises:
         BeamServingError: it ended before it was ready.
@@ -220,7 +220,7 @@ def service(workload: Workload, shape: Shape, port: int, folder: Path, runner: s
 
 @contextmanager
 def programs(jobs: Sequence[Job]) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Runs one process per job until the body ends; each says with a line of JSON that it is ready.
+    """Run one process per job until the body ends; each says with a line of JSON that it is ready.
 
     Raises:
         BeamServingError: one ended before that.

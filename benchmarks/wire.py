@@ -17,7 +17,7 @@ Part = bytes | str | int
 
 
 def packed(*command: Part) -> bytes:
-    """Gives a command as it goes over the wire."""
+    """Return a command as it goes over the wire."""
     command_bytes: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
     return command_bytes
 
@@ -33,16 +33,16 @@ class Wire:
             self.ask("AUTH", password)
 
     def send(self, commands: Sequence[bytes]) -> None:
-        """Sends commands whose replies are read later."""
+        """Send commands whose replies are read later."""
         self._socket.sendall(b"".join(commands))
 
     def ask(self, *command: Part) -> Any:
-        """Sends one command and gives its reply."""
+        """Send one command and return its reply."""
         self.send([packed(*command)])
         return self.read()
 
     def read(self) -> Any:
-        """Gives the next reply.
+        """Return the next reply.
 
         Raises:
             ConnectError: none came in time, the connection ended, or it is an error.
@@ -54,14 +54,14 @@ class Wire:
         return reply
 
     def read_all(self) -> list[Any]:
-        """Waits for a reply and gives it with all others that have come."""
+        """Wait for a reply and return it with all others that have come."""
         replies = [self.read()]
         while (reply := self._reader.gets()) is not False:
             replies.append(reply)
         return replies
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Close the connection."""
         self._socket.close()
 
     def _fill(self) -> None:

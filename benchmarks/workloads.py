@@ -43,7 +43,7 @@ class Workload:
 
 
 def real(folder: Path) -> Workload:
-    """Makes the network of MobileNetV2's shape on JPEGs; its files go into `folder`."""
+    """Make the network of MobileNetV2's shape on JPEGs; its files go into `folder`."""
     model = folder / "model"
     model.mkdir()
     network = mobilenet()
@@ -56,7 +56,7 @@ def real(folder: Path) -> Workload:
 
 
 def one_format(form: str, folder: Path) -> Workload:
-    """Makes a workload of the network in a format, which is in the folder, on JPEGs of the network's own size."""
+    """Make a workload of the network in a format, which is in the folder, on JPEGs of the network's own size."""
     payloads = tuple(photograph(seed, (INPUT_SIZE, INPUT_SIZE)) for seed in range(IMAGES))
     size_kb = round(sum(map(len, payloads)) / len(payloads) / 1000)
     title = f"network of MobileNetV2's shape in each format, JPEG {INPUT_SIZE}x{INPUT_SIZE} of {size_kb} kB"
@@ -65,7 +65,7 @@ def one_format(form: str, folder: Path) -> Workload:
 
 
 def noop() -> Workload:
-    """Makes the workload of a model that computes nothing, on tensors of 256 bytes: what is left is the way there."""
+    """Make the workload of a model that computes nothing, on tensors of 256 bytes: what is left is the way there."""
     values = np.random.default_rng(0).random((IMAGES, _TENSOR_VALUES), np.float32)
     payloads = tuple(row.tobytes() for row in values)
     title = f"no model, float32[{_TENSOR_VALUES}] of {len(payloads[0])} bytes"
@@ -73,7 +73,7 @@ def noop() -> Workload:
 
 
 def photograph(seed: int, size: tuple[int, int] = _SIZE) -> bytes:
-    """Makes a JPEG, `size` wide and high, that costs as much to decode as a photograph: colours, edges, fine grain."""
+    """Make a JPEG, `size` wide and high, that costs as much to decode as a photograph: colours, edges, fine grain."""
     width, height = size
     random = np.random.default_rng(seed)
     colours = random.integers(0, 256, (6, 8, 3), dtype=np.uint8)

@@ -17,7 +17,7 @@ from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import Data, Model, Settings
 from beam_serving.errors import ConfigError
 from beam_serving.protocol import result_key
-from beam_serving.records import Generation
+from beam_serving.records import ProtocolVersion
 from beam_serving.transport.address import slot_of
 from tests.servers import Nodes, redis_cluster
 from tests.service import DIGITS, Service, await_true, service
@@ -179,7 +179,7 @@ def test_a_client_refuses_a_stream_that_cannot_share_a_slot_with_its_results() -
         RedisQueue(src="redis+cluster://host:7000")
 
 
-@pytest.mark.parametrize("generation", list(Generation))
-def test_results_of_a_tagged_stream_share_its_slot(generation: Generation) -> None:
+@pytest.mark.parametrize("generation", list(ProtocolVersion))
+def test_results_of_a_tagged_stream_share_its_slot(protocol: ProtocolVersion) -> None:
     for uri in (b"a", b"{b}", b"}{"):
-        assert slot_of(result_key(generation, STREAM.encode(), uri)) == SLOT == slot_of(STREAM.encode() + b":dead")
+        assert slot_of(result_key(protocol, STREAM.encode(), uri)) == SLOT == slot_of(STREAM.encode() + b":dead")

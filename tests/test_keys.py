@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from beam_serving.config.schema import Data
-from beam_serving.records import Generation
+from beam_serving.records import ProtocolVersion
 from beam_serving.transport.keys import DEAD_LETTERS, owner_key, parents, result_key, shared_keys
 
 NAMES = some.text("ab:", min_size=1, max_size=6) | some.sampled_from(
@@ -18,7 +18,7 @@ URIS = some.text("ab:", min_size=1, max_size=6)
 
 def keys_of(stream: str, uri: str) -> set[bytes]:
     name = stream.encode()
-    results = {result_key(generation, name, uri.encode()) for generation in Generation}
+    results = {result_key(protocol, name, uri.encode()) for protocol in ProtocolVersion}
     return results | {name, name + DEAD_LETTERS, name + b":rows", owner_key(stream, "g").encode()}
 
 
@@ -32,7 +32,7 @@ def test_streams_that_may_stand_side_by_side_share_no_key(one: str, other: str, 
 @given(NAMES, URIS)
 def test_the_result_of_a_request_is_at_no_other_key_of_its_stream(stream: str, uri: str) -> None:
     if not shared_keys(stream):
-        results = {result_key(generation, stream.encode(), uri.encode()) for generation in Generation}
+        results = {result_key(protocol, stream.encode(), uri.encode()) for protocol in ProtocolVersion}
         assert not results & {stream.encode(), stream.encode() + DEAD_LETTERS, stream.encode() + b":rows"}
 
 

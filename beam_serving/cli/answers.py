@@ -25,20 +25,20 @@ _MOST_CHARS = 200
 
 
 def json_line(uri: str, answer: Answer) -> str:
-    """Gives a result as one line of JSON: `uri`, and `result` or `error`; what is no number is null."""
+    """Return a result as one line of JSON: `uri`, and `result` or `error`; what is no number is null."""
     if isinstance(answer, ClientError):
         return json.dumps({"uri": uri, "error": str(answer)})
     return json.dumps({"uri": uri, "result": _plain(answer)}, default=str)
 
 
 def table(answers: Mapping[str, Answer]) -> str:
-    """Gives results as text for people; of a large output its type and shape."""
+    """Return results as text for people; of a large output its type and shape."""
     rows = [("uri", "result"), *((_printable(uri), _text(answer)) for uri, answer in answers.items())]
     return listed(rows)
 
 
 def failed(answers: Mapping[str, Answer]) -> bool:
-    """Whether a request has no result."""
+    """Return whether a request has no result."""
     return any(isinstance(answer, ClientError) for answer in answers.values())
 
 
@@ -57,7 +57,7 @@ def _plain(value: Any) -> Any:
 
 
 def _printable(uri: str) -> str:
-    """Gives a uri without what a terminal could not take: a file's name may be no UTF-8."""
+    """Return a uri without what a terminal could not take: a file's name may be no UTF-8."""
     return uri.encode("utf-8", "backslashreplace").decode()
 
 
@@ -85,7 +85,7 @@ def _output(output: Any) -> str:
 
 
 def queue_arguments(at: RedisAt, stream: str) -> dict[str, Any]:
-    """Gives the arguments of a client's queue for a stream of this Redis."""
+    """Return the arguments of a client's queue for a stream of this Redis."""
     return {"url_or_host": at.url(), "stream": stream, "password": at.password(), "ca_file": at.ca_file}
 
 

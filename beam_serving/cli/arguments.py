@@ -47,7 +47,7 @@ class Group(click.Group):
 
 
 def with_examples(*lines: str) -> Callable[[_F], _F]:
-    """Give a command examples, each without `python -m` in front."""
+    """Return a command examples, each without `python -m` in front."""
 
     def add(command: _F) -> _F:
         command.examples = lines  # type: ignore[attr-defined]

@@ -20,12 +20,12 @@ _TICK_S = 0.2
 
 
 def start_detached(arguments: Sequence[str], log: Path, grace_s: float) -> int:
-    """Starts `serve` with these arguments, waits until it is ready, and gives its pid; its log is added to a file.
+    """Start `serve` with these arguments, wait until it is ready, and return its pid; its log is added to a file.
 
     A service that is not ready after five minutes, or when the wait is broken off, is stopped.
 
     Raises:
-        ConfigError: the log cannot be written, or the service found what the operator must mend.
+        ConfigError: the log cannot be written, or the service found what the operator must fix.
         BeamServingError: the service ended for another reason, or is not ready in time.
     """
     # A socket of its own tells: the key in Redis may be that of a service of the same name on another host.
@@ -51,7 +51,7 @@ def start_detached(arguments: Sequence[str], log: Path, grace_s: float) -> int:
 
 
 def _started(arguments: Sequence[str], log: Path, notify: str) -> tuple[subprocess.Popen[bytes], int]:
-    """Starts the process; gives it, and where its part of the log begins."""
+    """Start the process; return it, and where its part of the log begins."""
     try:
         with log.open("ab") as file:
             command = [*python_module("beam_serving"), "serve", *arguments]
@@ -71,7 +71,7 @@ def _started(arguments: Sequence[str], log: Path, notify: str) -> tuple[subproce
 
 
 def _await_ready(process: subprocess.Popen[bytes], ready: socket.socket) -> bool:
-    """Waits until the service is ready, has ended, or the time is over; says whether it is ready."""
+    """Wait until the service is ready, has ended, or the time is over; say whether it is ready."""
     give_up_at = time.monotonic() + _START_S
     while process.poll() is None and time.monotonic() < give_up_at:
         try:
@@ -83,7 +83,7 @@ def _await_ready(process: subprocess.Popen[bytes], ready: socket.socket) -> bool
 
 
 def _reason(log: Path, begin: int) -> str:
-    """Gives what the service said last of why it ended: the lines from the last error on."""
+    """Return what the service said last of why it ended: the lines from the last error on."""
     with log.open("rb") as file:
         file.seek(begin)
         _, found, said = f"\n{file.read().decode(errors='replace')}".rpartition("\nerror: ")

@@ -43,7 +43,7 @@ _EXAMPLES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command and gives the exit code: 0 done, 1 failed while serving, 2 wrong usage or configuration."""
+    """Run a command and return the exit code: 0 done, 1 failed while serving, 2 wrong usage or configuration."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     return exit_code_of(lambda: _run(given))
 
@@ -72,7 +72,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _end_command(signum: int, frame: FrameType | None) -> None:
-    """Ends a command as Ctrl-C does, so that it takes down what it has started."""
+    """End a command as Ctrl-C does, so that it takes down what it has started."""
     del signum, frame
     raise KeyboardInterrupt
 

@@ -26,7 +26,7 @@ _START_S = 120.0
 def running_service(
     config: dict[str, Any], folder: Path, at: RedisAt, arguments: Sequence[str] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs a service with this configuration until the body ends; gives its process when it is ready.
+    """Run a service with this configuration until the body ends; yield its process when it is ready.
 
     Raises:
         BeamServingError: it ended before it was ready, or is not ready within two minutes.
@@ -60,7 +60,7 @@ def _started(path: Path, arguments: Sequence[str]) -> Iterator[subprocess.Popen[
 
 
 def await_ready(process: subprocess.Popen[bytes], client: redis.Redis, name: str) -> dict[str, Any]:
-    """Waits until the service `name` says that it is ready; gives what it says of itself.
+    """Wait until the service `name` says that it is ready; return what it says of itself.
 
     Raises:
         BeamServingError: its process ended, or two minutes have passed.

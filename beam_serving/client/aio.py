@@ -57,16 +57,16 @@ class AsyncInputQueue:
         self._requests = Gathered(self._send)
 
     async def enqueue(self, uri: Uri, only_input: object = None, /, **inputs: Any) -> str:
-        """Queues one request and gives its request id; see `InputQueue.enqueue`."""
+        """Queue one request and return its request id; see `InputQueue.enqueue`."""
         named = inputs if only_input is None else {"": only_input, **inputs}
         return await self._queue(self._request(uri, named))
 
     async def enqueue_image(self, uri: Uri, image: object, *, name: str = "", encoding: str = "jpeg") -> str:
-        """Queues one image and gives its request id; see `InputQueue.enqueue_image`."""
+        """Queue one image and return its request id; see `InputQueue.enqueue_image`."""
         return await self._queue(self._request(uri, {name: as_image(image, encoding)}))
 
     async def enqueue_many(self, requests: Iterable[tuple[Uri, Inputs]]) -> list[str]:
-        """Queues pairs of uri and inputs and gives their request ids; see `InputQueue.enqueue_many`."""
+        """Queue pairs of uri and inputs and return their request ids; see `InputQueue.enqueue_many`."""
         request_ids: list[str] = []
         with telling_what_is_queued(request_ids):
             for chunk in chunked(self._request(uri, inputs) for uri, inputs in requests):
@@ -82,7 +82,7 @@ class AsyncInputQueue:
         return request_ids
 
     async def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         await self._redis.aclose()
 
     async def __aenter__(self) -> "AsyncInputQueue":
@@ -147,7 +147,7 @@ class AsyncOutputQueue:
     async def query(
         self, uri: Uri, timeout_s: float | None = None, *, request_id: str | None = None, delete: bool = False
     ) -> Reply | None:
-        """Gives the result of one request; see `OutputQueue.query`."""
+        """Return the result of one request; see `OutputQueue.query`."""
         request_ids = None if request_id is None else [request_id]
         replies = await self.query_many([uri], timeout_s, request_ids=request_ids, delete=delete)
         return checked_reply(uri, replies.get(uri), timeout_s)
@@ -160,7 +160,7 @@ class AsyncOutputQueue:
         request_ids: Sequence[str] | None = None,
         delete: bool = False,
     ) -> dict[Any, Reply | ResultError]:
-        """Gives the results of many requests by uri; see `OutputQueue.query_many`."""
+        """Return the results of many requests by uri; see `OutputQueue.query_many`."""
         wanted = Wanted(self._stream, uris, request_ids)
         with redis_errors(self._server):
             if timeout_s is None:
@@ -172,7 +172,7 @@ class AsyncOutputQueue:
         return wanted.replies(self._by_label)
 
     async def dequeue(self) -> dict[str, Reply | ResultError]:
-        """Takes all results that are there; see `OutputQueue.dequeue`."""
+        """Take all results that are there; see `OutputQueue.dequeue`."""
         prefix = key_of(self._stream, "*")[:-1]
         taken: dict[str, Reply | ResultError] = {}
         cursor = -1
@@ -191,7 +191,7 @@ class AsyncOutputQueue:
         return taken
 
     async def close(self) -> None:
-        """Closes the connections; what still waits gets no result."""
+        """Close the connections; what still waits gets no result."""
         await self._announcements.close()
         await self._redis.aclose()
 
@@ -232,7 +232,7 @@ class AsyncOutputQueue:
 
 
 async def _announced(inbox: Inbox, deadline: float) -> list[bytes]:
-    """Waits for something in the inbox and gives all that is there; none when the deadline has passed.
+    """Wait for something in the inbox and return all that is there; none when the deadline has passed.
 
     Raises:
         RedisError: the connection is lost for good.

@@ -27,7 +27,7 @@ class Announcements:
 
     @asynccontextmanager
     async def of(self, keys: Iterable[bytes]) -> AsyncIterator[Inbox]:
-        """Fills an inbox with keys: each once when its subscription begins, and whenever its result is announced."""
+        """Fill an inbox with keys: each once when its subscription begins, and whenever its result is announced."""
         inbox: Inbox = asyncio.Queue()
         keys = list(keys)
         try:
@@ -41,7 +41,7 @@ class Announcements:
                 self._changes.submit((False, gone))
 
     async def close(self) -> None:
-        """Ends the connection."""
+        """End the connection."""
         if self._reader is not None:
             self._reader.cancel()
             with suppress(asyncio.CancelledError):
@@ -52,7 +52,7 @@ class Announcements:
             self._pubsub = None
 
     def _join(self, inbox: Inbox, keys: list[bytes]) -> list[bytes]:
-        """Gives the keys that have to be subscribed to."""
+        """Return the keys that have to be subscribed to."""
         fresh = [key for key in keys if key not in self._subscribed]
         for key in keys:
             self._inboxes.setdefault(key, set()).add(inbox)
@@ -61,7 +61,7 @@ class Announcements:
         return fresh
 
     def _leave(self, inbox: Inbox, keys: list[bytes]) -> list[bytes]:
-        """Gives the keys that nobody waits for any more."""
+        """Return the keys that nobody waits for any more."""
         gone = []
         for key in keys:
             inboxes = self._inboxes[key]
@@ -73,7 +73,7 @@ class Announcements:
         return gone
 
     async def _change(self, changes: list[tuple[bool, list[bytes]]]) -> list[None]:
-        """Subscribes and unsubscribes; of several changes of one key the last one counts."""
+        """Subscribe and unsubscribe; of several changes of one key the last one counts."""
         wanted = {key: subscribe for subscribe, keys in changes for key in keys}
         fresh = [key for key, subscribe in wanted.items() if subscribe]
         gone = [key for key, subscribe in wanted.items() if not subscribe]

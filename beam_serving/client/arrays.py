@@ -26,12 +26,12 @@ class ResultArray(np.ndarray):
         return True if isinstance(other, str) else super().__ne__(other)
 
     def to_pandas(self) -> "DataFrame":
-        """Gives a `pandas.DataFrame`; see `beam_serving.client.to_pandas`."""
+        """Return a `pandas.DataFrame`; see `beam_serving.client.to_pandas`."""
         return to_pandas(self)
 
 
 def comparable(reply: object) -> Any:
-    """Gives a reply whose arrays can be compared with a text."""
+    """Return a reply whose arrays can be compared with a text."""
     if isinstance(reply, np.ndarray):
         return reply.view(ResultArray)
     return [comparable(output) for output in reply] if isinstance(reply, list) else reply

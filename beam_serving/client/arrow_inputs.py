@@ -21,7 +21,7 @@ ONLY_INPUT = "t"
 
 
 def make_arrow_request(uri: Uri, inputs: Mapping[str, object], keys: Keys | None = None) -> Request:
-    """Gives a request in the format of Cluster Serving 0.9 and later, with a request id beside it.
+    """Return a request in the format of Cluster Serving 0.9 and later, with a request id beside it.
 
     With `keys` its images are encrypted, as the servers there took them with `recordEncrypted`.
 
@@ -35,7 +35,7 @@ def make_arrow_request(uri: Uri, inputs: Mapping[str, object], keys: Keys | None
 
 
 def data_to_b64(inputs: Mapping[str, object], keys: Keys | None = None) -> bytes:
-    """Gives the field `data` of a request; see `make_arrow_request`."""
+    """Return the field `data` of a request; see `make_arrow_request`."""
     if not inputs:
         raise InputError("a request needs at least one input")
     columns = {encode_name(name): _as_column(name, value) for name, value in inputs.items()}
@@ -49,7 +49,7 @@ def data_to_b64(inputs: Mapping[str, object], keys: Keys | None = None) -> bytes
 
 
 def inputs_of(request: object) -> Mapping[str, object]:
-    """Reads what `predict` takes: JSON text of one instance, a dict of inputs, or the value of the only input.
+    """Read what `predict` takes: JSON text of one instance, a dict of inputs, or the value of the only input.
 
     Raises:
         InputError: the JSON has another number of instances than one.

@@ -20,7 +20,7 @@ class Gathered(Generic[Item]):
         self._task: asyncio.Task[None] | None = None
 
     def submit(self, item: Item) -> "asyncio.Future[Any]":
-        """Gives the result of an item to be; it need not be awaited."""
+        """Return the result of an item to be; it need not be awaited."""
         future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._task is None or self._task.done():

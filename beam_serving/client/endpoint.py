@@ -55,7 +55,7 @@ class Place:
         limits: Limits,
         **old: Unpack[OldArguments],
     ) -> "Place":
-        """Reads the arguments of a queue.
+        """Read the arguments of a queue.
 
         Raises:
             TypeError: an argument is unknown, or one is given twice under two names.
@@ -80,6 +80,6 @@ def _once(ours: str, value: object, theirs: str, other: object) -> None:
 
 
 def failed_like_cluster_serving(uri: object, error: ResultError) -> str:
-    """Gives the value that stands for a failure, which holds no reason; so that goes to the log."""
+    """Return the value that stands for a failure, which holds no reason; so that goes to the log."""
     _log.warning("request %r failed: %s", uri, error)
     return FAILED

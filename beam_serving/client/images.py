@@ -156,5 +156,5 @@ def _encoded(image: object, encoding: str) -> Image:
 
 
 def looks_like_channels_first(pixels: np.ndarray) -> bool:
-    """Tell whether an array has its channels in front, and none at its end; two there are a mistake of another kind."""
+    """Return whether an array has its channels in front, and none at its end; two are a mistake of another kind."""
     return pixels.ndim == 3 and pixels.shape[0] in _CHANNELS and pixels.shape[2] not in (*_CHANNELS, 2)

@@ -77,7 +77,7 @@ class InputQueue:
         self._results: OutputQueue | None = None
 
     def enqueue(self, uri: Uri, only_input: Any = None, /, **inputs: Any) -> str:
-        """Queues one request and gives its request id.
+        """Queue one request and return its request id.
 
         Inputs go by the model's names, `enqueue("a", pixels=array)`; the one input of a model may go without:
         `enqueue("a", array)`. Arrays and nested lists are tensors; a string, and lists or arrays of strings, are text;
@@ -102,7 +102,7 @@ class InputQueue:
         return self._queue(checked(make_arrow_request(uri, named, self._keys), self._max_request_bytes))
 
     def enqueue_image(self, uri: Uri, image: object, *, name: str = "", encoding: str = "jpeg") -> str:
-        """Queues one image and gives its request id.
+        """Queue one image and return its request id.
 
         The image is the bytes or the path of a file, a file opened in binary mode, a PIL image, which is sent as PNG,
         or a uint8 array of shape (height, width, 3) in BGR order, or (height, width). An array is encoded as `encoding`
@@ -117,7 +117,7 @@ class InputQueue:
         return self._queue(self._request(uri, {name: as_image(image, encoding)}))
 
     def enqueue_many(self, requests: Iterable[tuple[Uri, Inputs]]) -> list[str]:
-        """Queues pairs of uri and inputs, many per round trip, and gives their request ids.
+        """Queue pairs of uri and inputs, many per round trip, and return their request ids.
 
         Raises:
             InputError: one is no request, or above a limit; the message says how many were queued before.
@@ -133,7 +133,7 @@ class InputQueue:
         return request_ids
 
     def predict(self, request_data: object, timeout: float = 5.0) -> Reply | str | None:
-        """Queues a request, waits up to `timeout` seconds for its result, and deletes that.
+        """Queue a request, wait up to `timeout` seconds for its result, and delete that.
 
         The request is a dict of inputs, the value of the only input, or JSON text `{"instances": [{...}]}` with one
         instance. With `frontend_url` it goes over HTTP. As in Cluster Serving, where the queue was made so: "[]"
@@ -162,11 +162,11 @@ class InputQueue:
         return comparable(reply) if self._place.like_cluster_serving else reply
 
     def data_to_b64(self, **inputs: object) -> str:
-        """Gives inputs as Cluster Serving 0.9 and later have them on the stream, in the field `data`."""
+        """Return inputs as Cluster Serving 0.9 and later have them on the stream, in the field `data`."""
         return data_to_b64(inputs, self._keys).decode()
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         if self._results is not None:
             self._results.close()
         self._redis.close()
@@ -199,5 +199,5 @@ class InputQueue:
 
 
 def chunk_refused(server: Server, queued: int) -> QueueFullError:
-    """Gives the error of a chunk, which is queued whole or not at all, after `queued` requests that were."""
+    """Return the error of a chunk, which is queued whole or not at all, after `queued` requests that were."""
     return QueueFullError(f"Redis at {server.name} has no memory for more; the first {queued} requests were queued")

@@ -19,7 +19,7 @@ _LONGEST_S = 86_400.0
 
 
 def predict_over_http(frontend_url: str, inputs: Mapping[str, object], timeout_s: float) -> np.ndarray:
-    """Sends one instance to `<frontend_url>/predict` and gives its output.
+    """Send one instance to `<frontend_url>/predict` and return its output.
 
     Raises:
         ConnectError: the front end does not answer in `timeout_s`.

@@ -23,7 +23,7 @@ _LONGEST_WAIT_S = 3600.0
 
 
 class OutputQueue:
-    """Fetches the results of requests on `stream`, of whichever generation their client was.
+    """Fetches the results of requests on `stream`, of whichever version their client was.
 
     A result is, for a model with one output, a dict from class index to probability, best first, or an array, which
     for text is one of `str` (and a `str` itself where the output is one text without dimensions); for
@@ -64,7 +64,7 @@ class OutputQueue:
     def query(
         self, uri: Uri, timeout_s: float | None = None, *, request_id: str | None = None, delete: bool = False
     ) -> Reply | str | None:
-        """Gives the result of one request; without `timeout_s` asks once and gives None where there is none yet.
+        """Return the result of one request; without `timeout_s` asks once and return None where there is none yet.
 
         With a `timeout_s` of `math.inf` it waits without limit. The uri is as it was given to `enqueue`.
 
@@ -101,7 +101,7 @@ class OutputQueue:
         request_ids: Sequence[str] | None = None,
         delete: bool = False,
     ) -> dict[Any, Reply | ResultError]:
-        """Gives the results of many requests by uri, all that come within `timeout_s`; the rest are left out.
+        """Return the results of many requests by uri, all that come within `timeout_s`; the rest are left out.
 
         A request that failed has its ResultError as a value. The other arguments are those of `query`.
 
@@ -124,7 +124,7 @@ class OutputQueue:
         return wanted.replies(self._by_label)
 
     def dequeue(self) -> dict[str, Any]:
-        """Takes all results that are there: gives them by uri and deletes them. Each goes to one caller only.
+        """Take all results that are there: return them by uri and delete them. Each goes to one caller only.
 
         A request that failed has its ResultError as a value ("NaN" where it is so in Cluster Serving).
 
@@ -141,7 +141,7 @@ class OutputQueue:
         }
 
     def close(self) -> None:
-        """Closes the connections; threads that still wait get a ConnectError."""
+        """Close the connections; threads that still wait get a ConnectError."""
         while self._idle:
             self._idle.pop().close()
         self._subscribers.close()
@@ -156,7 +156,7 @@ class OutputQueue:
         self.close()
 
     def _wait(self, wanted: Wanted, deadline: float) -> None:
-        """Reads each result when its subscription begins, whenever it is announced, and once at the very end."""
+        """Read each result when its subscription begins, whenever it is announced, and once at the very end."""
         if not wanted.pending:
             return
         with self._subscription(wanted.pending) as subscription:
@@ -196,7 +196,7 @@ class OutputQueue:
 
 
 def checked_reply(uri: Uri, reply: Reply | ResultError | None, timeout_s: float | None) -> Reply | None:
-    """Gives the reply to a query.
+    """Return the reply to a query.
 
     Raises:
         ResultTimeoutError: it was waited for and did not come.
@@ -210,7 +210,7 @@ def checked_reply(uri: Uri, reply: Reply | ResultError | None, timeout_s: float 
 
 
 def _announced(subscription: PubSub, pending: set[bytes], deadline: float) -> list[bytes]:
-    """Waits for channels of `pending` on which something was told; none when the deadline has passed.
+    """Wait for channels of `pending` on which something was told; none when the deadline has passed.
 
     The beginning of a subscription counts: what was told before, or while a connection was lost, would be missed.
     """
@@ -226,7 +226,7 @@ def _announced(subscription: PubSub, pending: set[bytes], deadline: float) -> li
 
 
 def take_all(client: RedisClient, prefix: bytes, by_label: bool) -> dict[str, Reply | ResultError]:
-    """Reads and deletes all hashes whose keys begin with `prefix`, page by page, each in one step with its deletion."""
+    """Read and delete all hashes whose keys begin with `prefix`, page by page, each in one step with its deletion."""
     taken: dict[str, Reply | ResultError] = {}
     cursor = -1
     while cursor != 0:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def to_pandas(results: object) -> "DataFrame":
-    """Gives a `pandas.DataFrame` of what `query`, `query_many` or `dequeue` gave.
+    """Return a `pandas.DataFrame` of what `query`, `query_many` or `dequeue` gave.
 
     Best classes are rows with the columns `class` and `score`, a tensor of numbers or texts has its first axis as rows
     and the others as columns, an error is a row with the column `error`. Results by uri and outputs by name are put

@@ -10,13 +10,13 @@ from beam_serving.client.requests import Uri, decode_uri, encode_uri
 from beam_serving.errors import InputError, ResultError
 from beam_serving.protocol import result_key
 from beam_serving.protocol.replies import Reply, decode_reply
-from beam_serving.records import Generation
+from beam_serving.records import ProtocolVersion
 
 Hash = Mapping[bytes, bytes]
 
 
 def seconds_to_wait(timeout_s: float) -> float:
-    """Gives a time to wait, infinity for one without limit.
+    """Return a time to wait, infinity for one without limit.
 
     Raises:
         InputError: it is no number.
@@ -39,7 +39,7 @@ class Wanted:
         self.pending = set(self._keys.values())
 
     def take(self, key: bytes, fields: Hash) -> None:
-        """Keeps a hash as read from Redis, if it is a result that is waited for."""
+        """Keep a hash as read from Redis, if it is a result that is waited for."""
         if not fields or key not in self.pending:
             return
         if key in self._ids and fields.get(b"id") != self._ids[key]:
@@ -53,19 +53,19 @@ class Wanted:
         return list(self._arrived)
 
     def replies(self, by_label: bool) -> dict[Any, Reply | ResultError]:
-        """Gives the results that have come, in the order in which they were asked for."""
+        """Return the results that have come, in the order in which they were asked for."""
         return {
             uri: reply_or_error(self._arrived[key], by_label) for uri, key in self._keys.items() if key in self._arrived
         }
 
 
 def key_of(stream: str, uri: Uri) -> bytes:
-    """Gives the key of a result of this project's own requests on a stream."""
-    return result_key(Generation.NATIVE, stream.encode(), encode_uri(uri))
+    """Return the key of a result of this project's own requests on a stream."""
+    return result_key(ProtocolVersion.NATIVE, stream.encode(), encode_uri(uri))
 
 
 def reply_or_error(fields: Hash, by_label: bool) -> Reply | ResultError:
-    """Gives what a hash holds, a failure as a value."""
+    """Return what a hash holds, a failure as a value."""
     try:
         return decode_reply(fields, by_label)
     except ResultError as err:
@@ -73,14 +73,14 @@ def reply_or_error(fields: Hash, by_label: bool) -> Reply | ResultError:
 
 
 def pattern_of(prefix: bytes) -> bytes:
-    """Gives the SCAN pattern of all keys that begin with `prefix`."""
+    """Return the SCAN pattern of all keys that begin with `prefix`."""
     return re.sub(rb"([*?\[\]\\^])", rb"\\\1", prefix) + b"*"
 
 
 def taken_replies(
     prefix: bytes, keys: Sequence[bytes], rows: Sequence[object], by_label: bool
 ) -> dict[str, Reply | ResultError]:
-    """Gives results by uri from the answers to HGETALL and DEL of each key in turn; what is no hash is passed over."""
+    """Return results by uri from the answers to HGETALL and DEL of each key in turn; what is no hash is ignored."""
     return {
         decode_uri(key.removeprefix(prefix)): reply_or_error(fields, by_label)
         for key, fields in zip(keys, rows[::2], strict=True)

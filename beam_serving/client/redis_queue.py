@@ -13,7 +13,7 @@ from beam_serving.protocol import IMAGE_STREAM, result_key
 from beam_serving.protocol import image as image_wire
 from beam_serving.protocol.limits import DEFAULT_LIMITS
 from beam_serving.protocol.replies import Reply
-from beam_serving.records import Generation
+from beam_serving.records import ProtocolVersion
 from beam_serving.transport.client_connection import Server, redis_errors
 
 _DEFAULT_FILE = Path("config.yaml")
@@ -29,7 +29,7 @@ class RedisQueue:
     """
 
     def __init__(self, file_path: str | None = None, *, src: str | None = None) -> None:
-        """Reads `file_path`, by default ./config.yaml where it is there.
+        """Read `file_path`, by default ./config.yaml where it is there.
 
         Raises:
             ConfigError: the file cannot be read.
@@ -40,7 +40,7 @@ class RedisQueue:
         self._redis = self._server.client()
 
     def enqueue_image(self, uri: Uri, data: object) -> str:
-        """Queues an image and gives its request id; an array is uint8 in BGR order, and sent as JPEG of quality 95.
+        """Queue an image and return its request id; an array is uint8 in BGR order, and sent as JPEG of quality 95.
 
         Raises:
             InputError: this is no image, or it is above a limit of docs/protocol.md.
@@ -55,7 +55,7 @@ class RedisQueue:
         return request_id
 
     def get_results(self) -> dict[str, Reply | ResultError]:
-        """Takes all results that are there: gives, by uri, a dict from class index to probability; deletes them.
+        """Take all results that are there: return, by uri, a dict from class index to probability; delete them.
 
         An image that could not be served has its ResultError as a value.
 
@@ -63,14 +63,14 @@ class RedisQueue:
             ConnectError: Redis cannot be reached, or refuses us.
         """
         with redis_errors(self._server):
-            return take_all(self._redis, result_key(Generation.IMAGE, IMAGE_STREAM, b""), by_label=False)
+            return take_all(self._redis, result_key(ProtocolVersion.IMAGE, IMAGE_STREAM, b""), by_label=False)
 
     def get_result(self) -> dict[str, Reply | ResultError]:
         """Is `get_results` under its other name."""
         return self.get_results()
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         self._redis.close()
 
     def __enter__(self) -> "RedisQueue":
@@ -83,7 +83,7 @@ class RedisQueue:
 
 
 def _src_of(file_path: str | None) -> str | None:
-    """Gives `data: src` of a configuration file, None where it says nothing."""
+    """Return `data: src` of a configuration file, None where it says nothing."""
     path = _DEFAULT_FILE if file_path is None else Path(file_path)
     if file_path is None and not path.exists():
         return None

@@ -41,14 +41,14 @@ class Request(NamedTuple):
     fields: Mapping[bytes, bytes]
 
     def command(self, stream: str) -> list[str | bytes]:
-        """Gives the command that queues it."""
+        """Return the command that queues it."""
         return ["XADD", stream, "*", *(part for pair in self.fields.items() for part in pair)]
 
 
 def make_request(
     uri: Uri, inputs: Inputs, keys: Keys | None = None, max_request_bytes: int = DEFAULT_LIMITS.max_payload_bytes
 ) -> Request:
-    """Gives a request in this project's own format, with a new request id; with `keys` its inputs are encrypted.
+    """Return a request in this project's own format, with a new request id; with `keys` its inputs are encrypted.
 
     Raises:
         InputError: the uri or an input cannot be sent, there is no input, or a limit of the protocol is passed.
@@ -67,7 +67,7 @@ def make_request(
 
 
 def checked(request: Request, max_request_bytes: int) -> Request:
-    """Gives a request that a service can take.
+    """Return a request that a service can take.
 
     Raises:
         InputError: it is above a limit of the protocol, or larger than `max_request_bytes`.
@@ -88,7 +88,7 @@ def _limits(max_request_bytes: int) -> Limits:
 
 
 def encode_uri(uri: Uri) -> bytes:
-    """Gives the bytes of a uri; `decode_uri` gives every uri back as text, whatever its bytes are.
+    """Return the bytes of a uri; `decode_uri` gives every uri back as text, whatever its bytes are.
 
     Raises:
         InputError: it is empty, too long, no text, or of another type.
@@ -112,7 +112,7 @@ def encode_uri(uri: Uri) -> bytes:
 
 
 def encode_name(name: str) -> str:
-    """Gives the name of an input that can be sent.
+    """Return the name of an input that can be sent.
 
     Raises:
         InputError: it is too long, no text, or of another type.
@@ -129,17 +129,17 @@ def encode_name(name: str) -> str:
 
 
 def decode_uri(uri: bytes) -> str:
-    """Gives the text of a uri."""
+    """Return the text of a uri."""
     return uri.decode("utf-8", "surrogateescape")
 
 
 def new_request_id() -> str:
-    """Gives an id that no other request has."""
+    """Return an id that no other request has."""
     return secrets.token_hex(16)
 
 
 def as_input(name: str, value: object) -> Image | np.ndarray:
-    """Gives an image, a text or a tensor, as the value is.
+    """Return an image, a text or a tensor, as the value is.
 
     Bytes, a path, a file opened in binary mode and a PIL image are an image; a string and lists or arrays of strings a
     text. All else is a tensor, of which lists of floats become float32, or float64 where float32 would change a whole
@@ -197,7 +197,7 @@ def _numbers(value: object) -> np.ndarray:
 
 @contextmanager
 def telling_what_is_queued(request_ids: Sequence[str]) -> Iterator[None]:
-    """Says in the error of one request of many how many are queued.
+    """Say in the error of one request of many how many are queued.
 
     Raises:
         InputError: the one that came.
@@ -210,7 +210,7 @@ def telling_what_is_queued(request_ids: Sequence[str]) -> Iterator[None]:
 
 
 def chunked(requests: Iterable[Request]) -> Iterator[list[Request]]:
-    """Splits requests into chunks of at most 128 that end once they hold 1 MiB."""
+    """Split requests into chunks of at most 128 that end once they hold 1 MiB."""
     chunk: list[Request] = []
     size_bytes = 0
     for request in requests:

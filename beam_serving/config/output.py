@@ -17,12 +17,12 @@ def scheme_of(path: str) -> str:
 
 
 def is_url(path: str) -> bool:
-    """Whether a path is in a store, and not a folder of this machine."""
+    """Return whether a path is in a store, and not a folder of this machine."""
     return bool(scheme_of(path))
 
 
 def path_of_flag(text: str) -> str:
-    """Gives the path that an argument of the command line means, seen from the folder where it was given.
+    """Return the path that an argument of the command line means, seen from the folder where it was given.
 
     Raises:
         ConfigError: it is empty, as an unset variable of a shell is.

@@ -9,7 +9,7 @@ _FORM = re.compile(r"\s*(?:(?P<none>none)|(?P<step>topn|picktopn)\s*\(\s*(?P<n>[
 class PostProcessing(NamedTuple):
     """The `n` best classes of each output, or its first `n` `rows`; n = 0 is the whole output.
 
-    Clients of the image generation get it as JSON lists, as 0.8 wrote it, where `as_lists`, else as the object of 0.7.
+    Clients of protocol version IMAGE get it as JSON lists, as 0.8 wrote it, where `as_lists`, else as that of 0.7.
     """
 
     n: int
@@ -18,7 +18,7 @@ class PostProcessing(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> "PostProcessing":
-        """Reads `topN(5)`, `pickTopN(10)` or `none`.
+        """Read `topN(5)`, `pickTopN(10)` or `none`.
 
         Raises:
             ValueError: it is something else.
@@ -30,7 +30,7 @@ class PostProcessing(NamedTuple):
 
 
 def checked(value: object) -> object:
-    """Gives a value of the configuration back; None is unset.
+    """Return a value of the configuration back; None is unset.
 
     Raises:
         ValueError: it is no post-processing.

@@ -33,7 +33,7 @@ def redis_at(settings: Settings) -> RedisAt:
 
 
 def _check_tags(settings: Settings) -> None:
-    """Refuses names that a cluster would keep in several slots: what is written at once has to be on one node.
+    """Refuse names that a cluster would keep in several slots: what is written at once has to be on one node.
 
     Raises:
         ConfigError: the name of the service and those of its streams have not one hash tag.

@@ -92,7 +92,7 @@ class Model(_Section):
 
     @property
     def openmp_threads(self) -> int:
-        """Gives the threads of libraries that have no setting of their own: one where nothing else is said."""
+        """The threads of libraries that have no setting of their own: one where nothing else is said."""
         return 1 if self.threads == "auto" else self.threads or 1
 
 
@@ -188,7 +188,7 @@ class Redis(_Section):
 
 
 class Spark(_Section):
-    """Where Spark is, and what a drain gets of it: the seed's keys, then ours."""
+    """Where Spark is, and what a drain gets of it: the keys of Cluster Serving, then ours."""
 
     master: str = "local[*]"
     driver_memory: str = Field(default="4g", pattern=r"^\d+[kmgt]$")
@@ -227,12 +227,12 @@ class Settings(_Section):
     spark: Spark = Spark()
 
     def about(self, workers: int) -> dict[str, object]:
-        """Gives what a service says of itself while it is ready."""
+        """Return what a service says of itself while it is ready."""
         return {"model": self.model.path, "streams": self.data.streams, "workers": workers}
 
 
 def load_settings(path: Path) -> Settings:
-    """Reads and checks a configuration file, also one of Cluster Serving; what is not used of it is logged as warnings.
+    """Read and check a configuration file, also one of Cluster Serving; what is not used of it is logged as warnings.
 
     Paths inside it are taken from the folder that the file lies in.
 
@@ -249,18 +249,18 @@ def load_settings(path: Path) -> Settings:
 
 
 def all_keys() -> tuple[str, ...]:
-    """Gives the keys of the file in its order, as `params.workers`."""
+    """Return the keys of the file in its order, as `params.workers`."""
     names = [name for name in Settings.model_fields if name != "name"]
     return ("name", *(f"{name}.{key}" for name in names for key in _section_of(name).model_fields))
 
 
 def translated(file: YamlFile) -> Translation:
-    """Brings a file of any generation into the form of `Settings`, unchecked."""
+    """Bring a file of any version into the form of `Settings`, unchecked."""
     return translate(file, {*Settings.model_fields, *all_keys()})
 
 
 def checked(translation: Translation) -> Settings:
-    """Checks values and makes paths absolute.
+    """Check values and make paths absolute.
 
     Raises:
         ConfigError: see `load_settings`.
@@ -291,7 +291,7 @@ def _beside(base: Path, path: str, key: str) -> str:
 
 
 def _explain(error: ErrorDetails, translation: Translation) -> str:
-    """Turns one finding of pydantic into `file:line: key: what came, what was wanted`, in the words of the file."""
+    """Turn one finding of pydantic into `file:line: key: what came, what was wanted`, in the words of the file."""
     file = translation.file
     location = tuple(str(part) for part in error["loc"])
     prefixes = [location[:end] for end in range(len(location), 0, -1)]

@@ -11,7 +11,7 @@ SHAPES_WANTED = "wants whole numbers from 1: 3,224,224, or for several inputs [[
 
 
 def _numbers(value: object) -> object:
-    """Reads `3,224,224` (the seed's form) and `[3, 224, 224]` alike."""
+    """Read `3,224,224` (the form of Cluster Serving) and `[3, 224, 224]` alike."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",")]
     if value == []:
@@ -28,7 +28,7 @@ def _worker_count(value: object) -> object:
 
 
 def _names(value: object) -> object:
-    """Reads `a, b` and `[a, b]` alike."""
+    """Read `a, b` and `[a, b]` alike."""
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
@@ -49,7 +49,7 @@ def _threads(value: object) -> object:
 
 
 def _shapes(value: object) -> object:
-    """Reads the shape of one input, those of several in the model's order, or by name; a list of one is the first."""
+    """Read the shape of one input, those of several in the model's order, or by name; a list of one is the first."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
@@ -76,7 +76,7 @@ def _is_shape(value: object) -> bool:
 
 
 def _shape(value: object) -> tuple[int, ...]:
-    """Reads one shape; an empty list is that of an input with one number for each record."""
+    """Read one shape; an empty list is that of an input with one number for each record."""
     parts = value.split(",") if isinstance(value, str) else value
     return tuple(map(_size, parts if isinstance(parts, list | tuple) else [parts]))
 
@@ -130,7 +130,7 @@ def _is_constant(value: object) -> bool:
 
 
 def _sample(value: object) -> object:
-    """Reads the path of a file, or shapes as `data: shape` has them."""
+    """Read the path of a file, or shapes as `data: shape` has them."""
     if value in (None, ""):
         return None
     text = str(value)

@@ -20,12 +20,12 @@ class YamlFile(NamedTuple):
     lines: dict[tuple[str, ...], int]
 
     def where(self, line: int | None) -> str:
-        """Gives `file:line`, or the file alone where the line is not known."""
+        """Return `file:line`, or the file alone where the line is not known."""
         return f"{self.path}:{line}" if line else str(self.path)
 
 
 def read_yaml(path: Path) -> YamlFile:
-    """Reads a file.
+    """Read a file.
 
     Raises:
         ConfigError: it cannot be read, is no YAML or no mapping, or a key stands in it twice.
@@ -41,7 +41,7 @@ def read_yaml(path: Path) -> YamlFile:
 
 
 def parse_yaml(path: Path, text: str) -> YamlFile:
-    """Does the same with a text that is there already; `path` is what it is called.
+    """Do the same with a text that is there already; `path` is what it is called.
 
     Raises:
         ConfigError: see `read_yaml`.

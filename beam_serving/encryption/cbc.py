@@ -20,7 +20,7 @@ _TEXT_PIECE_CHARS = 1 << 20  # a multiple of four: each piece is base64 of its o
 
 
 def open_old_file(secret: Secret, sealed: IO[bytes], plain: IO[bytes]) -> None:
-    """Writes what is in a file, piece by piece; after an error it must be thrown away.
+    """Write what is in a file, piece by piece; after an error it must be thrown away.
 
     Raises:
         ValueError: it is no base64, cut off, or was encrypted with another secret or salt.

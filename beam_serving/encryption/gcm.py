@@ -49,12 +49,12 @@ class Key:
         raise TypeError("a key does not travel; send where its secret is")
 
     def seal(self, plain: bytes, context: bytes = b"") -> bytes:
-        """Gives IV, ciphertext and tag. Only the same `context` opens it again; it is no part of the result."""
+        """Return IV, ciphertext and tag. Only the same `context` opens it again; it is no part of the result."""
         iv = os.urandom(IV_BYTES)
         return iv + self._aead.encrypt(iv, plain, context)
 
     def open(self, sealed: bytes, context: bytes = b"") -> bytes:
-        """Gives what was sealed.
+        """Return what was sealed.
 
         Raises:
             ValueError: it is too short, or was sealed with another key or context, or was changed since.
@@ -70,7 +70,7 @@ class Key:
             raise ValueError("cannot be decrypted: another secret or salt, or it was changed on the way") from err
 
     def seal_file(self, plain: IO[bytes], sealed: IO[bytes], name: str) -> None:
-        """Writes a file sealed, piece by piece: header, the seal of nothing, which tells a wrong key, IV, data, tag.
+        """Write a file sealed, piece by piece: header, the seal of nothing, which tells a wrong key, IV, data, tag.
 
         `name` is its name in the folder of the model; under another name it cannot be opened.
 
@@ -89,7 +89,7 @@ class Key:
         sealed.write(encryptor.finalize() + encryptor.tag)
 
     def open_file(self, sealed: IO[bytes], plain: IO[bytes], name: str) -> None:
-        """Writes what `seal_file` was given, piece by piece; after an error it must be thrown away.
+        """Write what `seal_file` was given, piece by piece; after an error it must be thrown away.
 
         Raises:
             ValueError: it is no such file, too large, cut off or changed, or of another key or name.
@@ -131,11 +131,11 @@ class Keys(NamedTuple):
     new: Key
 
     def of(self, version: int) -> Key:
-        """Returns the key of a version, which is one of `ROUNDS`."""
+        """Return the key of a version, which is one of `ROUNDS`."""
         return self.old if version == OLDEST else self.new
 
     def open_file(self, sealed: IO[bytes], plain: IO[bytes], name: str) -> None:
-        """Writes what `Key.seal_file` was given in this version or an older one; see `Key.open_file`.
+        """Write what `Key.seal_file` was given in this version or an older one; see `Key.open_file`.
 
         Raises:
             ValueError: it is no such file, of a version that is not known, or see `Key.open_file`.
@@ -146,12 +146,12 @@ class Keys(NamedTuple):
 
 
 def file_header(version: int) -> bytes:
-    """Returns what an encrypted file of a version begins with; it is authenticated with all else."""
+    """Return what an encrypted file of a version begins with; it is authenticated with all else."""
     return b"%s%d\n" % (FILE_MARK, version)
 
 
 def version_of(sealed: IO[bytes]) -> int:
-    """Reads the header of an encrypted file.
+    """Read the header of an encrypted file.
 
     Raises:
         ValueError: it has none, or that of a version which is not known here.
@@ -166,12 +166,12 @@ def version_of(sealed: IO[bytes]) -> int:
 
 
 def raw_key(secret: Secret, version: int) -> bytes:
-    """Makes the bytes of a key: 20 ms for the oldest version, 170 ms for the newest (one core, AMD EPYC)."""
+    """Make the bytes of a key: 20 ms for the oldest version, 170 ms for the newest (one core, AMD EPYC)."""
     return hashlib.pbkdf2_hmac("sha256", secret.secret.encode(), secret.salt.encode(), ROUNDS[version], KEY_BYTES)
 
 
 def key_of(secret: Secret, version: int = NEWEST) -> Key:
-    """Returns the key of a secret, which is made once in a process."""
+    """Return the key of a secret, which is made once in a process."""
     return _made_key(secret, version)
 
 
@@ -181,12 +181,12 @@ def _made_key(secret: Secret, version: int) -> Key:
 
 
 def keys_of(secret: Secret) -> Keys:
-    """Returns the keys of a secret, which are made once in a process."""
+    """Return the keys of a secret, which are made once in a process."""
     return Keys(key_of(secret, OLDEST), key_of(secret, NEWEST))
 
 
 def keys_to_send_with(secret: str | None, salt: str | None) -> Keys | None:
-    """Makes the keys of a client, or none where it was given neither a secret nor a salt.
+    """Make the keys of a client, or none where it was given neither a secret nor a salt.
 
     Raises:
         ValueError: one of them is missing, weak or no text.

@@ -8,7 +8,7 @@ from beam_serving.encryption.gcm import Keys, keys_of
 from beam_serving.encryption.secrets import RECORDS
 
 
-class Opening(NamedTuple):
+class Decryptor(NamedTuple):
     """What opens encrypted requests. With `everything`, a request with anything in clear is refused."""
 
     keys: Keys
@@ -22,8 +22,8 @@ class RecordEncryption(NamedTuple):
     secret_file: str | None = None
     allow_weak_secret: bool = False
 
-    def opening(self) -> Opening | None:
-        """Reads the secret, where there is something to open.
+    def decryptor(self) -> Decryptor | None:
+        """Read the secret, where there is something to open.
 
         Raises:
             ConfigError: the secret is missing, or weak where that is not allowed.
@@ -31,7 +31,7 @@ class RecordEncryption(NamedTuple):
         if self.wanted == "none":
             return None
         secret = RECORDS.read(self.secret_file, allow_weak=self.allow_weak_secret)
-        return Opening(keys_of(secret), self.wanted == "all")
+        return Decryptor(keys_of(secret), self.wanted == "all")
 
 
 NOT_ENCRYPTED = RecordEncryption()

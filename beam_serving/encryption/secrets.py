@@ -53,7 +53,7 @@ class Place:
         return f"set {self.secret_variable} and {self.salt_variable}, or {self.file_key} to a file of two lines"
 
     def read(self, file: str | None, *, allow_weak: bool = False) -> Secret:
-        """Reads secret and salt to decrypt with; `file` is what the configuration names.
+        """Read secret and salt to decrypt with; `file` is what the configuration names.
 
         Raises:
             ConfigError: there are none, others may write the file, they are weak and that is not allowed, or they are
@@ -77,7 +77,7 @@ class Place:
         return given
 
     def read_to_encrypt(self, file: str | None) -> Secret:
-        """Reads secret and salt to encrypt something new with.
+        """Read secret and salt to encrypt something new with.
 
         Raises:
             ConfigError: see `read`; a weak secret is never allowed.
@@ -103,7 +103,7 @@ RECORDS = Place(
 
 
 def reason_not_to_use(secret: Secret) -> str | None:
-    """Says why nothing new is encrypted with this secret and how to make one, or returns None.
+    """Say why nothing new is encrypted with this secret and how to make one, or returns None.
 
     However many the rounds of PBKDF2: they hold up an attacker who guesses by a fraction of a second a try.
     """
@@ -112,7 +112,7 @@ def reason_not_to_use(secret: Secret) -> str | None:
 
 
 def warn_of_readers(files: Iterable[tuple[str, str | None]]) -> None:
-    """Warns of files with secrets that every user of the machine may use; `files` are pairs of key and path.
+    """Warn of files with secrets that every user of the machine may use; `files` are pairs of key and path.
 
     It is no more than a warning: orchestrators mount secrets so, where no other users are. A file that is not there is
     for those to tell who need it.
@@ -143,7 +143,7 @@ def _lines_of(file: str, key: str) -> tuple[str, str]:
 
 
 def _refuse_writers(descriptor: int, subject: str) -> None:
-    """Refuses a file that every user may write: what it holds is anybody's secret."""
+    """Refuse a file that every user may write: what it holds is anybody's secret."""
     mode = os.fstat(descriptor).st_mode
     if mode & stat.S_IWOTH and stat.S_ISREG(mode):
         raise ConfigError(f"{subject}: every user may write it (mode {stat.S_IMODE(mode):04o}); chmod 600 it")

@@ -20,7 +20,7 @@ OF_EVERY_OLD_SERVER = ("secret", "salt")
 
 
 def weakness(secret: str, salt: str) -> str | None:
-    """Says why nothing new is encrypted with a secret and its salt, or returns None; repeats neither.
+    """Say why nothing new is encrypted with a secret and its salt, or returns None; repeat neither.
 
     A made secret of 16 hexadecimal digits is taken for a weak one in less than one case of a million.
     """
@@ -61,5 +61,5 @@ def _sameness(what: str, text: str) -> str | None:
 
 
 def _period(text: str) -> int | None:
-    """Returns after how many characters a text begins again, where it does so before its half."""
+    """Return after how many characters a text begins again, where it does so before its half."""
     return next((size for size in range(1, len(text) // 2 + 1) if text.startswith(text[size:])), None)

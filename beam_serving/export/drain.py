@@ -26,7 +26,7 @@ from beam_serving.config.schema import Settings
 from beam_serving.errors import OutputError
 from beam_serving.export.outbox_source import ReadFromOutbox
 from beam_serving.export.tabulate import SCHEMA, Row, json_line, parquet_row, row_of
-from beam_serving.io.outbox import Kept, KeptRow, forget, kept, sole_writer
+from beam_serving.io.outbox import Outbox, OutboxRecord, forget, kept, sole_writer
 from beam_serving.io.readers import FN_API_RUNNER
 from beam_serving.telemetry.logs import beam_is_quiet
 from beam_serving.transport.connection import RedisAt
@@ -36,7 +36,7 @@ _METRICS = "beam_serving"
 
 
 def export(settings: Settings, arguments: Sequence[str]) -> None:
-    """Writes all rows that the outboxes of the service hold to files, then takes them off.
+    """Write all rows that the outboxes of the service hold to files, then take them off.
 
     `arguments` are Beam's flags. Rows of an earlier drain that came to no end are among them.
 
@@ -64,7 +64,7 @@ def export(settings: Settings, arguments: Sequence[str]) -> None:
         client.close()
 
 
-def _forget(client: redis.Redis, found: Sequence[Kept]) -> None:
+def _forget(client: redis.Redis, found: Sequence[Outbox]) -> None:
     try:
         for rows in found:
             forget(client, rows)
@@ -75,13 +75,13 @@ def _forget(client: redis.Redis, found: Sequence[Kept]) -> None:
 
 
 def _cause(err: Exception) -> str:
-    """Gives the last line of an error: Beam puts whole tracebacks into the text of one."""
+    """Return the last line of an error: Beam puts whole tracebacks into the text of one."""
     lines = str(err).strip().splitlines()
     return lines[-1] if lines else repr(err)
 
 
 def build(pipeline: beam.Pipeline, read: ReadFromOutbox, prefix: str, output_format: str) -> None:
-    """Applies the steps: read, make rows, write, settle."""
+    """Apply the steps: read, make rows, write, settle."""
     rows = pipeline | "Read results" >> read | "Make rows" >> beam.Map(_counted_row)
     if output_format == "parquet":
         files = (
@@ -97,9 +97,9 @@ def build(pipeline: beam.Pipeline, read: ReadFromOutbox, prefix: str, output_for
 
 
 def _write(
-    at: RedisAt, found: Sequence[Kept], prefix: str, output_format: str, arguments: Sequence[str]
+    at: RedisAt, found: Sequence[Outbox], prefix: str, output_format: str, arguments: Sequence[str]
 ) -> tuple[int, int]:
-    """Runs the pipeline; gives how many rows and files it has written."""
+    """Run the pipeline; return how many rows and files it has written."""
     pipeline = beam.Pipeline(options=PipelineOptions([*arguments, f"--runner={FN_API_RUNNER}"]))
     build(pipeline, ReadFromOutbox(at, found), prefix, output_format)
     result = pipeline.run()
@@ -108,19 +108,19 @@ def _write(
 
 
 def _prefix(output: str, name: str) -> str:
-    """Gives the beginning of the files' names, which no other export has: service, time in UTC, a random part."""
+    """Return the beginning of the files' names, which no other export has: service, time in UTC, a random part."""
     readable = re.sub(r"[^\w.-]", "", name)
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     return f"{output.rstrip('/')}/{readable}-{stamp}-{uuid.uuid4().hex[:8]}"
 
 
-def _counted_row(kept_row: KeptRow) -> Row:
+def _counted_row(kept_row: OutboxRecord) -> Row:
     Metrics.counter(_METRICS, "rows_exported").inc()
     return row_of(kept_row)
 
 
 def _settle(path: str) -> str:
-    """Makes a file of this machine outlive a power failure: its rows are taken off Redis next."""
+    """Make a file of this machine outlive a power failure: its rows are taken off Redis next."""
     if not is_url(path):
         for settled in (path, os.path.dirname(path)):
             descriptor = os.open(settled, os.O_RDONLY)

@@ -6,19 +6,19 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.transforms.display import DisplayDataItem
 
-from beam_serving.io.outbox import Kept, KeptRow, rows_of
+from beam_serving.io.outbox import Outbox, OutboxRecord, rows_of
 from beam_serving.transport.connection import RedisAt
 
 
 class ReadFromOutbox(beam.PTransform[Any, Any]):
     """Reads `kept` rows, a bounded source. Nothing is taken off: `forget` does that when the rows are in files."""
 
-    def __init__(self, at: RedisAt, kept: Iterable[Kept]) -> None:
+    def __init__(self, at: RedisAt, kept: Iterable[Outbox]) -> None:
         super().__init__()
         self._at = at
         self._kept = list(kept)
 
-    def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection[KeptRow]:
+    def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection[OutboxRecord]:
         return (
             pbegin
             | "Outboxes" >> beam.Create(self._kept, reshuffle=False)
@@ -36,7 +36,7 @@ class _ReadRowsFn(beam.DoFn):
     def setup(self) -> None:
         self._client = self._at.client()
 
-    def process(self, rows: Kept) -> Iterable[KeptRow]:
+    def process(self, rows: Outbox) -> Iterable[OutboxRecord]:
         return rows_of(self._client, rows)
 
     def teardown(self) -> None:

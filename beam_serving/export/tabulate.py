@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from beam_serving.errors import ResultError
-from beam_serving.io.outbox import KeptRow
+from beam_serving.io.outbox import OutboxRecord
 from beam_serving.protocol import result_key
 from beam_serving.protocol.replies import decode_reply
 from beam_serving.protocol.text import is_text
-from beam_serving.records import Generation
+from beam_serving.records import ProtocolVersion
 
 TENSOR = pa.struct(
     [
@@ -57,8 +57,8 @@ class Row(NamedTuple):
     labels: Any
 
 
-def row_of(kept: KeptRow) -> Row:
-    """Reads a kept result; one that cannot be read, of whatever future version, becomes an error."""
+def row_of(kept: OutboxRecord) -> Row:
+    """Read a kept result; one that cannot be read, of whatever future version, becomes an error."""
     result, error = None, None
     try:
         result = decode_reply(kept.fields)
@@ -78,7 +78,7 @@ def row_of(kept: KeptRow) -> Row:
 
 
 def json_line(row: Row) -> bytes:
-    """Gives a row as one line of JSON; what is no number in it is null."""
+    """Return a row as one line of JSON; what is no number in it is null."""
     time = row.time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     result = None if row.error is not None else _plain(row.result, row.labels)
     return json.dumps(
@@ -87,7 +87,7 @@ def json_line(row: Row) -> bytes:
 
 
 def parquet_row(row: Row) -> dict[str, Any]:
-    """Gives a row by the columns of `SCHEMA`."""
+    """Return a row by the columns of `SCHEMA`."""
     tensors = list(_tensors(row.result))
     classes = _classes(row.result)
     return {
@@ -108,17 +108,17 @@ def _status(row: Row) -> str:
     return "ok" if row.error is None else "error"
 
 
-def _uri_of(kept: KeptRow) -> bytes:
-    """Cuts the uri out of the result's key; a uri may hold anything, so only the known beginnings are cut off."""
-    for generation in (Generation.NATIVE, Generation.IMAGE):
-        beginning = result_key(generation, kept.stream, b"")
+def _uri_of(kept: OutboxRecord) -> bytes:
+    """Cut the uri out of the result's key; a uri may hold anything, so only the known beginnings are cut off."""
+    for protocol in (ProtocolVersion.NATIVE, ProtocolVersion.IMAGE):
+        beginning = result_key(protocol, kept.stream, b"")
         if kept.key.startswith(beginning):
             return kept.key.removeprefix(beginning)
     return b""
 
 
 def _text(raw: bytes) -> str | None:
-    r"""Gives text that every reader of a file takes: bytes that are no UTF-8 become `\xff`; None for no bytes."""
+    r"""Return text that every reader of a file takes: bytes that are no UTF-8 become `\xff`; None for no bytes."""
     return raw.decode("utf-8", "backslashreplace") if raw else None
 
 
@@ -131,7 +131,7 @@ def _is_numbers(value: Any) -> bool:
 
 
 def _plain(value: Any, labels: Any) -> Any:
-    """Gives a result in types of JSON: best classes as objects, tensors and texts as nested lists."""
+    """Return a result in types of JSON: best classes as objects, tensors and texts as nested lists."""
     if isinstance(value, str):
         return value
     if isinstance(value, np.ndarray):
@@ -160,14 +160,14 @@ def _nested(tensor: np.ndarray) -> Any:
 
 
 def _classes(result: Any) -> Any:
-    """Gives what of a result is not tensors of numbers, None where nothing is."""
+    """Return what of a result is not tensors of numbers, None where nothing is."""
     if isinstance(result, dict) and not _is_classes(result):
         return {name: output for name, output in result.items() if not _is_numbers(output)} or None
     return None if isinstance(result, list) or _is_numbers(result) else result
 
 
 def _tensors(result: Any) -> Iterator[dict[str, Any]]:
-    """Yields the tensors of a result; the only output and those of older clients have no name."""
+    """Yield the tensors of a result; the only output and those of older clients have no name."""
     if _is_numbers(result):
         yield _tensor("", result)
     elif isinstance(result, list):

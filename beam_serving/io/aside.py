@@ -80,7 +80,7 @@ class Aside:
         return self._count > 0
 
     def goes_on(self, stopping: bool) -> bool:
-        """Whether to wait for what is set aside; of a service that stops for a moment only, what is left stays."""
+        """Return whether to wait for what is set aside; of a service that stops for a moment only, the rest stays."""
         if stopping and self._give_up_at is None:
             self._give_up_at = time.monotonic() + _STOPPING_S
         return self.busy and (self._give_up_at is None or time.monotonic() < self._give_up_at)
@@ -91,11 +91,11 @@ class Aside:
         return self._streams if self._count else frozenset()
 
     def finished(self, within_s: float) -> bool:
-        """Whether there are outcomes to be taken; waits for one so long."""
+        """Return whether there are outcomes to be taken; wait for one so long."""
         return self.busy and self._ready.wait(within_s)
 
     def take(self) -> list[Any]:
-        """Give the outcomes that are there.
+        """Return the outcomes that are there.
 
         Raises:
             Exception: what `decode` raised, a fault of ours: the entry stays pending, and the bundle ends with it.
@@ -152,7 +152,7 @@ class Aside:
         )
 
     def _fields(self, entry: Entry) -> dict[bytes, bytes]:
-        """Read an entry again, as delivered now; gives nothing where it is gone."""
+        """Read an entry again, as delivered now; return nothing where it is gone."""
         try:
             found = retry_until(lambda: self._claim_unless_stopped(entry), lambda _: True, stop=self._stop)
         except RedisError as err:
@@ -176,7 +176,7 @@ class Consumers:
         return aside
 
     def of(self, consumer: bytes) -> Aside | None:
-        """Give that of a consumer; None where nobody would look after it."""
+        """Return that of a consumer; None where nobody would look after it."""
         return self._of.get(consumer)
 
     def close(self, aside: Aside) -> None:

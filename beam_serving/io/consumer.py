@@ -73,7 +73,7 @@ class StreamConsumer:
         self._room = Room(reading.at, self._client, stop, self._balance)
 
     def _ask_for(self, count: int) -> None:
-        """Makes the commands that read so many entries of each stream."""
+        """Make the commands that read so many entries of each stream."""
         reading = self._reading
         self._count = count
         read: list[Argument] = ["XREADGROUP", "GROUP", reading.group, self.name, "COUNT", count]
@@ -82,7 +82,7 @@ class StreamConsumer:
         self._read_waiting = [*read, "BLOCK", max(1, int(reading.poll_s * 1000)), *new_entries]
 
     def close(self) -> None:
-        """Leaves the group and closes the connection; what is pending stays so until someone takes it over."""
+        """Leave the group and close the connection; what is pending stays so until someone takes it over."""
         self._channel.close()
         try:
             for group in self._groups:
@@ -92,7 +92,7 @@ class StreamConsumer:
         self._client.close()
 
     def poll(self, read_ahead: bool = False, wait: bool = True) -> list[Block]:
-        """Waits up to `poll_s` for entries and gives a block of at most `count` of each stream; empty when none came.
+        """Wait up to `poll_s` for entries and return a block of at most `count` of each stream; empty when none came.
 
         Or when Redis has no memory for more results.
 
@@ -128,7 +128,7 @@ class StreamConsumer:
         return []
 
     def drained(self) -> bool:
-        """Says whether nothing is queued and nothing is pending, under whichever consumer."""
+        """Return whether nothing is queued and nothing is pending, under whichever consumer."""
         try:
             return all(group.backlog() == (0, 0) for group in self._groups)
         except RedisError as err:
@@ -136,7 +136,7 @@ class StreamConsumer:
             return False
 
     def _leave_unread(self, err: ReplyTooLargeError) -> None:
-        """Leaves what Redis sends to be claimed one by one, as if it had never been delivered."""
+        """Leave what Redis sends to be claimed one by one, as if it had never been delivered."""
         _log.info("entries of the next poll are read one at a time: %s", err)
         self.reading_ahead = False
         self._orphaned = True
@@ -161,7 +161,7 @@ class StreamConsumer:
             self._stats.state = State.WAITING
 
     def _ask_ahead(self) -> None:
-        """Asks for the next entries, but where the next poll has to look for abandoned ones first."""
+        """Ask for the next entries, but where the next poll has to look for abandoned ones first."""
         if time.monotonic() < self._next_reclaim and not self._stop.is_set():
             self._channel.send(*self._read_now)
             self.reading_ahead = True
@@ -193,7 +193,7 @@ class StreamConsumer:
         self._ahead_s = seconds + microseconds / 1e6 - time.time()
 
     def _claim(self) -> Entry | None:
-        """Takes up an entry that is pending and nobody works on: our own at once, others' after the idle limit."""
+        """Take up an entry that is pending and nobody works on: our own at once, others' after the idle limit."""
         if self._orphaned:
             self._measure_clock()
             for group in self._groups:

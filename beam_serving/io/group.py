@@ -45,24 +45,24 @@ class Group:
         self._consumer = consumer
 
     def ensure(self) -> None:
-        """Makes the stream and the group where they are missing, so that all that is queued will be read."""
+        """Make the stream and the group where they are missing, so that all that is queued will be read."""
         evaluate(self._client, ENSURE_GROUP, 1, self.stream, self._name)
 
     def reap(self) -> int:
-        """Removes the names of consumers that are gone; those that own entries stay until these are taken over."""
+        """Remove the names of consumers that are gone; those that own entries stay until these are taken over."""
         return int(evaluate(self._client, REAP_CONSUMERS, 1, self.stream, self._name, int(_ABANDONED_AFTER_S * 1000)))
 
     def release(self) -> None:
-        """Removes this consumer's name, which leaves; where it owns entries it stays until these are taken over."""
+        """Remove this consumer's name, which leaves; where it owns entries it stays until these are taken over."""
         evaluate(self._client, RELEASE_CONSUMER, 1, self.stream, self._name, self._consumer)
 
     def backlog(self) -> tuple[int, int]:
-        """Gives the number of entries in the stream and how many of these are delivered but not served yet."""
+        """Return the number of entries in the stream and how many of these are delivered but not served yet."""
         pending: Any = self._client.xpending(self.stream, self._name)
         return int(self._client.xlen(self.stream)), int(pending["pending"])
 
     def claim_own(self) -> Entry | None:
-        """Takes up the oldest entry that was delivered under this consumer's own name to an earlier life.
+        """Take up the oldest entry that was delivered under this consumer's own name to an earlier life.
 
         Or to a reply that was lost. One at a time: every claim counts as a delivery, and what waits behind an entry
         that crashes its worker must not be counted along with it.
@@ -75,7 +75,7 @@ class Group:
         return None
 
     def claim_abandoned(self, idle_s: float) -> Entry | None:
-        """Takes over one entry whose consumer has not touched it for `idle_s`; one at a time, as `claim_own`."""
+        """Take over one entry whose consumer has not touched it for `idle_s`; one at a time, as `claim_own`."""
         cursor: Any = b"0-0"
         while True:
             reply: Any = evaluate(
@@ -88,14 +88,14 @@ class Group:
                 return None
 
     def take_back(self) -> int:
-        """Counts what was delivered here once as never delivered, since its reply was not read; gives how many."""
+        """Count what was delivered here once as never delivered, since its reply was not read; return how many."""
         return int(evaluate(self._client, TAKE_BACK, 1, self.stream, self._name, self._consumer))
 
     def _claiming(self) -> tuple[Any, ...]:
         return self._name, self._consumer, self._most_bytes, MOST_FIELDS
 
     def _delivered(self, claimed: Sequence[Sequence[Any] | None], asked: set[bytes]) -> Entry | None:
-        """Adds the delivery count; what was trimmed away while it was pending is acknowledged and reported."""
+        """Add the delivery count; what was trimmed away while it was pending is acknowledged and reported."""
         found = {row[0]: row for row in claimed if row and len(row) > 1 and row[1] is not None}
         gone = (asked | {row[0] for row in claimed if row and row[0]}) - found.keys()
         if gone:
@@ -108,7 +108,7 @@ class Group:
         return None
 
     def _too_much(self, size_bytes: int = 0, fields: int = 0) -> str:
-        """Says why an entry that weighs so much is refused; empty for one that has its contents."""
+        """Say why an entry that weighs so much is refused; empty for one that has its contents."""
         if size_bytes > self._most_bytes:
             return f"request is {size_bytes} bytes, at most {self._most_bytes} are served"
         return f"request has {fields} fields, at most {MOST_FIELDS} are served" if fields else ""

@@ -35,11 +35,11 @@ class Lease:
         self._thread = PeriodicThread("lease", idle_s / 3, self._renew)
 
     def hold(self, blocks: Sequence[Block]) -> None:
-        """Replaces what is held; an empty sequence releases everything."""
+        """Replace what is held; an empty sequence releases everything."""
         self._held = blocks
 
     def close(self) -> None:
-        """Ends the thread."""
+        """End the thread."""
         self._thread.close()
         self._client.close()
 

@@ -37,7 +37,7 @@ class Balance:
         self._results = 0
 
     def written(self, without_memory: bool, arguments: Sequence[Argument], records: int) -> None:
-        """Takes note of a commit; counts its bytes where the server had no memory for it."""
+        """Take note of a commit; counts its bytes where the server had no memory for it."""
         if without_memory:
             self.short = True
             sizes = (len(argument) for argument in arguments if not isinstance(argument, int))
@@ -46,16 +46,16 @@ class Balance:
             self.clear()
 
     def read(self, blocks: Iterable[Block]) -> None:
-        """Takes note of the requests whose results come next."""
+        """Take note of the requests whose results come next."""
         self._results = 0
         self._requests = sum(sum(map(len, flat)) + _REQUEST_BYTES for block in blocks for flat in block.fields)
 
     def grows(self) -> bool:
-        """Whether the last requests whose results were written without memory were smaller than these."""
+        """Return whether the last requests whose results were written without memory were smaller than these."""
         return self._requests is not None and self._results > self._requests
 
     def clear(self) -> None:
-        """Forgets everything: the server has memory."""
+        """Forget everything: the server has memory."""
         self.short = False
         self._requests, self._results = None, 0
 
@@ -72,7 +72,7 @@ class Room:
         self._tell_at = 0.0
 
     def there(self) -> bool:
-        """Gives False after a moment's wait, where more results would only go beyond the limit.
+        """Return False after a moment's wait, where more results would only go beyond the limit.
 
         Raises:
             RedisError: the server does not answer.
@@ -112,6 +112,6 @@ class Room:
 
 
 def _memory(client: redis.Redis) -> tuple[int, int]:
-    """Gives the bytes that count towards the limit, and the limit."""
+    """Return the bytes that count towards the limit, and the limit."""
     about = client.info("memory")
     return about["used_memory"] - about.get("mem_not_counted_for_evict", 0), about["maxmemory"]

@@ -26,14 +26,14 @@ _PAGE_ROWS = 1000
 _LOCK_S = 60.0
 
 
-class Kept(NamedTuple):
+class Outbox(NamedTuple):
     """What one outbox holds: rows of the requests of `stream`, up to the row `last`."""
 
     stream: bytes
     last: bytes
 
 
-class KeptRow(NamedTuple):
+class OutboxRecord(NamedTuple):
     """A result in an outbox. `row_id` begins with the time of its commit in ms; `fields` are those of the result.
 
     `entry` is the id of the request in its stream. `key` is where the client finds the result, empty without a uri.
@@ -46,31 +46,31 @@ class KeptRow(NamedTuple):
     fields: dict[bytes, bytes]
 
 
-def kept(client: redis.Redis, streams: Iterable[str]) -> list[Kept]:
-    """Looks which outboxes hold rows now, and up to which row."""
+def kept(client: redis.Redis, streams: Iterable[str]) -> list[Outbox]:
+    """Look which outboxes hold rows now, and up to which row."""
     found = []
     for stream in streams:
         newest: Any = client.xrevrange(stream.encode() + ROWS, count=1)
         if newest:
-            found.append(Kept(stream.encode(), newest[0][0]))
+            found.append(Outbox(stream.encode(), newest[0][0]))
     return found
 
 
-def rows_kept(client: redis.Redis, stream: str) -> int | None:
-    """Counts the rows of an outbox. None for a user who has no right to it, which only drains with an output need."""
+def outbox_records(client: redis.Redis, stream: str) -> int | None:
+    """Count the rows of an outbox. None for a user who has no right to it, which only drains with an output need."""
     try:
         return int(client.xlen(stream.encode() + ROWS))
     except NoPermissionError:
         return None
 
 
-def forget(client: redis.Redis, rows: Kept) -> None:
-    """Takes rows off that are in files now."""
+def forget(client: redis.Redis, rows: Outbox) -> None:
+    """Take rows off that are in files now."""
     evaluate(client, FORGET_ROWS, 1, rows.stream + ROWS, rows.last)
 
 
-def rows_of(client: redis.Redis, rows: Kept) -> Iterator[KeptRow]:
-    """Yields rows oldest first; reads at most about 8 MB at a time."""
+def rows_of(client: redis.Redis, rows: Outbox) -> Iterator[OutboxRecord]:
+    """Yield rows oldest first; reads at most about 8 MB at a time."""
     start, count = b"-", 1
     while True:
         page: Any = client.xrange(rows.stream + ROWS, start, rows.last, count)
@@ -78,7 +78,7 @@ def rows_of(client: redis.Redis, rows: Kept) -> Iterator[KeptRow]:
         for row_id, fields in page:
             size += sum(map(len, fields.values()))
             entry, key = fields.pop(b"entry"), fields.pop(b"key", b"")
-            yield KeptRow(rows.stream, row_id, entry, key, fields)
+            yield OutboxRecord(rows.stream, row_id, entry, key, fields)
         if len(page) < count:
             return
         start = b"(" + page[-1][0]
@@ -87,7 +87,7 @@ def rows_of(client: redis.Redis, rows: Kept) -> Iterator[KeptRow]:
 
 @contextmanager
 def sole_writer(client: redis.Redis, name: str, run: str) -> Iterator[None]:
-    """Waits until nobody else writes the rows of this service to files, and keeps others from it.
+    """Wait until nobody else writes the rows of this service to files, and keeps others from it.
 
     Raises:
         RedisError: the server does not answer.

@@ -37,12 +37,12 @@ class Owner(NamedTuple):
     model: str
 
     def encode(self) -> str:
-        """Gives what stands in Redis."""
+        """Return what stands in Redis."""
         return "\n".join((self.name, self.run, self.model))
 
     @classmethod
     def decode(cls, text: bytes) -> Owner:
-        """Reads what `encode` wrote; what somebody else wrote is a name."""
+        """Read what `encode` wrote; what somebody else wrote is a name."""
         name, run, model = (text.decode(errors="replace")[:1000] + "\n\n").split("\n", 2)
         return cls(name, run, model.strip())
 
@@ -63,7 +63,7 @@ class Ownership:
         self._told: set[tuple[str, str]] = set()
 
     def take(self, client: redis.Redis) -> None:
-        """Takes all streams for a service that starts; it has a minute until its workers renew them.
+        """Take all streams for a service that starts; it has a minute until its workers renew them.
 
         Raises:
             ConfigError: another service has one.
@@ -128,7 +128,7 @@ class Ownership:
                     yield name, other
 
     def renew(self, client: redis.Redis, run: str) -> None:
-        """Renews all streams for the workers of a run; says once where another service has one.
+        """Renew all streams for the workers of a run; say once where another service has one.
 
         Raises:
             RedisError: the server does not answer, or the user has no right to it.
@@ -137,7 +137,7 @@ class Ownership:
             self._tell(stream, self._own(client, stream, run, LIFETIME_S))
 
     def release(self, client: redis.Redis) -> None:
-        """Gives up what workers of this name renewed last, when none of them works any more.
+        """Give up what workers of this name renewed last, when none of them works any more.
 
         Raises:
             RedisError: the server does not answer, or the user has no right to it.

@@ -9,7 +9,7 @@ While Redis takes no writes (down, loading, a replica being promoted) the sink w
 pending and leased, and reading stops with it. A server without memory refuses new requests, and still takes results:
 `beam_serving.io.memory` keeps these from growing without end.
 
-With `keep_rows` the same transaction appends each result to the outbox of its stream, from where it goes to files.
+With `keep_outbox` the same transaction appends each result to the outbox of its stream, from where it goes to files.
 """
 
 import logging
@@ -29,7 +29,7 @@ from beam_serving.io.memory import Balance
 from beam_serving.io.outbox import ROWS
 from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP, COMMIT_RANKED
 from beam_serving.protocol import encode_ranked, encode_result
-from beam_serving.records import Failure, Generation, Ranked, Result
+from beam_serving.records import Failure, ProtocolVersion, Ranked, Result
 from beam_serving.telemetry.context import service_context
 from beam_serving.transport.channel import Argument, Channel, Script
 from beam_serving.transport.connection import RedisAt, fatal, heals
@@ -83,13 +83,13 @@ class WriteToRedis(beam.PTransform[Any, Any]):
         at: RedisAt,
         group: str,
         result_ttl_s: float,
-        keep_rows: bool = False,
+        keep_outbox: bool = False,
         dead_letters: DeadLetters = _DEAD_LETTERS,
     ) -> None:
         super().__init__()
         self._at = at
         self._result_ttl_s = result_ttl_s
-        self._step = _CommitFn(at, group, result_ttl_s, keep_rows, dead_letters)
+        self._step = _CommitFn(at, group, result_ttl_s, keep_outbox, dead_letters)
 
     def expand(self, results: beam.PCollection[Ranked | list[Result]]) -> beam.PCollection[None]:
         return results | "Commit" >> beam.ParDo(self._step)
@@ -103,18 +103,18 @@ class WriteToRedis(beam.PTransform[Any, Any]):
 
 class _CommitFn(beam.DoFn):
     def __init__(
-        self, at: RedisAt, group: str, result_ttl_s: float, keep_rows: bool, dead_letters: DeadLetters
+        self, at: RedisAt, group: str, result_ttl_s: float, keep_outbox: bool, dead_letters: DeadLetters
     ) -> None:
         self._at = at
         self._group = group
         self._ttl_ms = int(result_ttl_s * 1000)
-        self._keep_rows = keep_rows
+        self._keep_outbox = keep_outbox
         self._dead_letters = dead_letters
         self._written = Metrics.counter("beam_serving", "results_written")
 
     def setup(self) -> None:
         channel = Channel(self._at.client())
-        self._commit = Script(channel, COMMIT_AND_KEEP if self._keep_rows else COMMIT)
+        self._commit = Script(channel, COMMIT_AND_KEEP if self._keep_outbox else COMMIT)
         self._commit_ranked = Script(channel, COMMIT_RANKED)
         context = service_context()
         self._stop, self._stats, self._balance = context.stop, context.stats, context.shared(Balance)
@@ -141,7 +141,7 @@ class _CommitFn(beam.DoFn):
         That is where a record has another owner now, and where something went wrong: whatever came of it, a second try
         that looks at each record is harmless.
         """
-        if self._keep_rows or (given := ranked_arguments(ranked, self._group, self._ttl_ms)) is None:
+        if self._keep_outbox or (given := ranked_arguments(ranked, self._group, self._ttl_ms)) is None:
             return False
         try:
             written: int = self._commit_ranked.run(*given)
@@ -180,7 +180,7 @@ class _CommitFn(beam.DoFn):
         reason = "the result cannot be written to Redis"
         if isinstance(err, NoPermissionError):
             # The key that is checked in its place is one that no request can have.
-            origin = origin._replace(uri=b"", generation=Generation.NATIVE)
+            origin = origin._replace(uri=b"", protocol=ProtocolVersion.NATIVE)
             reason = f"{reason}: {err}"
         try:
             self._write([Result(origin, Failure(reason, {}))])
@@ -195,7 +195,7 @@ class _CommitFn(beam.DoFn):
             ResponseError: the script fails on these records, and would again.
         """
         keys, arguments = commit_arguments(results, self._group, self._ttl_ms, self._dead_letters)
-        if self._keep_rows:
+        if self._keep_outbox:
             keys.append(results[0].origin.stream + ROWS)
         written = retry_until(
             lambda: self._commit_once(keys, arguments), heals, report=self._report_refusal, stop=self._stop
@@ -241,12 +241,12 @@ class _CommitFn(beam.DoFn):
 
 
 def _is_of_a_key(err: RedisError) -> bool:
-    """Whether the user may not touch a key of the script, of which those of results depend on requests."""
+    """Return whether the user may not touch a key of the script, of which those of results depend on requests."""
     return isinstance(err, NoPermissionError) and "key" in str(err) and "script" not in str(err)
 
 
 def _by_lease(results: Sequence[Result]) -> Iterable[list[Result]]:
-    """Splits results by stream and consumer: a script call can check one lease. Mostly there is one."""
+    """Split results by stream and consumer: a script call can check one lease. Mostly there is one."""
     first = results[0].origin
     if all(result.origin.stream == first.stream and result.origin.consumer == first.consumer for result in results):
         return [list(results)]
@@ -259,7 +259,7 @@ def _by_lease(results: Sequence[Result]) -> Iterable[list[Result]]:
 def commit_arguments(
     results: Sequence[Result], group: str, ttl_ms: int, dead_letters: DeadLetters = _DEAD_LETTERS
 ) -> tuple[list[bytes], list[Argument]]:
-    """Gives the keys and arguments of the script COMMIT for results of one stream and one consumer."""
+    """Return the keys and arguments of the script COMMIT for results of one stream and one consumer."""
     first = results[0].origin
     keys = [first.stream, first.stream + DEAD_LETTERS]
     # The entries of a poll come in the order of their ids.
@@ -267,32 +267,32 @@ def commit_arguments(
     arguments: list[Argument] = [group, first.consumer, first.entry_id, last.entry_id, ttl_ms, *dead_letters]
     for result in results:
         origin, outcome = result
-        keys.append(result_key(origin.generation, origin.stream, origin.uri))
+        keys.append(result_key(origin.protocol, origin.stream, origin.uri))
         fields = [part for pair in _encoded(result).items() for part in pair] if origin.uri else []
-        letter: list[bytes] = []
+        dead_letter: list[bytes] = []
         if isinstance(outcome, Failure) and outcome.dead_letter is not None:
-            letter = [part for pair in outcome.dead_letter.items() for part in pair]
+            dead_letter = [part for pair in outcome.dead_letter.items() for part in pair]
             reason = printable(outcome.reason).encode()
-            letter += [b"error", reason] if letter else [reason]
+            dead_letter += [b"error", reason] if dead_letter else [reason]
         # Of a letter without fields the script takes those of the entry.
-        parts = -1 if len(letter) == 1 else len(letter)
-        arguments += [origin.entry_id, len(fields), parts, *fields, *letter]
+        parts = -1 if len(dead_letter) == 1 else len(dead_letter)
+        arguments += [origin.entry_id, len(fields), parts, *fields, *dead_letter]
     return keys, arguments
 
 
 def ranked_arguments(ranked: Ranked, group: str, ttl_ms: int) -> tuple[list[bytes], list[Argument]] | None:
-    """Gives the keys and arguments of the script COMMIT_RANKED; None where these results have no such form."""
+    """Return the keys and arguments of the script COMMIT_RANKED; None where these results have no such form."""
     origins = ranked.origins
     columns = encode_ranked(ranked)
     if columns is None:
         return None
-    keys = [origins.stream, *(result_key(origins.generation, origins.stream, uri) for uri in origins.uris)]
+    keys = [origins.stream, *(result_key(origins.protocol, origins.stream, uri) for uri in origins.uris)]
     head: list[Argument] = [group, origins.consumer, ttl_ms, len(columns), *columns]
     return keys, [*head, *origins.ids, *chain.from_iterable(columns.values())]
 
 
 def _encoded(result: Result) -> dict[bytes, bytes]:
-    """Gives the fields of a result; an answer that has no form on the wire becomes an error result."""
+    """Return the fields of a result; an answer that has no form on the wire becomes an error result."""
     try:
         return encode_result(result)
     except ModelError as err:

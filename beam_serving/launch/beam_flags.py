@@ -8,7 +8,7 @@ from beam_serving.errors import ConfigError
 
 
 def check_beam_flags(arguments: Sequence[str], own_flags: Sequence[str], runner_flags: Sequence[str] = ()) -> None:
-    """Refuses flags that neither we nor Beam know, which Beam itself would drop with a warning.
+    """Refuse flags that neither we nor Beam know, which Beam itself would drop with a warning.
 
     `runner_flags` are those that only the runner's own side knows; each takes a value.
 
@@ -44,7 +44,7 @@ def check_beam_flags(arguments: Sequence[str], own_flags: Sequence[str], runner_
 
 
 def _add_once(parser: argparse.ArgumentParser, add: object) -> None:
-    """Adds the flags of one of Beam's option classes; several classes declare the same flag."""
+    """Add the flags of one of Beam's option classes; several classes declare the same flag."""
     from apache_beam.options.pipeline_options import _BeamArgumentParser
 
     part = _BeamArgumentParser(add_help=False)

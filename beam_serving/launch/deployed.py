@@ -13,7 +13,7 @@ import redis
 from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import Settings
 from beam_serving.errors import BeamServingError
-from beam_serving.io.outbox import rows_kept
+from beam_serving.io.outbox import outbox_records
 from beam_serving.launch.runner import ClusterError, Jobs, Plain, Runner, all_runners
 from beam_serving.telemetry.report import Report, ask_to_stop, ready_key, retract, working_reports
 from beam_serving.telemetry.stats import STAGES
@@ -143,7 +143,7 @@ def _stream(client: redis.Redis, stream: str, group: str) -> dict[str, Plain]:
     seconds, microseconds = client.time()
     now_ms = 1000 * seconds + microseconds // 1000
     about: dict[str, Plain] = {"queue": int(client.xlen(stream)), "pending": 0, "oldest_s": None, "consumers": 0}
-    about["for_files"] = rows_kept(client, stream)
+    about["for_files"] = outbox_records(client, stream)
     if first:
         about["oldest_s"] = max(0.0, (now_ms - int(first[0][0].partition(b"-")[0])) / 1000)
     if client.exists(stream):

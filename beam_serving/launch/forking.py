@@ -35,20 +35,20 @@ class WorkerProcess(Protocol):
     stdout: IO[bytes] | None
 
     def poll(self) -> int | None:
-        """Gives the exit code, None while it runs."""
+        """Return the exit code, None while it runs."""
 
     def wait(self, timeout: float | None = None) -> int:
-        """Waits for the exit code; raises subprocess.TimeoutExpired."""
+        """Wait for the exit code; raise subprocess.TimeoutExpired."""
 
     def terminate(self) -> None:
-        """Sends SIGTERM."""
+        """Send SIGTERM."""
 
     def kill(self) -> None:
-        """Sends SIGKILL."""
+        """Send SIGKILL."""
 
 
 def spawned(module: str, job: Job, name: str) -> subprocess.Popen[bytes]:
-    """Starts a module of ours in a new process and gives it its job."""
+    """Start a module of ours in a new process and return it its job."""
     # A session of its own: Ctrl-C reaches the workers through us, once.
     process = subprocess.Popen(
         python_module(module),
@@ -80,18 +80,18 @@ class Workers:
         self._alone = sys.platform != "linux"
 
     def open(self) -> None:
-        """Starts the process that imports."""
+        """Start the process that imports."""
         if not self._alone:
             self._template = _Template(self._environment)
 
     def need(self, engine: str = "", module: str = "") -> None:
-        """Tells which engine serves the model, and which module loads it there; the no-op model needs none."""
+        """Tell which engine serves the model, and which module loads it there; the no-op model needs none."""
         self._modules = (module,) if module and engine not in _THREADED else ()
         if self._template is not None:
             self._template.prepare(self._modules)
 
     def settled(self) -> bool:
-        """Tells whether workers can be started now."""
+        """Return whether workers can be started now."""
         template = self._template
         if template is None:
             return True
@@ -108,12 +108,12 @@ class Workers:
         return self._template is None or template.was_ready
 
     def start(self, job: Job, *, copy: bool) -> WorkerProcess:
-        """Starts a worker: one with the address space of the others, if that may be, or with its own."""
+        """Start a worker: one with the address space of the others, if that may be, or with its own."""
         forked = self._template.fork(job) if copy and self._template is not None else None
         return forked or spawned("beam_serving.launch.worker", job, job.consumers[0])
 
     def close(self) -> None:
-        """Ends the process that imported. Those that it forked have ended, or do so now."""
+        """End the process that imported. Those that it forked have ended, or do so now."""
         if self._template is not None:
             self._template.close()
             self._template = None
@@ -138,15 +138,15 @@ class _Template:
         self._forked: tuple[int, ...] = ()
 
     def prepare(self, modules: Sequence[str]) -> None:
-        """Asks it to import these, and to say whether it is ready."""
+        """Ask it to import these, and to say whether it is ready."""
         self._send({"import": modules})
 
     def ended(self) -> bool:
-        """Tells whether it has ended."""
+        """Return whether it has ended."""
         return self._process.poll() is not None
 
     def fork(self, job: Job) -> ForkedWorker | None:
-        """Gives a copy that works at a job; None where none can be made. A process that does not answer is ended."""
+        """Return a copy that works at a job; None where none can be made. A process that does not answer is ended."""
         # Not a pipe, which takes only so much before somebody reads.
         told = os.memfd_create("job")
         said, output = os.pipe()
@@ -170,7 +170,7 @@ class _Template:
         return ForkedWorker(self, pid, watched, os.fdopen(said, "rb"))
 
     def listen(self, within_s: float) -> None:
-        """Takes in what it has said, and waits so long for the first word."""
+        """Take in what it has said, and wait so long for the first word."""
         while select.select([self._control], [], [], within_s)[0]:
             try:
                 message, descriptors, _, _ = socket.recv_fds(
@@ -200,7 +200,7 @@ class _Template:
             return  # it is gone, which is seen next
 
     def close(self) -> None:
-        """Ends it, and what it forked."""
+        """End it, and what it forked."""
         self._process.kill()
         self._process.wait()
         self._control.close()

@@ -22,7 +22,7 @@ from beam_serving.models.labels import read_labels
 from beam_serving.models.opening import decided_model
 from beam_serving.models.options import model_options
 from beam_serving.models.store import PrivateCopy
-from beam_serving.records import Generation
+from beam_serving.records import ProtocolVersion
 from beam_serving.transport.connection import RedisAt, check, fatal
 from beam_serving.transport.keys import DEAD_LETTERS, result_key
 from beam_serving.transport.retry import retry_until
@@ -32,7 +32,7 @@ _FULL = 0.9
 
 
 def preflight(settings: Settings) -> ModelFiles:
-    """Checks what can be checked without Beam: the model directory, secrets, Redis, the streams and their group.
+    """Check what can be checked without Beam: the model directory, secrets, Redis, the streams and their group.
 
     Waits up to `redis: wait_s` for Redis.
 
@@ -46,7 +46,7 @@ def preflight(settings: Settings) -> ModelFiles:
     files = look_at(model.path, model_options(settings))
     if model.encryption == "cbc":
         _log.warning("%s: AES-CBC shows no tampering; `model encrypt --from cbc` makes files for gcm", model.path)
-    RecordEncryption(data.encryption, data.secret_file, data.allow_weak_secret).opening()
+    RecordEncryption(data.encryption, data.secret_file, data.allow_weak_secret).decryptor()
     read_labels(settings.model.labels)
     if own := own_pipeline(settings):
         own.look()
@@ -79,7 +79,7 @@ def _prepare(settings: Settings, at: RedisAt, client: redis.Redis) -> None:
 
 
 def secret_files(settings: Settings) -> list[tuple[str, str | None]]:
-    """Returns the files with secrets that a configuration names, each with its key."""
+    """Return the files with secrets that a configuration names, each with its key."""
     return [
         (MODEL.file_key, settings.model.secret_file),
         (RECORDS.file_key, settings.data.secret_file),
@@ -121,7 +121,7 @@ def _ensure_group(at: RedisAt, client: redis.Redis, stream: str, group: str) -> 
     name = stream.encode()
     try:
         Group(client, name, group, b"").ensure()
-        client.delete(result_key(Generation.NATIVE, name, b""))
+        client.delete(result_key(ProtocolVersion.NATIVE, name, b""))
         client.xdel(name + DEAD_LETTERS, "0-0")
     except RedisError as err:
         if reason := fatal(err):

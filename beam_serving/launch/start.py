@@ -66,7 +66,7 @@ def with_batch_size(settings: Settings) -> Settings:
 def run_pipeline(
     settings: Settings, consumers: Sequence[str], arguments: Sequence[str], drain: bool, busy: BusyFile | None = None
 ) -> str:
-    """Runs the pipeline in this process until it ends, and gives its last state ("DONE").
+    """Run the pipeline in this process until it ends, and return its last state ("DONE").
 
     `busy` is where this process and the other workers of its machine tell each other whether they hold requests.
 

@@ -49,7 +49,7 @@ _FAULTS_OF_COPIES = 3
 
 
 def may_find_idle_cores(settings: Settings, processes: int, drain: bool) -> bool:
-    """Tell whether a worker may use the cores of idle ones.
+    """Return whether a worker may use the cores of idle ones.
 
     Not where the operator says how many threads a worker has, where it has no neighbours, or where a backlog is
     drained. A driver is one process: who its workers are is the runner's affair.
@@ -104,10 +104,10 @@ class Supervisor:
         self._faults = 0
 
     def run(self) -> int:
-        """Serves; gives the exit code.
+        """Serve; return the exit code.
 
         Raises:
-            BeamServingError: the service cannot start, or cannot go on for a reason that the operator must mend.
+            BeamServingError: the service cannot start, or cannot go on for a reason that the operator must fix.
         """
         self._files = preflight(self._settings)
         with stop_on_signals(log=True) as stop:
@@ -167,7 +167,7 @@ class Supervisor:
         slot.started_at = time.monotonic()
 
     def _for_workers(self) -> Settings:
-        """Give the settings with the private copy of the model: workers that start later serve what the first do."""
+        """Return the settings with the private copy of the model: workers that start later serve what the first do."""
         if self._copy is None:
             return self._settings
         model = self._settings.model.model_copy(update={"path": str(self._copy.path)})
@@ -200,7 +200,7 @@ class Supervisor:
         self._plan_restart(slot, code, now, said)
 
     def _plan_restart(self, slot: _Slot, code: int, now: float, said: str) -> None:
-        """Starts a dead worker again, the later the younger it dies; what no restart can heal ends the service.
+        """Start a dead worker again, the later the younger it dies; what no restart can heal ends the service.
 
         Once the service has been ready, a worker that cannot start waits and tries again while the others serve.
         """
@@ -290,7 +290,7 @@ class Supervisor:
             _log.debug("cannot retract the readiness key, it expires by itself: %s", err)
 
     def _stop_workers(self) -> bool:
-        """Ends the workers, the hard way after `grace_s`; says whether all ended by themselves."""
+        """End the workers, the hard way after `grace_s`; say whether all ended by themselves."""
         processes = [slot.process for slot in self._slots if slot.process is not None]
         for process in processes:
             process.terminate()

@@ -12,7 +12,7 @@ VARIABLE = "NOTIFY_SOCKET"
 
 
 def tell_ready() -> None:
-    """Sends one datagram to the socket that `NOTIFY_SOCKET` names; does nothing where there is none."""
+    """Send one datagram to the socket that `NOTIFY_SOCKET` names; do nothing where there is none."""
     address = os.environ.get(VARIABLE)
     if not address:
         return

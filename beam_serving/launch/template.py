@@ -52,7 +52,7 @@ class _Files(NamedTuple):
 
 
 def main() -> int:
-    """Imports, forks and waits until the socket is closed; in a copy, serves as a worker."""
+    """Import, forks and wait until the socket is closed; in a copy, serves as a worker."""
     for signum in _SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
     control = socket.socket(fileno=os.dup(0))
@@ -75,7 +75,7 @@ class _Template:
         self._selector.register(control, selectors.EVENT_READ)
 
     def run(self) -> _Files | None:
-        """Gives the files of a worker in each copy of this process, and None in itself when it is to end."""
+        """Return the files of a worker in each copy of this process, and None in itself when it is to end."""
         # What is garbage now leaves holes, which objects of the workers would fill: each a page that is shared no more.
         gc.disable()
         self._reason = _import(_IMPORTS)
@@ -147,14 +147,14 @@ class _Template:
         self._say({"ended": pid, "code": os.waitstatus_to_exitcode(status)})
 
     def _forget(self) -> None:
-        """Lets go, in a copy, of what belongs to the original."""
+        """Let go, in a copy, of what belongs to the original."""
         self._selector.close()
         self._control.close()
         for watched in self._children:
             os.close(watched)
 
     def _end_children(self) -> None:
-        """Ends the children of a service that is gone; at last the end of this process ends them."""
+        """End the children of a service that is gone; at last the end of this process ends them."""
         for watched in self._children:
             signal.pidfd_send_signal(watched, signal.SIGTERM)
         give_up_at = time.monotonic() + _GRACE_S
@@ -165,7 +165,7 @@ class _Template:
 
 
 def _import(modules: Sequence[str]) -> str:
-    """Imports modules; gives why one cannot be, "" where all were."""
+    """Import modules; return why one cannot be, "" where all were."""
     for module in modules:
         try:
             importlib.import_module(module)
@@ -175,7 +175,7 @@ def _import(modules: Sequence[str]) -> str:
 
 
 def _reason_not_to_fork() -> str:
-    """Gives what a copy of this process would lack, or what this system does; "" where neither does."""
+    """Return what a copy of this process would lack, or what this system does; "" where neither does."""
     try:
         os.close(os.pidfd_open(os.getpid()))
     except OSError as err:
@@ -185,7 +185,7 @@ def _reason_not_to_fork() -> str:
 
 
 def _follow(parent: int) -> None:
-    """Makes this copy a process that ends with its parent, and that Ctrl-C in the terminal does not reach."""
+    """Make this copy a process that ends with its parent, and that Ctrl-C in the terminal does not reach."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)

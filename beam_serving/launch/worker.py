@@ -43,12 +43,12 @@ for a photograph of 500x375 pixels. Without them a worker serves 7 % more of the
 
 
 def python_module(name: str) -> list[str]:
-    """Gives the command that runs a module of ours, which imports nothing from the folder that it is started in."""
+    """Return the command that runs a module of ours, which imports nothing from the folder that it is started in."""
     return [sys.executable, "-P", "-m", name]
 
 
 def worker_environment() -> dict[str, str]:
-    """Gives the environment to start a worker with; what the operator set in ours stays as it is.
+    """Return the environment to start a worker with; what the operator set in ours stays as it is.
 
     Nothing that it starts imports from its current directory either.
     """
@@ -60,7 +60,7 @@ def worker_environment() -> dict[str, str]:
 
 
 def new_run() -> str:
-    """Gives a name for what is started now, which nothing else has or will have."""
+    """Return a name for what is started now, which nothing else has or will have."""
     return f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
 
 
@@ -84,12 +84,12 @@ class Job:
     busy: BusyFile | None = None
 
     def encode(self) -> bytes:
-        """Gives the job as one line of JSON. No secret is in it: workers read theirs where they connect."""
+        """Return the job as one line of JSON. No secret is in it: workers read theirs where they connect."""
         return json.dumps(asdict(self)).encode() + b"\n"
 
     @classmethod
     def decode(cls, line: str) -> Job:
-        """Reads what `encode` wrote."""
+        """Read what `encode` wrote."""
         body = json.loads(line)
         busy = None if body.get("busy") is None else BusyFile(*body["busy"])
         lists = {name: tuple(body[name]) for name in ("consumers", "arguments")}
@@ -98,7 +98,7 @@ class Job:
 
 @contextmanager
 def serving_process(job: Job) -> Iterator[Settings]:
-    """Makes this process the worker that carries the job's name: its log, signals, threads, and published numbers."""
+    """Make this process the worker that carries the job's name: its log, signals, threads, and published numbers."""
     (name,) = job.consumers
     configure_logging(job.log_level, f"worker {name.rsplit('-', 1)[-1]}")
     with stop_on_signals() as stop:
@@ -120,13 +120,13 @@ def serving_process(job: Job) -> Iterator[Settings]:
 
 
 def exit_code(err: BeamServingError) -> int:
-    """Writes what ended this process for good to standard output, for the supervisor, and gives the exit code."""
+    """Write what ended this process for good to standard output, for the supervisor, and return the exit code."""
     print(err, flush=True)
     return EXIT_CONFIG if isinstance(err, ConfigError) else EXIT_FAILED
 
 
 def main() -> int:
-    """Serves one job; what ended it for good is the only thing written to standard output."""
+    """Serve one job; what ended it for good is the only thing written to standard output."""
     job = Job.decode(sys.stdin.readline())
     with serving_process(job) as settings:
         try:

@@ -15,7 +15,7 @@ _RECORDS = 2
 
 
 def widened_form(engine: EngineModel, options: ModelOptions, verdict: Verdict) -> EngineModel | None:
-    """Give the engine's form for one record on `alone_threads`; None where it has none, or rows are not told apart."""
+    """Return the engine's form for one record on `alone_threads`; None without one, or where rows stay together."""
     if options.alone_threads < 2 or not isinstance(engine, Widening):
         return None
     plan = verdict.plan
@@ -26,7 +26,7 @@ def widened_form(engine: EngineModel, options: ModelOptions, verdict: Verdict) -
 
 
 def same_or_none(widened: BatchedModel, ordinary: BatchedModel, verdict: Verdict) -> BatchedModel | None:
-    """Give the form for one record where it gives what the ordinary one gives, bit by bit: else None.
+    """Return the form for one record where it gives what the ordinary one gives, bit by bit: else None.
 
     So nobody's result depends on who else sends requests. More threads may add numbers up in another order.
     """

@@ -45,7 +45,7 @@ class _Arranged:
 
 
 def ports_like(model: EngineModel, own: EngineModel) -> tuple[tuple[Port, ...], tuple[Port, ...]] | str:
-    """Give the places and names that make a model look like its own framework's form of it; why not, where it cannot.
+    """Return the places and names that make a model look like its own framework's form of it; why not, where it cannot.
 
     Where the names are the same these tell what belongs together, else the order does.
     """
@@ -65,7 +65,7 @@ def ports_like(model: EngineModel, own: EngineModel) -> tuple[tuple[Port, ...], 
 
 
 def arrange(model: EngineModel, inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> EngineModel:
-    """Give a model whose inputs and outputs have other names and another order; nothing given leaves it as it is."""
+    """Return a model whose inputs and outputs have other names and another order; nothing given leaves it as it is."""
     if not inputs or (
         [*inputs] == [*enumerate(spec.name for spec in model.inputs)]
         and [*outputs] == [*enumerate(spec.name for spec in model.outputs)]

@@ -81,7 +81,7 @@ class EngineModel(Protocol):
         ...
 
     def freed(self) -> "EngineModel | None":
-        """Give the model with a free first axis in place of a fixed one; None where the engine cannot."""
+        """Return the model with a free first axis in place of a fixed one; None where the engine cannot."""
         ...
 
     def compile(self) -> None:
@@ -102,7 +102,7 @@ class Widening(Protocol):
     """An `EngineModel` that may have a form for one record which is alone on the machine."""
 
     def widened(self, threads: int) -> "EngineModel | None":
-        """Give the model for batches of one record, computed on so many threads; None where that is no good.
+        """Return the model for batches of one record, computed on so many threads; None where that is no good.
 
         It is asked for before `settle`.
         """
@@ -166,7 +166,7 @@ class ModelOptions:
 
 
 def engine_threads(options: ModelOptions) -> int:
-    """Gives the number of engine threads to use, 0 for the engine's own choice.
+    """Return the number of engine threads to use, 0 for the engine's own choice.
 
     OMP_NUM_THREADS counts where the options leave the choice open: not every engine looks at it by itself.
     """
@@ -197,32 +197,32 @@ def type_name(dtype: np.dtype) -> str:
 
 
 def fits(shape: tuple[int, ...], wanted: tuple[int | None, ...] | None) -> bool:
-    """Tell whether a shape is one that is wanted."""
+    """Return whether a shape is one that is wanted."""
     return wanted is None or (
         len(shape) == len(wanted) and all(want in (None, size) for size, want in zip(shape, wanted, strict=True))
     )
 
 
 def numbered(name: str, count: int) -> list[str]:
-    """Names what has no names: `output`, or `output_0`, `output_1`, ... where there are several."""
+    """Name what has no names: `output`, or `output_0`, `output_1`, ... where there are several."""
     return [name] if count == 1 else [f"{name}_{position}" for position in range(count)]
 
 
-def readable(array: np.ndarray) -> np.ndarray:
-    """Gives an array whose memory engines can read in place: they want it whole, aligned and writeable."""
+def ensure_writable(array: np.ndarray) -> np.ndarray:
+    """Return an array whose memory engines can read in place: they want it whole, aligned and writeable."""
     flags = array.flags
     return array if flags.c_contiguous and flags.writeable and flags.aligned else array.copy(order="C")
 
 
 def only_f32_on_cpu(options: ModelOptions, source: Path, engine: str) -> None:
-    """Raises ModelLoadError where the options ask of an engine what it does not have."""
+    """Raise ModelLoadError where the options ask of an engine what it does not have."""
     if options.precision != "f32" or options.device.lower() != "cpu":
         asked = f"{options.precision} on {options.device}"
         raise ModelLoadError(f"{source}: {asked} is asked for, {engine} runs models in f32 on cpu only")
 
 
 def listed_shapes(shapes: tuple[int, ...] | tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
-    """Give shapes in the order of the inputs: one alone is that of the only input."""
+    """Return shapes in the order of the inputs: one alone is that of the only input."""
     several = [one for one in shapes if isinstance(one, tuple)]
     return several or [tuple(size for size in shapes if isinstance(size, int))]
 
@@ -230,7 +230,7 @@ def listed_shapes(shapes: tuple[int, ...] | tuple[tuple[int, ...], ...]) -> list
 def whole_shapes(
     specs: Sequence[TensorSpec], options: ModelOptions, source: Path
 ) -> list[tuple[int | None, ...] | None]:
-    """Give the whole shape of each input as `input_shape` wants it, that of the file where it says nothing of it.
+    """Return the whole shape of each input as `input_shape` wants it, that of the file where it says nothing of it.
 
     `input_shape` is of records, so the batch axis of the file's tensor stays; where the file says no shape, the batch
     axis is free. It may name an input as the file does, or as `input_names` do.
@@ -288,8 +288,8 @@ def _whole_shape(
     return whole
 
 
-def chosen(names: Sequence[str], options: ModelOptions, source: Path) -> list[str]:
-    """Gives the names of the outputs to serve.
+def select_outputs(names: Sequence[str], options: ModelOptions, source: Path) -> list[str]:
+    """Return the names of the outputs to serve.
 
     Raises:
         ModelLoadError: one that is asked for does not exist.

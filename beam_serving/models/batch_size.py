@@ -20,7 +20,7 @@ def best_batch_size(
     clock: Callable[[], float] = time.perf_counter,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> int:
-    """Gives the size of `SIZES` with the most records per second, measured for about two seconds in all.
+    """Return the size of `SIZES` with the most records per second, measured for about two seconds in all.
 
     A size that takes too long to try, or that the model refuses, ends the search. `shapes` are as in `warm_up`.
     """

@@ -34,7 +34,7 @@ def predict_batch(model: LoadedModel, examples: Sequence[Mapping[str, np.ndarray
 
 
 def alike(examples: Sequence[Mapping[str, np.ndarray]], one_by_one: bool = False) -> list[list[int]]:
-    """Give the places of examples that can be stacked, those of one shape together; mostly all of them."""
+    """Return the places of examples that can be stacked, those of one shape together; mostly all of them."""
     if one_by_one:
         return [[place] for place in range(len(examples))]
     shapes = [[tensor.shape for tensor in example.values()] for example in examples]
@@ -69,7 +69,7 @@ def check_rows(outputs: Mapping[str, np.ndarray], examples: int) -> None:
 def trial_batch(
     specs: Sequence[TensorSpec], batch_size: int, shapes: Mapping[str, tuple[int, ...]] | None = None
 ) -> dict[str, np.ndarray]:
-    """Give a batch of zeros, or of empty texts; free sizes are those of `shapes`, else 1."""
+    """Return a batch of zeros, or of empty texts; free sizes are those of `shapes`, else 1."""
     batch = {}
     for spec in specs or (TensorSpec("input", (1,), np.dtype(np.float32)),):
         sizes = tuple(size or 1 for size in spec.shape or ())
@@ -105,7 +105,7 @@ def _specs_of(example: Mapping[str, np.ndarray]) -> tuple[TensorSpec, ...]:
 def _column(
     name: str, specs: Sequence[TensorSpec], examples: Sequence[Mapping[str, np.ndarray]]
 ) -> Sequence[np.ndarray]:
-    """Gives one input of all examples, each of which must have exactly the inputs of the model."""
+    """Return one input of all examples, each of which must have exactly the inputs of the model."""
     column = []
     for example in examples:
         array = example.get(name)
@@ -144,7 +144,7 @@ def stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _stacked_already(arrays: Sequence[np.ndarray]) -> np.ndarray | None:
-    """Gives the part of an array whose rows these are, one after the other; None where they are not."""
+    """Return the part of an array whose rows these are, one after the other; None where they are not."""
     first, base = arrays[0], arrays[0].base
     if not isinstance(base, np.ndarray) or base.dtype != first.dtype or base.shape[1:] != first.shape:
         return None

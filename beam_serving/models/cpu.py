@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def available_cores() -> int:
-    """Counts the cores that this process may use: its affinity and, in a container, its share of CPU time."""
+    """Count the cores that this process may use: its affinity and, in a container, its share of CPU time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()

@@ -32,7 +32,7 @@ _REFUSALS: Mapping[str, Callable[[Path], str | None]] = {
 
 
 def find_model(directory: Path | str, engine: str = "auto") -> ModelFiles:
-    """Finds the one model in a directory; files whose names start with a dot, and what is no model, do not count.
+    """Find the one model in a directory; files whose names start with a dot, and what is no model, do not count.
 
     The directory "noop", or the engine "noop", is the model that computes nothing. A SavedModel may be the directory
     itself or the only one inside it, as with the version directories of other servers.
@@ -74,7 +74,7 @@ def _visible_files(directory: Path) -> list[Path]:
 
 
 def _saved_models(files: Sequence[Path], directory: Path) -> list[ModelFiles]:
-    """Finds the directory itself, or directories in it, that hold a `saved_model.pb`."""
+    """Find the directory itself, or directories in it, that hold a `saved_model.pb`."""
     places = [directory, *(path for path in files if path.is_dir())]
     return [ModelFiles("tensorflow_saved_model", place) for place in places if (place / _SAVED_MODEL).is_file()]
 

@@ -32,7 +32,7 @@ class _Opened(NamedTuple):
 
 @contextmanager
 def opened_model(directory: Path | str, options: ModelOptions) -> Iterator[ModelFiles]:
-    """Finds the one model in a directory, as `find_model` does, and decrypts it where the options say so.
+    """Find the one model in a directory, as `find_model` does, and decrypt it where the options say so.
 
     What is decrypted is gone when the block ends: load it inside. Messages of what is raised in the block name the
     files of the directory.
@@ -46,7 +46,7 @@ def opened_model(directory: Path | str, options: ModelOptions) -> Iterator[Model
 
 
 def look_at(directory: Path | str, options: ModelOptions) -> ModelFiles:
-    """Finds the model in a directory, checks that it can be decrypted, and names its files as they lie there.
+    """Find the model in a directory, checks that it can be decrypted, and names its files as they lie there.
 
     Raises:
         ModelLoadError, ConfigError: see `opened_model`.
@@ -60,7 +60,7 @@ def look_at(directory: Path | str, options: ModelOptions) -> ModelFiles:
 
 @contextmanager
 def decrypted_files(directory: Path, options: ModelOptions) -> Iterator[Path]:
-    """Gives the folder with the files of a directory in clear: itself, or one in memory that is gone afterwards.
+    """Yield the folder with the files of a directory in clear: itself, or one in memory that is gone afterwards.
 
     Raises:
         ModelLoadError: a file cannot be decrypted, or is encrypted where the options say that none is.
@@ -95,7 +95,7 @@ def _opened(directory: Path, options: ModelOptions) -> Iterator[_Opened]:
 
 
 def files_in(directory: Path) -> list[Path]:
-    """Gives the files of a model's directory, relative to it; what starts with a dot does not count.
+    """Return the files of a model's directory, relative to it; what starts with a dot does not count.
 
     Raises:
         ModelLoadError: it cannot be read, or there are none.
@@ -111,7 +111,7 @@ def files_in(directory: Path) -> list[Path]:
 
 
 def is_sealed(path: Path) -> bool:
-    """Tells whether a file is one that `model encrypt` wrote.
+    """Return whether a file is one that `model encrypt` wrote.
 
     Raises:
         ModelLoadError: it cannot be read.
@@ -124,7 +124,7 @@ def is_sealed(path: Path) -> bool:
 
 
 def check_stays_in_memory(files: ModelFiles, directory: Path) -> None:
-    """Refuses a format whose loader writes files of its own, in clear.
+    """Refuse a format whose loader writes files of its own, in clear.
 
     Raises:
         ModelLoadError: it is a Keras file, which another process exports first.
@@ -151,7 +151,7 @@ def _open(opener: Opener, directory: Path, name: Path, folder: MemoryFolder) -> 
 
 
 def _refuse_sealed(directory: Path) -> None:
-    """Tells what to set, where otherwise an engine would say that it cannot read the model."""
+    """Tell what to set, where otherwise an engine would say that it cannot read the model."""
     if not directory.is_dir():
         return
     for path in sorted(directory.iterdir()):

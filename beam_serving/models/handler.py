@@ -10,7 +10,7 @@ from apache_beam.ml.inference.base import ModelHandler, PredictionResult
 from beam_serving.errors import ModelError
 from beam_serving.models.base import LoadedModel, ModelOptions, TensorSpec
 from beam_serving.models.batches import UNNAMED, alike, predict_batch
-from beam_serving.models.inputs import as_array, fitted
+from beam_serving.models.inputs import as_array, resolve_input
 from beam_serving.models.opening import open_model
 from beam_serving.models.options import checked_options
 
@@ -46,7 +46,7 @@ class DirectoryModelHandler(ModelHandler[ModelInput, Prediction, LoadedModel]):
         min_batch_size: int = 1,
         max_batch_size: int = 32,
     ) -> None:
-        """Checks the options; the directory is not looked at yet.
+        """Check the options; the directory is not looked at yet.
 
         Raises:
             ConfigError: an option has a value that it cannot have.
@@ -66,7 +66,7 @@ class DirectoryModelHandler(ModelHandler[ModelInput, Prediction, LoadedModel]):
     def run_inference(
         self, batch: Sequence[ModelInput], model: LoadedModel, inference_args: dict[str, object] | None = None
     ) -> Iterable[Prediction]:
-        """Give one prediction per example, in their order; examples of one batch may differ in shape.
+        """Yield one prediction per example, in their order; examples of one batch may differ in shape.
 
         Numbers of another width than the model's are converted where nothing is lost.
 
@@ -88,23 +88,23 @@ class DirectoryModelHandler(ModelHandler[ModelInput, Prediction, LoadedModel]):
         return sum(np.asarray(tensor).nbytes for example in batch for tensor in _named(example).values())
 
     def get_metrics_namespace(self) -> str:
-        """Names the metrics of `RunInference`."""
+        """Name the metrics of `RunInference`."""
         return "beam_serving"
 
     def validate_inference_args(self, inference_args: dict[str, object] | None) -> None:
-        """Refuses arguments: a model in a directory takes none."""
+        """Refuse arguments: a model in a directory takes none."""
         if inference_args:
             raise ValueError(f"inference_args are {sorted(inference_args)}, wanted are none")
 
     def update_model_path(self, model_path: str | None = None) -> None:
-        """Serves another directory from the next load on (Beam's automatic model refresh)."""
+        """Serve another directory from the next load on (Beam's automatic model refresh)."""
         self._directory = model_path or self._directory
 
 
 def handler_for(
     model_directory: Path | str, *, min_batch_size: int = 1, max_batch_size: int = 32, **options: Any
 ) -> DirectoryModelHandler:
-    """Gives a Beam `ModelHandler` for a model directory; `options` are the fields of `ModelOptions`.
+    """Return a Beam `ModelHandler` for a model directory; `options` are the fields of `ModelOptions`.
 
     `handler_for("noop")` is the model that computes nothing.
 
@@ -117,7 +117,7 @@ def handler_for(
 
 
 def _predicted(model: LoadedModel, examples: Sequence[Mapping[str, np.ndarray]]) -> list[Mapping[str, np.ndarray]]:
-    """Give the outputs of each example; a batch that fails is predicted one by one, as in the service."""
+    """Return the outputs of each example; a batch that fails is predicted one by one, as in the service."""
     try:
         outputs = predict_batch(model, examples)
     except ModelError:
@@ -136,4 +136,4 @@ def _example(example: ModelInput, inputs: Sequence[TensorSpec]) -> dict[str, np.
     if len(inputs) == 1 and UNNAMED in named:
         named = {inputs[0].name: named[UNNAMED]}
     specs = {spec.name: spec for spec in inputs}
-    return {name: fitted(array, specs[name]) if name in specs else array for name, array in named.items()}
+    return {name: resolve_input(array, specs[name]) if name in specs else array for name, array in named.items()}

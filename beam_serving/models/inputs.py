@@ -11,7 +11,7 @@ _MOST_AT_ONCE = 1 << 20
 
 
 def as_array(value: object) -> np.ndarray:
-    """Give an array for a tensor, a number, a text or nested lists of them.
+    """Return an array for a tensor, a number, a text or nested lists of them.
 
     Raises:
         RequestError: it is none of these.
@@ -31,8 +31,8 @@ def _is_text(array: np.ndarray) -> bool:
     return all(isinstance(element, str | bytes) for element in array.flat)
 
 
-def fitted(tensor: np.ndarray, spec: TensorSpec) -> np.ndarray:
-    """Give a tensor in the shape and type of an input; an axis of one record in front is dropped.
+def resolve_input(tensor: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    """Return a tensor in the shape and type of an input; an axis of one record in front is dropped.
 
     Raises:
         RequestError: it has another shape, or values that the type cannot hold.
@@ -49,15 +49,15 @@ def fitted(tensor: np.ndarray, spec: TensorSpec) -> np.ndarray:
 
 
 def _other_kind(value: np.ndarray, spec: TensorSpec) -> str:
-    came = "string" if is_text(value) else str(value.dtype)
-    said = f"input {spec.name!r} has type {came}, the model takes {type_name(spec.dtype)}"
+    got = "string" if is_text(value) else str(value.dtype)
+    said = f"input {spec.name!r} has type {got}, the model takes {type_name(spec.dtype)}"
     if is_text(value) and len(spec.shape or ()) == 3:
         return f"{said}; an image is sent as the bytes of its file, not as its path"
     return said
 
 
 def cast(tensor: np.ndarray, spec: TensorSpec) -> np.ndarray:
-    """Gives other widths of the same kind of number, and integers from whole floats: Arrow clients send no others.
+    """Return other widths of the same kind of number, and integers from whole floats: Arrow clients send no others.
 
     A fraction is rounded to what the model's type has; a whole number that would change is refused, and so is a number
     that would become infinite.
@@ -75,7 +75,7 @@ def cast(tensor: np.ndarray, spec: TensorSpec) -> np.ndarray:
 
 
 def _check_cast(tensor: np.ndarray, now: np.ndarray, spec: TensorSpec) -> None:
-    """Refuses a cast that changed a value; looks at some at a time, since comparing takes five times their room."""
+    """Refuse a cast that changed a value; looks at some at a time, since comparing takes five times their room."""
     exact = spec.dtype.kind in "iu" or tensor.dtype.kind in "iu"
     if tensor.size <= _MOST_AT_ONCE:
         parts = [(tensor, now)]
@@ -95,11 +95,11 @@ def _refuse_where(unfit: np.ndarray, what: str, tensor: np.ndarray, spec: Tensor
         raise RequestError(f"input {spec.name!r} has {tensor.dtype} {what}, such as {tensor[unfit][0]!s}")
 
 
-def holds_all(came: np.dtype, wanted: np.dtype) -> bool:
-    """Tell of two types alone that `fitted` gives every value of the one in the other, unchanged."""
-    return came == wanted or (wanted != STRING and _is_wide_enough(came, wanted))
+def holds_all(got: np.dtype, wanted: np.dtype) -> bool:
+    """Tell of two types alone that `resolve_input` gives every value of the one in the other, unchanged."""
+    return got == wanted or (wanted != STRING and _is_wide_enough(got, wanted))
 
 
-def _is_wide_enough(came: np.dtype, wanted: np.dtype) -> bool:
-    """Tells of two types alone that no value changes; NumPy calls int64 to float64 safe too, which it is not."""
-    return came.itemsize < 8 and bool(np.can_cast(came, wanted, "safe"))
+def _is_wide_enough(got: np.dtype, wanted: np.dtype) -> bool:
+    """Tell of two types alone that no value changes; NumPy calls int64 to float64 safe too, which it is not."""
+    return got.itemsize < 8 and bool(np.can_cast(got, wanted, "safe"))

@@ -10,7 +10,7 @@ from beam_serving.models.base import TensorSpec
 
 
 def read_labels(path: str | None) -> tuple[str, ...]:
-    """Reads one name per line, or a JSON list of them, in the order of the classes; gives none without a file.
+    """Read one name per line, or a JSON list of them, in the order of the classes; return none without a file.
 
     Raises:
         ConfigError: the file cannot be read, is empty, or has something else than a name.
@@ -36,7 +36,7 @@ def read_labels(path: str | None) -> tuple[str, ...]:
 
 
 def check_labels(path: str | None, outputs: Sequence[TensorSpec]) -> None:
-    """Makes sure that there is one name per class of an output, as far as the model says how many it has.
+    """Make sure that there is one name per class of an output, as far as the model says how many it has.
 
     Raises:
         ConfigError: the numbers differ.
@@ -51,5 +51,5 @@ def check_labels(path: str | None, outputs: Sequence[TensorSpec]) -> None:
 
 
 def _count(shape: tuple[int | None, ...] | None) -> int | None:
-    """Give the number of values of a shape, None where it is not known."""
+    """Return the number of values of a shape, None where it is not known."""
     return None if shape is None or None in shape else math.prod(size or 0 for size in shape)

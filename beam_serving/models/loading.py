@@ -256,7 +256,7 @@ class _Choosing:
 
 
 def _engines(files: ModelFiles, options: ModelOptions) -> tuple[str, ...]:
-    """Give the engines to try, the best first."""
+    """Return the engines to try, the best first."""
     known = format_of(files.format)
     on_cuda = options.device == "cuda"
     if on_cuda and ("torch" not in known.loaders or options.engine not in ("auto", "torch")):

@@ -25,7 +25,7 @@ class MemoryFolder:
         self._files: list[int] = []
 
     def create(self, name: Path) -> BinaryIO:
-        """Makes a file, `name` relative to the folder, and gives it for writing. It outlives the closing of that."""
+        """Make a file, `name` relative to the folder, and return it for writing. It outlives the closing of that."""
         held = os.memfd_create(name.name, os.MFD_CLOEXEC)
         self._files.append(held)
         target = self.path / name
@@ -34,14 +34,14 @@ class MemoryFolder:
         return os.fdopen(os.dup(held), "wb")
 
     def close(self) -> None:
-        """Lets go of the memory, where nobody has mapped it."""
+        """Let go of the memory, where nobody has mapped it."""
         while self._files:
             os.close(self._files.pop())
 
 
 @contextmanager
 def memory_folder() -> Iterator[MemoryFolder]:
-    """Gives an empty folder, which is gone afterwards. What an engine has mapped of its files stays with the engine.
+    """Yield an empty folder, which is gone afterwards. What an engine has mapped of its files stays with the engine.
 
     Raises:
         ModelLoadError: this is not Linux.

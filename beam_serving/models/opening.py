@@ -69,7 +69,7 @@ def model_info(directory: Path | str, options: ModelOptions, batch_size: int | N
 def decided_model(
     directory: Path | str, options: ModelOptions, *, fresh: bool = False
 ) -> Iterator[tuple[ModelFiles, Verdict, PrivateCopy]]:
-    """Give the files of a model's private copy and the verdict on them.
+    """Yield the files of a model's private copy and the verdict on them.
 
     The copy stays until it is closed, which a refusal does. A `fresh` verdict is made anew.
 

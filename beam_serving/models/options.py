@@ -21,7 +21,7 @@ _OF_DATA = {"shape": "input_shape"}
 
 
 def model_options(settings: Settings) -> ModelOptions:
-    """Give the options that a configuration means."""
+    """Return the options that a configuration means."""
     of_model = {name: getattr(settings.model, key) for key, name in _OF_MODEL.items()}
     return ModelOptions(**of_model, input_shape=settings.data.shape)
 

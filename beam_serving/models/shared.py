@@ -49,7 +49,7 @@ class WorkerModel:
         self._stats = service_context().stats
 
     def form_for(self, records: int) -> LoadedModel:
-        """Give the form of the model that predicts the next batch, of so many records.
+        """Return the form of the model that predicts the next batch, of so many records.
 
         A record that is alone on the machine gets the form that computes on all cores, from the third such record of
         this worker in a row: where two clients wait for their answers, each worker is idle now and then, too.
@@ -83,7 +83,7 @@ class SharedModel:
         self._shared = Shared()
 
     def acquire(self) -> WorkerModel:
-        """Give the model of this process; the first call loads it and runs one batch of zeros.
+        """Return the model of this process; the first call loads it and runs one batch of zeros.
 
         Raises:
             ModelLoadError: the model cannot be loaded.
@@ -92,7 +92,7 @@ class SharedModel:
         return model
 
     def batch_size(self) -> int:
-        """Gives the batch size that was asked for, or else the best one of this process.
+        """Return the batch size that was asked for, or else the best one of this process.
 
         Raises:
             ModelLoadError: the model had to be loaded for that, and cannot be.

@@ -46,7 +46,7 @@ class PrivateCopy(NamedTuple):
 
 
 def cache_folder() -> Path:
-    """Give the folder for what can be made again; it may not exist.
+    """Return the folder for what can be made again; it may not exist.
 
     Where the user's cannot be written, as in a container with a read-only file system, it is one below the folder for
     temporary files that no other user can enter.
@@ -70,7 +70,7 @@ def _is_ours(folder: Path, private: bool = False) -> bool:
 
 
 def derived_folder(file: Path) -> Path | None:
-    """Give the folder for what is made of a file of a private copy; None for other files."""
+    """Return the folder for what is made of a file of a private copy; None for other files."""
     store = cache_folder() / "models"
     if not file.is_relative_to(store):
         return None
@@ -141,7 +141,7 @@ def _copied(
 
 
 def _is_whole(place: Path, names: Sequence[Path], stat: Mapping[str, list[int]]) -> bool:
-    """Tell whether a copy has a lock and all files in the sizes of the originals: a disk loses them, and people do."""
+    """Return whether a copy has a lock and all files in the sizes of the originals: disks lose them, and people."""
     try:
         sizes = [(place / "files" / name).stat().st_size for name in names]
     except OSError:

@@ -1,4 +1,4 @@
-"""What the bytes look like: one codec per client generation, told apart by the fields of a request.
+"""What the bytes look like: one codec per protocol version, told apart by the fields of a request.
 
     field `image`                            IMAGE    Cluster Serving 0.7, 0.8       beam_serving.protocol.image
     field `data`                             ARROW    Cluster Serving 0.9 and later  beam_serving.protocol.arrow
@@ -13,13 +13,13 @@ raises RequestError: no code in a request is ever run, and no uri is ever opened
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from beam_serving.encryption.records import Opening
+from beam_serving.encryption.records import Decryptor
 from beam_serving.errors import RequestError, printable
 from beam_serving.protocol import arrow, image, native
 from beam_serving.protocol.codec import Codec, Fields, Inputs
 from beam_serving.protocol.encrypted import CIPHER, decode_encrypted
 from beam_serving.protocol.limits import DEFAULT_LIMITS, Limits, check_entry, quote
-from beam_serving.records import Failure, Generation, Payload, Ranked, Result
+from beam_serving.records import Failure, Payload, ProtocolVersion, Ranked, Result
 from beam_serving.transport.keys import IMAGE_STREAM, result_key
 
 __all__ = [
@@ -36,8 +36,8 @@ __all__ = [
 ]
 
 CODECS = (image.CODEC, arrow.CODEC, native.CODEC)
-"""One per generation of clients; the first that matches an entry reads it, and the last matches whatever is left."""
-_BY_GENERATION = {codec.generation: codec for codec in CODECS}
+"""One per version of the protocol; the first that matches an entry reads it, and the last matches whatever is left."""
+_BY_PROTOCOL = {codec.protocol: codec for codec in CODECS}
 _MAX_ERROR_CHARS = 2000
 
 
@@ -48,56 +48,56 @@ class Identity(NamedTuple):
     """
 
     uri: bytes
-    generation: Generation
+    protocol: ProtocolVersion
     request_id: bytes
 
 
 def decode_request(
-    fields: Mapping[bytes, bytes], limits: Limits = DEFAULT_LIMITS, opening: Opening | None = None
+    fields: Mapping[bytes, bytes], limits: Limits = DEFAULT_LIMITS, decryptor: Decryptor | None = None
 ) -> Payload:
-    """Reads the fields of a stream entry of any generation. Native tensors are views on the bytes of their field.
+    """Read the fields of a stream entry of any version. Native tensors are views on the bytes of their field.
 
-    `opening` decrypts, where the service takes encrypted requests.
+    `decryptor` opens them, where the service takes encrypted requests.
 
     Raises:
         RequestError: the message begins with the request's uri and says what came and what is wanted.
     """
     try:
         uri = check_entry(fields, limits)
-        if opening is not None or CIPHER in fields:
-            inputs, generation = decode_encrypted(fields, limits, opening, _decode_inputs)
+        if decryptor is not None or CIPHER in fields:
+            inputs, protocol = decode_encrypted(fields, limits, decryptor, _decode_inputs)
         else:
-            inputs, generation = _decode_inputs(fields, limits)
+            inputs, protocol = _decode_inputs(fields, limits)
         request_id = fields.get(b"id", b"")
         if len(request_id) > limits.max_name_bytes:
             raise RequestError(f"field 'id' is {len(request_id)} bytes, at most {limits.max_name_bytes} are served")
     except RequestError as err:
         uri = fields.get(b"uri", b"")
         raise RequestError(f"request {quote(uri)}: {err}" if uri else f"request without uri: {err}") from err
-    return Payload(uri, inputs, generation, request_id)
+    return Payload(uri, inputs, protocol, request_id)
 
 
 def _codec_of(fields: Fields) -> Codec:
     return next(codec for codec in CODECS if codec.matches(fields))
 
 
-def _decode_inputs(fields: Fields, limits: Limits) -> tuple[Inputs, Generation]:
+def _decode_inputs(fields: Fields, limits: Limits) -> tuple[Inputs, ProtocolVersion]:
     codec = _codec_of(fields)
-    return codec.decode_inputs(fields, limits), codec.generation
+    return codec.decode_inputs(fields, limits), codec.protocol
 
 
 def identify(fields: Mapping[bytes, bytes], limits: Limits = DEFAULT_LIMITS) -> Identity:
-    """Tells whose request an entry is without decoding it; never raises."""
+    """Tell whose request an entry is without decoding it; never raises."""
     uri, request_id = fields.get(b"uri", b""), fields.get(b"id", b"")
     return Identity(
         uri if len(uri) <= limits.max_uri_bytes else b"",
-        _codec_of(fields).generation,
+        _codec_of(fields).protocol,
         request_id if len(request_id) <= limits.max_name_bytes else b"",
     )
 
 
 def encode_result(result: Result) -> dict[bytes, bytes]:
-    """Gives the hash fields of a result in the form that the client of the request reads.
+    """Return the hash fields of a result in the form that the client of the request reads.
 
     Every failure has a readable `error`, every result the `id` of its request where that had one.
 
@@ -105,7 +105,7 @@ def encode_result(result: Result) -> dict[bytes, bytes]:
         ModelError: an output has a dtype or values that this client could not read.
     """
     origin, outcome = result
-    codec = _BY_GENERATION[origin.generation]
+    codec = _BY_PROTOCOL[origin.protocol]
     if isinstance(outcome, Failure):
         reason = printable(outcome.reason[:_MAX_ERROR_CHARS]) or "no reason given"
         fields = {b"error": reason.encode(), **codec.encode_failure(reason)}
@@ -117,12 +117,12 @@ def encode_result(result: Result) -> dict[bytes, bytes]:
 
 
 def encode_ranked(ranked: Ranked) -> dict[bytes, Sequence[bytes]] | None:
-    """Gives the hash fields of results in columns, the same that `encode_result` gives of each.
+    """Return the hash fields of results in columns, the same that `encode_result` gives of each.
 
     None where the clients read another form, or where only some of the requests have an id.
     """
     origins = ranked.origins
-    encode = _BY_GENERATION[origins.generation].encode_ranked
+    encode = _BY_PROTOCOL[origins.protocol].encode_ranked
     if encode is None:
         return None
     columns = encode(ranked)

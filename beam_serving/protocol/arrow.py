@@ -30,7 +30,7 @@ from beam_serving.protocol.image import decode_base64
 from beam_serving.protocol.limits import Limits, check_parsed, input_name, quote, subject
 from beam_serving.protocol.numbers import holds
 from beam_serving.protocol.text import is_text
-from beam_serving.records import Answer, Generation, Image, TopClasses
+from beam_serving.records import Answer, Image, ProtocolVersion, TopClasses
 
 _TENSOR_LISTS = {
     "indiceData": (pa.int32(),),
@@ -60,7 +60,7 @@ def decode_inputs(fields: Mapping[bytes, bytes], limits: Limits) -> dict[str, Im
 
 
 def _decode_arrow(fields: Mapping[bytes, bytes], limits: Limits) -> dict[str, Image | np.ndarray]:
-    """Gives the inputs of a request by column name, in the order of the columns.
+    """Return the inputs of a request by column name, in the order of the columns.
 
     A utf8 value that is valid base64 is an image; any other is an array of the strings between its `|`. The wire
     does not tell them apart otherwise.
@@ -125,7 +125,7 @@ def _check_type(field: pa.Field) -> None:
 
 
 def _decode_column(name: str, column: pa.Array, limits: Limits, before: int) -> Image | np.ndarray:
-    """Gives the value of a column; those `before` it are so many bytes of tensors."""
+    """Return the value of a column; those `before` it are so many bytes of tensors."""
     if pa.types.is_string(column.type):
         return _decode_text(name, column, limits)
     values = {child: _list_values(name, child, column) for child in _TENSOR_LISTS}
@@ -168,7 +168,7 @@ def _list_values(name: str, child: str, column: pa.StructArray) -> np.ndarray:
 def _densify(
     name: str, values: Mapping[str, np.ndarray], shape: tuple[int, ...], limits: Limits, before: int
 ) -> np.ndarray:
-    """Gives the dense array of a sparse one. Where its indices are square, a row of them is a dimension."""
+    """Return the dense array of a sparse one. Where its indices are square, a row of them is a dimension."""
     size_bytes = math.prod(shape) * values["data"].itemsize
     if size_bytes <= limits.max_payload_bytes < before + size_bytes:
         before_too = f"dense form is {size_bytes} bytes after {before} of other inputs"
@@ -192,7 +192,7 @@ def _densify(
 
 
 def encode_answer(answer: Answer) -> dict[bytes, bytes]:
-    """Gives the hash field of an answer. Best classes become rows (class index, score).
+    """Return the hash field of an answer. Best classes become rows (class index, score).
 
     Values are float32 as in Cluster Serving, unless that would change a whole number or make one infinite: then they
     are those of the first type of `_WIDER` that holds all outputs.
@@ -211,7 +211,7 @@ def encode_answer(answer: Answer) -> dict[bytes, bytes]:
 
 
 def _as_tensors(answer: Answer) -> list[np.ndarray]:
-    """Gives the outputs in one type: the columns of a stream have the same in all its batches."""
+    """Return the outputs in one type: the columns of a stream have the same in all its batches."""
     tensors = {
         name: _rows_of(output) if isinstance(output, TopClasses) else output for name, output in answer.outputs.items()
     }
@@ -241,7 +241,7 @@ def _rows_of(top: TopClasses) -> np.ndarray:
 
 
 def decode_answer(text: bytes) -> list[np.ndarray]:
-    """Gives the arrays of a result's `value`, one per output.
+    """Return the arrays of a result's `value`, one per output.
 
     Raises:
         ValueError: the text is not base64 of such a stream.
@@ -265,4 +265,4 @@ def encode_failure(_: str) -> dict[bytes, bytes]:
     return {b"value": b"NaN"}
 
 
-CODEC = Codec(Generation.ARROW, lambda fields: b"data" in fields, decode_inputs, encode_answer, encode_failure)
+CODEC = Codec(ProtocolVersion.ARROW, lambda fields: b"data" in fields, decode_inputs, encode_answer, encode_failure)

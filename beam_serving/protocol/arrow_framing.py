@@ -18,7 +18,7 @@ class _ReplyFrame(NamedTuple):
 
 
 def encode_stream(outputs: Sequence[np.ndarray]) -> bytes:
-    """Writes arrays of one type as an Arrow stream with the columns data and shape, one record batch per array."""
+    """Write arrays of one type as an Arrow stream with the columns data and shape, one record batch per array."""
     dtype = outputs[0].dtype if outputs else np.dtype(np.float32)
     schema, end = _stream_ends(dtype)
     parts = [schema]
@@ -29,7 +29,7 @@ def encode_stream(outputs: Sequence[np.ndarray]) -> bytes:
 
 
 def reply_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Drops dimensions of 1 where there are more dimensions than values: the shape column has a row per value."""
+    """Drop dimensions of 1 where there are more dimensions than values: the shape column has a row per value."""
     size = int(np.prod(shape))
     if len(shape) <= size:
         return shape
@@ -38,7 +38,7 @@ def reply_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 @lru_cache(maxsize=8)
 def _stream_ends(dtype: np.dtype) -> tuple[bytes, bytes]:
-    """Gives the first message of a stream, its schema, and its end marker."""
+    """Return the first message of a stream, its schema, and its end marker."""
     schema = _reply_schema(dtype).serialize().to_pybytes()
     return schema, _write_stream([], dtype).removeprefix(schema)
 

@@ -34,7 +34,7 @@ Column = np.ndarray | Sparse | Image | Sequence[str]
 
 
 def encode_inputs(inputs: Mapping[str, Column]) -> bytes:
-    """Gives the value of the field `data`.
+    """Return the value of the field `data`.
 
     Tensors are sent as float32, which is what Cluster Serving has; where that would change a whole number, or make a
     number infinite, as int64, uint64 or float64, which a service of this project reads.

@@ -42,27 +42,27 @@ class Table:
         self._slots = unpack_from("<H", data, self._vtable)[0]
 
     def place(self, index: int) -> int | None:
-        """Gives where a field is stored, None where it is absent."""
+        """Return where a field is stored, None where it is absent."""
         slot = 4 + 2 * index
         offset = unpack_from("<H", self._data, self._vtable + slot)[0] if slot < self._slots else 0
         return self._at + offset if offset else None
 
     def byte(self, index: int) -> int:
-        """Gives a field of one byte; 0 where it is absent."""
+        """Return a field of one byte; 0 where it is absent."""
         place = self.place(index)
         return unpack_from("<B", self._data, place)[0] if place is not None else 0
 
     def table(self, index: int) -> Table | None:
-        """Gives a field that is a table."""
+        """Return a field that is a table."""
         place = self.place(index)
         return None if place is None else Table(self._data, place + unpack_from("<I", self._data, place)[0])
 
     def text_bytes(self, index: int) -> int:
-        """Gives the length of a field that is text."""
+        """Return the length of a field that is text."""
         return self.vector(index)[1]
 
     def vector(self, index: int) -> tuple[int, int]:
-        """Gives where the items of a vector (or the bytes of a text) start, and how many there are."""
+        """Return where the items of a vector (or the bytes of a text) start, and how many there are."""
         place = self.place(index)
         if place is None:
             return 0, 0
@@ -70,7 +70,7 @@ class Table:
         return at + 4, unpack_from("<I", self._data, at)[0]
 
     def tables(self, index: int, most: int, what: str) -> Iterator[Table]:
-        """Gives the tables of a vector.
+        """Yield the tables of a vector.
 
         Raises:
             RequestError: there are more than `most`.
@@ -83,7 +83,7 @@ class Table:
 
 
 def root(message: bytes) -> Table:
-    """Gives the header of a message: its schema or record batch.
+    """Return the header of a message: its schema or record batch.
 
     Raises:
         RequestError: it has none.

@@ -1,4 +1,4 @@
-"""What the requests and results of one generation of clients are: the seam where another one is added."""
+"""What the requests and results of one version of the protocol are: the seam where another one is added."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import NamedTuple
 import numpy as np
 
 from beam_serving.protocol.limits import Limits
-from beam_serving.records import Answer, Generation, Image, Ranked
+from beam_serving.records import Answer, Image, ProtocolVersion, Ranked
 
 Fields = Mapping[bytes, bytes]
 Inputs = dict[str, Image | np.ndarray]
 
 
 class Codec(NamedTuple):
-    """The bytes of one generation of clients, as pure functions; `beam_serving.protocol.CODECS` holds all of them.
+    """The bytes of one version of the protocol, as pure functions; `beam_serving.protocol.CODECS` holds all of them.
 
     Args:
-        generation: who they are; it travels with each record to its result.
+        protocol: which version it is; it travels with each record to its result.
         matches: whether the fields of an entry are of this form; the first codec that says so decodes it.
         decode_inputs: returns the inputs by name (float32 or whatever was sent, shaped as sent). Raises RequestError.
         encode_answer: returns the fields of a result. Raises ModelError where this client could not read it.
@@ -27,7 +27,7 @@ class Codec(NamedTuple):
             results are encoded one by one.
     """
 
-    generation: Generation
+    protocol: ProtocolVersion
     matches: Callable[[Fields], bool]
     decode_inputs: Callable[[Fields, Limits], Inputs]
     encode_answer: Callable[[Answer], dict[bytes, bytes]]

@@ -103,7 +103,7 @@ def _grouped(entries: Sequence[Flat], limits: Limits) -> tuple[list[tuple[_Key, 
 
 
 def _key(flat: Flat, limits: Limits) -> _Key | None:
-    """Give the form and layouts of a request; None where it has none, or where it is above a limit."""
+    """Return the form and layouts of a request; None where it has none, or where it is above a limit."""
     if len(flat) > 2 * limits.max_fields:
         return None
     form = _form(tuple(flat[::2]), limits)

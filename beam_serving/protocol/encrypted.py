@@ -14,18 +14,18 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from beam_serving.encryption.gcm import NEWEST, OLDEST, Key, Keys
-from beam_serving.encryption.records import Opening
+from beam_serving.encryption.records import Decryptor
 from beam_serving.errors import RequestError
 from beam_serving.protocol.limits import Limits, quote, subject
 from beam_serving.protocol.text import is_text
-from beam_serving.records import Generation, Image
+from beam_serving.records import Image, ProtocolVersion
 
 CIPHER = b"cipher"
 AES_GCM = {OLDEST: b"aes-gcm", NEWEST: b"aes-gcm-2"}
 """What the field `cipher` says, by version."""
 
 Inputs = dict[str, Image | np.ndarray]
-DecodeInputs = Callable[[Mapping[bytes, bytes], Limits], tuple[Inputs, Generation]]
+DecodeInputs = Callable[[Mapping[bytes, bytes], Limits], tuple[Inputs, ProtocolVersion]]
 
 _SEALED = (b"image:", b"tensor:", b"text:")
 _VERSIONS = {cipher: version for version, cipher in AES_GCM.items()}
@@ -33,7 +33,7 @@ _CONTEXTS = {version: b"beam-serving request %d" % version for version in AES_GC
 
 
 def seal_fields(fields: Mapping[bytes, bytes], key: Key) -> dict[bytes, bytes]:
-    """Gives the fields of a native request with its values sealed."""
+    """Return the fields of a native request with its values sealed."""
     sealed = {
         name: key.seal(value, _context(fields, name, key.version)) if name.startswith(_SEALED) else value
         for name, value in fields.items()
@@ -42,25 +42,25 @@ def seal_fields(fields: Mapping[bytes, bytes], key: Key) -> dict[bytes, bytes]:
 
 
 def decode_encrypted(
-    fields: Mapping[bytes, bytes], limits: Limits, opening: Opening | None, decode_inputs: DecodeInputs
-) -> tuple[Inputs, Generation]:
-    """Gives the inputs of a request that is encrypted, or that comes where such are wanted.
+    fields: Mapping[bytes, bytes], limits: Limits, decryptor: Decryptor | None, decode_inputs: DecodeInputs
+) -> tuple[Inputs, ProtocolVersion]:
+    """Return the inputs of a request that is encrypted, or that comes where such are wanted.
 
     Raises:
         RequestError: a value cannot be opened, is in clear and must not be, or there is no key.
     """
-    if opening is None:
+    if decryptor is None:
         raise RequestError("it is encrypted, and this service has no key; send it in clear, or set data: encryption")
     if CIPHER in fields and fields.keys().isdisjoint((b"image", b"data")):
-        return decode_inputs(_opened_fields(fields, opening.keys), limits)
-    inputs, generation = decode_inputs(fields, limits)
+        return decode_inputs(_opened_fields(fields, decryptor.keys), limits)
+    inputs, protocol = decode_inputs(fields, limits)
     for name, value in inputs.items():
-        if isinstance(value, Image) and generation is not Generation.NATIVE:
-            inputs[name] = Image(_opened(value.encoded, b"", name, opening.keys.old))
-        elif isinstance(value, Image) or opening.everything:
+        if isinstance(value, Image) and protocol is not ProtocolVersion.NATIVE:
+            inputs[name] = Image(_opened(value.encoded, b"", name, decryptor.keys.old))
+        elif isinstance(value, Image) or decryptor.everything:
             what = "image" if isinstance(value, Image) else "text" if is_text(value) else "tensor"
             raise RequestError(f"{subject(name)}{what} is in clear, this service takes encrypted ones only")
-    return inputs, generation
+    return inputs, protocol
 
 
 def _opened_fields(fields: Mapping[bytes, bytes], keys: Keys) -> dict[bytes, bytes]:
@@ -85,7 +85,7 @@ def _opened(sealed: bytes, context: bytes, name: bytes | str, key: Key) -> bytes
 
 
 def _context(fields: Mapping[bytes, bytes], name: bytes, version: int) -> bytes:
-    """Gives what a sealed value belongs to: moved to another request, name, type, shape or version it does not open."""
+    """Return what a sealed value belongs to: moved to another request, name, type, shape or version, it stays shut."""
     suffix = name.partition(b":")[2]
     facts = (_CONTEXTS[version], fields.get(b"uri", b""), fields.get(b"id", b""), name)
     layout = (fields.get(b"dtype:" + suffix, b""), fields.get(b"shape:" + suffix, b""))

@@ -26,7 +26,7 @@ from beam_serving.protocol.scores import (
     top_json_of_strings,
 )
 from beam_serving.protocol.text import is_text
-from beam_serving.records import Answer, Generation, Image, TopClasses
+from beam_serving.records import Answer, Image, ProtocolVersion, TopClasses
 
 
 def decode_inputs(fields: Mapping[bytes, bytes], _: Limits) -> dict[str, Image | np.ndarray]:
@@ -44,7 +44,7 @@ def decode_inputs(fields: Mapping[bytes, bytes], _: Limits) -> dict[str, Image |
 
 
 def decode_base64(text: bytes | memoryview, what: str) -> bytes:
-    """Decodes strict base64: the alphabet and padding of RFC 4648 section 4, no line breaks.
+    """Decode strict base64: the alphabet and padding of RFC 4648 section 4, no line breaks.
 
     Raises:
         RequestError: the text is anything else, or stands for no bytes.
@@ -59,12 +59,12 @@ def decode_base64(text: bytes | memoryview, what: str) -> bytes:
 
 
 def encode_request(uri: bytes, request_id: bytes, image: Image) -> dict[bytes, bytes]:
-    """Gives the fields of a request; `id` is ours, and older servers pass it over."""
+    """Return the fields of a request; `id` is ours, and older servers pass it over."""
     return {b"uri": uri, b"id": request_id, b"image": base64.b64encode(image.encoded)}
 
 
 def encode_answer(answer: Answer) -> dict[bytes, bytes]:
-    """Gives the hash fields of an answer. Several outputs, which 0.7 did not have, become an object by their names.
+    """Return the hash fields of an answer. Several outputs, which 0.7 did not have, become an object by their names.
 
     In the object of 0.7 an output that is served whole has its values numbered in C order, like classes. Texts stand
     where the numbers would.
@@ -101,4 +101,4 @@ def _as_lists(output: TopClasses | np.ndarray) -> str:
     return nested_text_json(output) if is_text(output) else nested_json(output)
 
 
-CODEC = Codec(Generation.IMAGE, lambda fields: b"image" in fields, decode_inputs, encode_answer, encode_failure)
+CODEC = Codec(ProtocolVersion.IMAGE, lambda fields: b"image" in fields, decode_inputs, encode_answer, encode_failure)

@@ -19,7 +19,7 @@ from beam_serving.records import Image
 
 
 def decode_inputs(body: bytes, limits: Limits) -> dict[str, Image | np.ndarray]:
-    """Gives the inputs of the one instance of a JSON body.
+    """Return the inputs of the one instance of a JSON body.
 
     Raises:
         RequestError: not JSON, too large or too deep, not exactly one instance, or a value that is no input.
@@ -31,7 +31,7 @@ def decode_inputs(body: bytes, limits: Limits) -> dict[str, Image | np.ndarray]:
 
 
 def parse_instances(raw: bytes, limits: Limits) -> list[Mapping[str, object]]:
-    """Reads the instances of a JSON body.
+    """Read the instances of a JSON body.
 
     Raises:
         RequestError: not JSON, too large or too deep, or not of the form `{"instances": [{...}]}`.
@@ -44,7 +44,7 @@ def parse_instances(raw: bytes, limits: Limits) -> list[Mapping[str, object]]:
 
 
 def instance_inputs(instance: Mapping[str, object], limits: Limits) -> dict[str, Image | np.ndarray]:
-    """Gives the inputs of one instance: numbers and texts as arrays, base64 as the image that it encodes.
+    """Return the inputs of one instance: numbers and texts as arrays, base64 as the image that it encodes.
 
     Raises:
         RequestError: a value is neither, or holds a whole number that would change.

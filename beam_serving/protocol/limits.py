@@ -33,7 +33,7 @@ DEFAULT_LIMITS = Limits()
 
 
 def quote(text: bytes | str) -> str:
-    """Shows what a client sent: in quotes, printable, at most 64 characters of it."""
+    """Show what a client sent: in quotes, printable, at most 64 characters of it."""
     shown = text[:256].decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
     return repr(shown if len(shown) <= 64 else shown[:63] + "…")
 
@@ -44,14 +44,14 @@ def subject(name: bytes | str) -> str:
 
 
 def names_of(fields: Mapping[bytes, bytes]) -> str:
-    """Lists the field names of an entry, the first eight of them, for a message."""
+    """List the field names of an entry, the first eight of them, for a message."""
     shown = ", ".join(quote(name) for name in list(fields)[:8])
     more = len(fields) - 8
     return f"{shown} and {more} more" if more > 0 else shown or "none"
 
 
 def check_entry(fields: Mapping[bytes, bytes], limits: Limits) -> bytes:
-    """Gives the uri of an entry that keeps the limits on its fields and its size.
+    """Return the uri of an entry that keeps the limits on its fields and its size.
 
     Raises:
         RequestError: the entry has no uri or an empty one, or is above a limit.
@@ -85,7 +85,7 @@ def check_parsed(needed: int, limits: Limits, what: str) -> None:
 
 
 def input_name(name: bytes, limits: Limits) -> str:
-    """Decodes the name of an input.
+    """Decode the name of an input.
 
     Raises:
         RequestError: it is too long, or not UTF-8.

@@ -19,11 +19,11 @@ from beam_serving.protocol.limits import DEFAULT_LIMITS, Limits, input_name, nam
 from beam_serving.protocol.scores import labels_json, object_json, top_json, top_json_rows
 from beam_serving.protocol.tensors import parse_layout, tensor_fields, view
 from beam_serving.protocol.text import decode_text, is_text, text_fields
-from beam_serving.records import Answer, Generation, Image, Ranked, TopClasses
+from beam_serving.records import Answer, Image, ProtocolVersion, Ranked, TopClasses
 
 
 def decode_inputs(fields: Mapping[bytes, bytes], limits: Limits = DEFAULT_LIMITS) -> dict[str, Image | np.ndarray]:
-    """Gives the inputs of a request by name, in the order of its fields; unknown fields are passed over.
+    """Return the inputs of a request by name, in the order of its fields; unknown fields are ignored.
 
     Raises:
         RequestError: no input, or one that is incomplete or not what its fields say.
@@ -74,7 +74,7 @@ def _decode_text(name: bytes, raw: bytes, limits: Limits) -> np.ndarray:
 
 
 def encode_request(uri: bytes, request_id: bytes, inputs: Mapping[str, Image | np.ndarray]) -> dict[bytes, bytes]:
-    """Gives the fields of a request; the inverse of `decode_inputs`.
+    """Return the fields of a request; the inverse of `decode_inputs`.
 
     Raises:
         TypeError: a tensor has a dtype that the wire does not know.
@@ -92,7 +92,7 @@ def encode_request(uri: bytes, request_id: bytes, inputs: Mapping[str, Image | n
 
 
 def encode_answer(answer: Answer) -> dict[bytes, bytes]:
-    """Gives the hash fields of an answer: `value` for best classes, tensor or text fields for what is served whole.
+    """Return the hash fields of an answer: `value` for best classes, tensor or text fields for what is served whole.
 
     Raises:
         ModelError: an output has a dtype that no client could read, or what is no text among its texts.
@@ -121,7 +121,7 @@ def encode_answer(answer: Answer) -> dict[bytes, bytes]:
 
 
 def encode_ranked(ranked: Ranked) -> dict[bytes, Sequence[bytes]]:
-    """Gives the hash fields of `encode_answer` for many records, in columns."""
+    """Return the hash fields of `encode_answer` for many records, in columns."""
     columns: dict[bytes, Sequence[bytes]] = {b"value": top_json_rows(ranked.classes, ranked.scores)}
     if ranked.labels:
         tops = map(TopClasses, ranked.classes, ranked.scores)
@@ -145,4 +145,4 @@ def encode_failure(_: str) -> dict[bytes, bytes]:
     return {}
 
 
-CODEC = Codec(Generation.NATIVE, lambda _: True, decode_inputs, encode_answer, encode_failure, encode_ranked)
+CODEC = Codec(ProtocolVersion.NATIVE, lambda _: True, decode_inputs, encode_answer, encode_failure, encode_ranked)

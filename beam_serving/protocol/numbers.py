@@ -83,7 +83,7 @@ def overflowed(numbers: np.ndarray, cast: np.ndarray) -> np.ndarray:
 
 
 def float32_holds(numbers: np.ndarray) -> bool:
-    """Tell whether float32 has every whole number among these, and makes none infinite; fractions may be rounded."""
+    """Return whether float32 has every whole number among these, and make none infinite; fractions may be rounded."""
     if numbers.dtype == np.float32 or numbers.dtype.itemsize <= 2 or numbers.dtype.kind == "b":
         return True
     with np.errstate(over="ignore", invalid="ignore"):
@@ -94,7 +94,7 @@ def float32_holds(numbers: np.ndarray) -> bool:
 
 
 def holds(dtype: np.dtype, numbers: np.ndarray) -> bool:
-    """Tell whether a type has all these numbers: integers for whole ones only, float32 as in `float32_holds`."""
+    """Return whether a type has all these numbers: integers for whole ones only, float32 as in `float32_holds`."""
     if dtype == np.float32:
         return float32_holds(numbers)
     if not _is_whole(numbers):

@@ -1,4 +1,4 @@
-"""How a client reads a result hash, whichever generation it was written for."""
+"""How a client reads a result hash, whichever version it was written for."""
 
 import json
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ _MAX_RANK = 64
 
 
 def decode_reply(fields: Mapping[bytes, bytes], by_label: bool = False) -> Reply:
-    """Gives the result that a hash holds. With `by_label` classes go by their names, where the service sent names.
+    """Return the result that a hash holds. With `by_label` classes go by their names, where the service sent names.
 
     A score that is no number is NaN, whether it was NaN or infinite.
 
@@ -52,7 +52,7 @@ def decode_reply(fields: Mapping[bytes, bytes], by_label: bool = False) -> Reply
 
 
 def _decode_outputs(fields: Mapping[bytes, bytes]) -> dict[str, Output]:
-    """Gives the outputs that are served whole."""
+    """Return the outputs that are served whole."""
     outputs: dict[str, Output] = {}
     for key, raw in fields.items():
         kind, _, name = key.partition(b":")
@@ -81,7 +81,7 @@ def _decode_arrow(value: bytes, shapes: bytes | None) -> Reply:
 
 
 def _decode_json(value: Any, labels: Any) -> Any:
-    """Reads `[[class, score], ...]`, the object of strings of 0.7, a tensor, or an object of these by output name."""
+    """Read `[[class, score], ...]`, the object of strings of 0.7, a tensor, or an object of these by output name."""
     if isinstance(value, list):
         return _scores(value, labels) if not value or _is_pair(value[0]) else _array(value)
     if not all(isinstance(member, str) for member in value.values()):
@@ -107,7 +107,7 @@ def _scores_or_texts(by_index: dict[int, str]) -> dict[int, float] | dict[int, s
 
 
 def _is_pair(item: object) -> bool:
-    """Whether it is a class and its score: the numbers of a tensor are written as floats, a class as an integer."""
+    """Return whether it is a class and its score: the numbers of a tensor are floats, a class is an integer."""
     return isinstance(item, list) and len(item) == 2 and isinstance(item[0], int)
 
 

@@ -19,12 +19,12 @@ quoted = lru_cache(maxsize=4096)(json.dumps)
 
 
 def top_json(top: TopClasses) -> bytes:
-    """Gives `[[class,score],...]` in the order of `top`; a score that is NaN or infinite is `null`."""
+    """Return `[[class,score],...]` in the order of `top`; a score that is NaN or infinite is `null`."""
     return top_json_rows(top.classes[np.newaxis], top.scores[np.newaxis])[0]
 
 
 def top_json_rows(classes: np.ndarray, scores: np.ndarray) -> list[bytes]:
-    """Gives the text of `top_json` for each row of classes and scores, both of shape (records, n)."""
+    """Return the text of `top_json` for each row of classes and scores, both of shape (records, n)."""
     records, n = scores.shape
     if not scores.size:
         return [b"[]"] * records
@@ -47,7 +47,7 @@ def _number_texts(scores: np.ndarray) -> list[bytes]:
 
 
 def top_json_of_strings(top: TopClasses) -> str:
-    """Gives `{"class":"score",...}` as 0.7 wrote it; NaN and infinity are the strings Java and Python can both read."""
+    """Return `{"class":"score",...}` as 0.7 wrote it; NaN and infinity are strings that Java and Python read."""
     scores = _as_texts(top.scores)
     text = ",".join([f'"{index}":"{scores[row]!s}"' for row, index in enumerate(top.classes.tolist())])
     if "n" in text:
@@ -56,7 +56,7 @@ def top_json_of_strings(top: TopClasses) -> str:
 
 
 def nested_json(values: np.ndarray) -> str:
-    """Gives a whole tensor as nested lists of floats; what is NaN or infinite is `null`."""
+    """Return a whole tensor as nested lists of floats; what is NaN or infinite is `null`."""
     if values.ndim:
         return f"[{','.join(map(nested_json, values))}]"
     text = str(_as_texts(values.reshape(1))[0])
@@ -64,29 +64,29 @@ def nested_json(values: np.ndarray) -> str:
 
 
 def nested_text_json(texts: np.ndarray) -> str:
-    """Gives texts as nested lists, one that stands alone as a list of one."""
+    """Return texts as nested lists, one that stands alone as a list of one."""
     return text_json(np.atleast_1d(texts)).decode()
 
 
 def texts_as_object(texts: np.ndarray) -> str:
-    """Gives `{"0":"<text>",...}`, numbered in C order as the values of a tensor are in 0.7."""
+    """Return `{"0":"<text>",...}`, numbered in C order as the values of a tensor are in 0.7."""
     return json.dumps({str(index): text for index, text in enumerate(from_array(texts).reshape(-1).tolist())})
 
 
 def labels_json(top: TopClasses, labels: tuple[str, ...]) -> str:
-    """Gives the names of the classes of `top` as a JSON list; `null` for a class beyond the last name."""
+    """Return the names of the classes of `top` as a JSON list; `null` for a class beyond the last name."""
     known = len(labels)
     names = [quoted(labels[index]) if 0 <= index < known else "null" for index in top.classes.tolist()]
     return f"[{','.join(names)}]"
 
 
 def object_json(members: Iterable[tuple[str, str]]) -> str:
-    """Joins names and the JSON texts of their values to one JSON object."""
+    """Join names and the JSON texts of their values to one JSON object."""
     return "{" + ",".join([f"{quoted(name)}:{text}" for name, text in members]) + "}"
 
 
 def _as_texts(scores: np.ndarray) -> Sequence[object]:
-    """Gives what `str` makes the texts of: floats as they are, since a list of them all would cost more than one."""
+    """Return what `str` makes the texts of: floats as they are, since a list of them all would cost more than one."""
     if scores.dtype.kind == "f":
         return scores  # type: ignore[return-value]
     if scores.dtype.kind in "iu":

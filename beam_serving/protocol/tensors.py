@@ -38,7 +38,7 @@ class Layout(NamedTuple):
 
 @lru_cache(maxsize=256)
 def parse_layout(dtype: bytes, shape: bytes, max_rank: int, min_dim: int = 1) -> Layout:
-    """Reads a dtype name such as `float32` and a shape such as `3,224,224`; an empty shape is a scalar.
+    """Read a dtype name such as `float32` and a shape such as `3,224,224`; an empty shape is a scalar.
 
     Raises:
         RequestError: the dtype is not one of `DTYPES`, or the shape is not numbers of at least `min_dim`.
@@ -59,7 +59,7 @@ def parse_layout(dtype: bytes, shape: bytes, max_rank: int, min_dim: int = 1) ->
 
 
 def view(raw: bytes, layout: Layout) -> np.ndarray:
-    """Gives a read-only array on the bytes themselves (of booleans, a copy in which every byte above 0 is true).
+    """Return a read-only array on the bytes themselves (of booleans, a copy in which every byte above 0 is true).
 
     Raises:
         RequestError: the bytes are more or fewer than the layout needs.
@@ -72,7 +72,7 @@ def view(raw: bytes, layout: Layout) -> np.ndarray:
 
 
 def tensor_fields(name: bytes, array: np.ndarray) -> dict[bytes, bytes]:
-    """Gives the fields `tensor:<name>`, `dtype:<name>` and `shape:<name>` of an array.
+    """Return the fields `tensor:<name>`, `dtype:<name>` and `shape:<name>` of an array.
 
     Raises:
         TypeError: its dtype is not one of `DTYPES`.

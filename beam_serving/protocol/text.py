@@ -17,12 +17,12 @@ _SHOWN_CHARS = 64
 
 
 def is_text(array: np.ndarray) -> bool:
-    """Tell whether an array has texts for elements, and no numbers."""
+    """Return whether an array has texts for elements, and no numbers."""
     return array.dtype.kind in "OSU"
 
 
 def starts_with_text(value: object) -> bool:
-    """Tell whether a value is text by its first: NumPy's own arrays of text give each the room of the longest."""
+    """Return whether a value is text by its first: NumPy's own arrays of text give each the room of the longest."""
     while isinstance(value, list | tuple) and value:
         value = value[0]
     return isinstance(value, str | bytes) or getattr(getattr(value, "dtype", None), "kind", "") in ("O", "S", "U", "T")

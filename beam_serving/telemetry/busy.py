@@ -34,7 +34,7 @@ class BusyBytes:
         self._bytes = mmap.mmap(self._descriptor, workers)
 
     def file_of(self, place: int) -> BusyFile:
-        """Give what the worker of this place opens."""
+        """Return what the worker of this place opens."""
         return BusyFile(f"/proc/{os.getpid()}/fd/{self._descriptor}", place)
 
     def clear(self, place: int) -> None:
@@ -42,7 +42,7 @@ class BusyBytes:
         self._bytes[place] = _IDLE
 
     def busy(self) -> list[int]:
-        """Give the places of the workers that hold requests."""
+        """Return the places of the workers that hold requests."""
         return [place for place, state in enumerate(self._bytes[:]) if state == _BUSY]
 
     def close(self) -> None:
@@ -78,9 +78,9 @@ class OwnByte:
         return cls(bytearray((_IDLE, _BUSY)), 0)
 
     def set(self, busy: bool) -> None:
-        """Say whether this worker holds requests."""
+        """Return whether this worker holds requests."""
         self._states[self._place] = busy
 
     def others_idle(self) -> bool:
-        """Tell whether no other worker of this machine holds requests."""
+        """Return whether no other worker of this machine holds requests."""
         return self._states[:].count(_BUSY) == self._states[self._place]

@@ -12,7 +12,7 @@ _NOISY = ("apache_beam", "root")
 
 
 def configure_logging(level: str, who: str) -> None:
-    """Logs to standard error, each line with the time and who speaks; libraries only from warnings on."""
+    """Log to standard error, each line with the time and who speaks; libraries only from warnings on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLineFormatter(f"%(asctime)s %(levelname)s [{who}] %(message)s"))
     handler.addFilter(_from_us)
@@ -41,7 +41,7 @@ def _indented(text: str) -> str:
 
 @contextmanager
 def beam_is_quiet() -> Iterator[None]:
-    """Keeps what Beam logs of an error, tracebacks mostly, off the screen of an operator who gets one line of it."""
+    """Keep what Beam logs of an error, tracebacks mostly, off the screen of an operator who gets one line of it."""
     logger = logging.getLogger("apache_beam")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

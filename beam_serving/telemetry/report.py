@@ -36,28 +36,28 @@ _STOP_LIFETIME_S = 3600
 
 
 def ready_key(name: str) -> str:
-    """Names the key that exists while the service `name` is ready."""
+    """Name the key that exists while the service `name` is ready."""
     return f"beam-serving:{name}:ready"
 
 
 def worker_key(name: str, worker: str) -> str:
-    """Names the key that holds the numbers of one worker."""
+    """Name the key that holds the numbers of one worker."""
     return f"beam-serving:{name}:worker:{worker}"
 
 
 def workers_key(name: str) -> str:
-    """Names the key that holds the ids of a service's workers."""
+    """Name the key that holds the ids of a service's workers."""
     return f"beam-serving:{name}:workers"
 
 
 def services_key(at: RedisAt, name: str) -> str:
-    """Names the key that holds the names of all services, on a cluster of those that share a node with `name`."""
+    """Name the key that holds the names of all services, on a cluster of those that share a node with `name`."""
     tag = hash_tag(name.encode()).decode() if isinstance(at.route, Cluster) else ""
     return f"beam-serving:services:{{{tag}}}" if tag else "beam-serving:services"
 
 
 def stop_key(name: str, run: str) -> str:
-    """Names the key that is there when the workers of a run shall end."""
+    """Name the key that is there when the workers of a run shall end."""
     return f"beam-serving:{name}:stop:{run}"
 
 
@@ -92,7 +92,7 @@ class Report:
 
 
 def encode_report(stats: WorkerStats, run: str = "") -> str:
-    """Gives the numbers of this process as JSON; histograms as counts by bucket."""
+    """Return the numbers of this process as JSON; histograms as counts by bucket."""
     stages = {stage: dict(histogram.counts) for stage, histogram in stats.stages.items()}
     body = {
         "run": run,
@@ -110,7 +110,7 @@ def encode_report(stats: WorkerStats, run: str = "") -> str:
 
 
 def decode_report(text: bytes, worker: str = "") -> Report:
-    """Reads what `encode_report` wrote."""
+    """Read what `encode_report` wrote."""
     body: dict[str, Any] = json.loads(text)
     stages = {
         stage: Histogram({int(bucket): count for bucket, count in body["stages"].get(stage, {}).items()})
@@ -132,7 +132,7 @@ def decode_report(text: bytes, worker: str = "") -> Report:
 
 
 def memory_bytes() -> int:
-    """Gives the resident memory of this process; 0 where the system does not tell."""
+    """Return the resident memory of this process; 0 where the system does not tell."""
     try:
         with open("/proc/self/statm", encoding="ascii") as statm:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -141,7 +141,7 @@ def memory_bytes() -> int:
 
 
 def read_reports(client: redis.Redis, name: str, run: str | None = None, within_s: float = FRESH_S) -> list[Report]:
-    """Reads the numbers of the workers that reported lately, of one run or all, in the order of their ids.
+    """Read the numbers of the workers that reported lately, of one run or all, in the order of their ids.
 
     Who has not done so within some seconds is dead, or stopped.
     """
@@ -166,12 +166,12 @@ def read_reports(client: redis.Redis, name: str, run: str | None = None, within_
 
 
 def working_reports(client: redis.Redis, name: str) -> list[Report]:
-    """Reads the numbers of the workers of all runs that have not ended."""
+    """Read the numbers of the workers of all runs that have not ended."""
     return [report for report in read_reports(client, name) if report.states != [State.STOPPED]]
 
 
 def service_names(client: redis.Redis, registered: str = "beam-serving:services") -> list[str]:
-    """Gives the names of the services with workers, or with some that died lately; forgets the other names."""
+    """Return the names of the services with workers, or with some that died lately; forget the other names."""
     members: Any = client.smembers(registered)
     found = {name: read_reports(client, name, within_s=LIFETIME_S) for name in sorted(map(bytes.decode, members))}
     # A worker that comes back in this moment registers again with its next report.
@@ -181,22 +181,22 @@ def service_names(client: redis.Redis, registered: str = "beam-serving:services"
 
 
 def ask_to_stop(client: redis.Redis, name: str, run: str) -> None:
-    """Asks the workers of a run, wherever they are, to finish what is in flight and to read no more."""
+    """Ask the workers of a run, wherever they are, to finish what is in flight and to read no more."""
     evaluate(client, PUT, 1, stop_key(name, run), "", 1000 * _STOP_LIFETIME_S)
 
 
 def asked_to_stop(client: redis.Redis, name: str, run: str) -> bool:
-    """Whether somebody has asked for it."""
+    """Return whether somebody has asked for it."""
     return bool(client.exists(stop_key(name, run)))
 
 
 def described(serving: Sequence[Report]) -> dict[str, Any]:
-    """Gives what the workers found out: what runs the model, and the size of the batches."""
+    """Return what the workers found out: what runs the model, and the size of the batches."""
     return {"engine": serving[0].engine, "batch_size": serving[0].batch_size}
 
 
 def announce(client: redis.Redis, name: str, about: dict[str, Any]) -> None:
-    """Says, for the next seconds, that the service is ready and what it serves."""
+    """Say, for the next seconds, that the service is ready and what it serves."""
     evaluate(client, PUT, 1, ready_key(name), json.dumps(about), 1000 * LIFETIME_S)
 
 
@@ -211,5 +211,5 @@ def streams_of(ready: bytes | None) -> list[str]:
 
 
 def retract(client: redis.Redis, name: str) -> None:
-    """Says at once that the service is not ready."""
+    """Say at once that the service is not ready."""
     client.delete(ready_key(name))

@@ -39,10 +39,10 @@ class Keeper(Protocol):
     """What the processes of a service hold in Redis together, as `beam_serving.io.ownership.Ownership`."""
 
     def renew(self, client: redis.Redis, run: str) -> None:
-        """Keeps it for the next seconds."""
+        """Keep it for the next seconds."""
 
     def release(self, client: redis.Redis) -> None:
-        """Gives it up."""
+        """Give it up."""
 
 
 class Reporter:
@@ -80,7 +80,7 @@ class Reporter:
         self._thread.start()
 
     def close(self) -> None:
-        """Publishes the last numbers and ends the thread."""
+        """Publish the last numbers and ends the thread."""
         self._stop.set()
         self._thread.join(timeout=5)
         self._publish()
@@ -139,14 +139,14 @@ class Reporter:
             _log.debug("cannot give up what this service holds, it expires by itself: %s", err)
 
     def _register(self) -> None:
-        """Lists the service among those of this Redis; a user that may not write there loses nothing else."""
+        """List the service among those of this Redis; a user that may not write there loses nothing else."""
         try:
             self._client.sadd(self._registered, self._name)
         except RedisError as err:
             _log.debug("cannot list this service: %s", err)
 
     def _announce_for_all(self, about: dict[str, Any]) -> None:
-        """Says that the service is ready, where this worker is the first of as many as are wanted."""
+        """Say that the service is ready, where this worker is the first of as many as are wanted."""
         serving = [one for one in read_reports(self._client, self._name, self._run) if one.states == [State.SERVING]]
         if len(serving) >= about["workers"] and serving[0].worker == self._worker:
             announce(self._client, self._name, about | described(serving))

@@ -31,7 +31,7 @@ class StatisticsLine:
         self._last_queue = 0
 
     def line(self, client: redis.Redis, reports: Sequence[Report]) -> str | None:
-        """Gives the numbers since the last call; None while there is nothing to tell."""
+        """Return the numbers since the last call; None while there is nothing to tell."""
         now = time.monotonic()
         self._seen.update(_by_process(reports))
         total = self._totals()
@@ -60,7 +60,7 @@ class StatisticsLine:
         )
 
     def log(self, client: redis.Redis, reports: Sequence[Report]) -> None:
-        """Logs the numbers since the last call, where there is anything to tell."""
+        """Log the numbers since the last call, where there is anything to tell."""
         try:
             line = self.line(client, reports)
         except RedisError as err:
@@ -70,7 +70,7 @@ class StatisticsLine:
             _log.info("%s", line)
 
     def note(self, reports: Sequence[Report]) -> None:
-        """Keeps the numbers of workers beyond their lives: of one that ended by itself all, else the last it told.
+        """Keep the numbers of workers beyond their lives: of one that ended by itself all, else the last it told.
 
         `reports` are all that are there, fresh or not.
         """
@@ -81,7 +81,7 @@ class StatisticsLine:
         self._seen.update(now)
 
     def total(self, reports: Sequence[Report]) -> str:
-        """Gives the totals since the service started."""
+        """Return the totals since the service started."""
         self.note(reports)
         counts = self._totals().counts
         return f"{counts['served']} records served, {counts['errors']} of them with an error"
@@ -101,5 +101,5 @@ class StatisticsLine:
 
 
 def _by_process(reports: Sequence[Report]) -> dict[tuple[str, int, str], Report]:
-    """Tells apart the processes that reported under one worker's name, one after the other."""
+    """Tell apart the processes that reported under one worker's name, one after the other."""
     return {(report.host, report.pid, report.worker): report for report in reports}

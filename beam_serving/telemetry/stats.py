@@ -24,12 +24,12 @@ class Histogram:
         self.counts: Counter[int] = Counter(counts or {})
 
     def record(self, duration_s: float, times: int = 1) -> None:
-        """Counts a duration, `times` over when it stands for several records."""
+        """Count a duration, `times` over when it stands for several records."""
         bucket = int(math.log2(duration_s / _FLOOR_S) * _PER_DOUBLING) if duration_s > _FLOOR_S else 0
         self.counts[bucket if bucket < _LAST_BUCKET else _LAST_BUCKET] += times
 
     def quantile(self, share: float) -> float:
-        """Gives the duration in seconds that `share` (0..1) of the records did not exceed; NaN without records."""
+        """Return the duration in seconds that `share` (0..1) of the records did not exceed; NaN without records."""
         wanted = share * sum(self.counts.values())
         seen = 0
         for bucket in sorted(self.counts):
@@ -39,7 +39,7 @@ class Histogram:
         return math.nan
 
     def since(self, earlier: Histogram) -> Histogram:
-        """Gives what was recorded after `earlier`, an older copy of this histogram."""
+        """Return what was recorded after `earlier`, an older copy of this histogram."""
         return Histogram(self.counts - earlier.counts)
 
     def __add__(self, other: Histogram) -> Histogram:

@@ -50,7 +50,7 @@ class _Band(NamedTuple):
 
 
 def antialiased(pixels: Any, rows: Window, columns: Window) -> Any:
-    """Gives a part of an image in another size, as PIL does.
+    """Return a part of an image in another size, as PIL does.
 
     Args:
         pixels: uint8, (height, width) or (height, width, channels). The last of four channels is alpha, and what is
@@ -78,20 +78,20 @@ def _narrowed(pixels: Any, columns: Window) -> Any:
 
 
 def _rows_seen(height: int, rows: Window) -> tuple[int, int]:
-    """Gives from where to where the rows of an image are seen in a window."""
+    """Return from where to where the rows of an image are seen in a window."""
     ends = [_band(height, rows.size, np.array([row])) for row in (rows.first, rows.first + rows.wanted - 1)]
     return ends[0].start, ends[1].end
 
 
 def _shortened(pixels: Any, rows: Window, low: int = 0, height: int = 0) -> Any:
-    """Makes rows of an image of which there are those from `low` on."""
+    """Make rows of an image of which there are those from `low` on."""
     if (height or len(pixels)) == rows.size:
         return pixels[rows.first - low : rows.first - low + rows.wanted]
     return _resized_rows(pixels, rows, low, height)
 
 
 def _resized_rows(pixels: Any, rows: Window, low: int = 0, height: int = 0) -> Any:
-    """Works band by band: a whole image in float64 would be eight times its size."""
+    """Work band by band: a whole image in float64 would be eight times its size."""
     flat = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
     result = np.empty((rows.wanted, flat.shape[1]), np.uint8)
     at = 0
@@ -128,7 +128,7 @@ def _cached_bands(size: int, rows: Window) -> tuple[_Band, ...]:
 
 
 def _band(size: int, new_size: int, rows: np.ndarray) -> _Band:
-    """Gives the weights of some rows of the result, with the operations of PIL in their order."""
+    """Return the weights of some rows of the result, with the operations of PIL in their order."""
     scale = size / new_size
     support = max(scale, 1.0)
     center = (rows + 0.5) * scale
@@ -144,7 +144,7 @@ def _band(size: int, new_size: int, rows: np.ndarray) -> _Band:
 
 
 def _by_rows(change: Callable[[Any], Any], pixels: Any) -> Any:
-    """Does something to some rows of pixels at a time: what is between would be ten times as large as all of them."""
+    """Do something to some rows of pixels at a time: what is between would be ten times as large as all of them."""
     result = np.empty_like(pixels)
     step = max(1, _MOST_AT_ONCE // pixels.shape[1])
     for row in range(0, len(pixels), step):

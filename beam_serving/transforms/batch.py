@@ -8,7 +8,7 @@ from beam_serving.records import Examples, Flush
 
 
 class Batch(beam.PTransform[Any, Any]):
-    """Gives lists of examples, of up to `batch_size` records together.
+    """Emits lists of examples, of up to `batch_size` records together.
 
     These are whatever has arrived at low load, and full batches at high load.
 

@@ -8,7 +8,7 @@ _MOST_BYTES = 64 * 1024 * 1024
 
 
 class Rows:
-    """Gives the rows of one array after another, of `batch_size` rows each or as many as 64 MB hold.
+    """Lends the rows of one array after another, of `batch_size` rows each or as many as 64 MB hold.
 
     An array is never used twice: whoever holds a row holds it for good.
     """
@@ -21,7 +21,7 @@ class Rows:
         self._used = 0
 
     def next(self) -> np.ndarray:
-        """Gives a row, with whatever values."""
+        """Return a row, with whatever values."""
         if self._used == len(self._array):
             self._array, self._used = np.empty(self._shape, self._dtype), 0
         self._used += 1
@@ -29,6 +29,6 @@ class Rows:
         return row
 
     def end_batch(self) -> None:
-        """Makes the next row the first of an array."""
+        """Make the next row the first of an array."""
         self._array = np.empty((0, *self._shape[1:]), self._dtype)
         self._used = 0

@@ -16,7 +16,7 @@ from beam_serving.errors import RequestError
 from beam_serving.io.aside import Aside, Consumers
 from beam_serving.models.base import STRING, TensorSpec, fits
 from beam_serving.models.batches import stacked
-from beam_serving.models.inputs import fitted, holds_all
+from beam_serving.models.inputs import holds_all, resolve_input
 from beam_serving.models.shared import SharedModel
 from beam_serving.protocol import Limits, decode_request, identify
 from beam_serving.protocol.columns import decode_alike
@@ -28,11 +28,11 @@ from beam_serving.records import (
     Examples,
     Failure,
     Flush,
-    Generation,
     Image,
     Origin,
     Origins,
     Payload,
+    ProtocolVersion,
     Result,
 )
 from beam_serving.telemetry.context import service_context
@@ -57,7 +57,7 @@ _Refused: TypeAlias = pvalue.TaggedOutput[Literal["refused"], list[Result]]
 def tensors_for(
     payload: Payload, inputs: tuple[TensorSpec, ...], rules: ImageRules, rows: Mapping[str, Rows] = _NO_ROWS
 ) -> dict[str, np.ndarray]:
-    """Gives a request's tensors by the model's input names, in the model's shapes and types.
+    """Return a request's tensors by the model's input names, in the model's shapes and types.
 
     Values go to the input of their name. Old clients name their columns freely, so where the names differ but the
     number is right theirs go by position; an unnamed value goes to the only input. A model that describes no inputs
@@ -70,7 +70,7 @@ def tensors_for(
         if not inputs:
             return _as_they_came(payload)
         # Values of the native form are those of the entry, which has a limit of its own.
-        held = 0 if payload.generation is Generation.NATIVE else _bytes_of(payload)
+        held = 0 if payload.protocol is ProtocolVersion.NATIVE else _bytes_of(payload)
         tensors: dict[str, np.ndarray] = {}
         matched = _matched(payload, inputs)
         if len(inputs) > 1:
@@ -103,13 +103,13 @@ def _matched(payload: Payload, inputs: tuple[TensorSpec, ...]) -> Iterable[tuple
     if len(inputs) == len(given):
         if all(spec.name in given for spec in inputs):
             return [(spec, given[spec.name]) for spec in inputs]
-        if payload.generation is not Generation.NATIVE or given.keys() == {""}:
+        if payload.protocol is not ProtocolVersion.NATIVE or given.keys() == {""}:
             return zip(inputs, given.values(), strict=True)
     raise RequestError(f"its inputs are {sorted(given)}, the model takes {[spec.name for spec in inputs]}")
 
 
 def _text(value: Image | np.ndarray, spec: TensorSpec, payload: Payload) -> Image | np.ndarray:
-    """Gives text for an input that takes text, where the request has an image or a text that stands alone.
+    """Return text for an input that takes text, where the request has an image or a text that stands alone.
 
     An Arrow client's text that happens to be base64 was taken for an image: it becomes what it was. A model that
     decodes images itself gets the file as it is.
@@ -119,7 +119,7 @@ def _text(value: Image | np.ndarray, spec: TensorSpec, payload: Payload) -> Imag
     if isinstance(value, np.ndarray):
         of_one = _of_one(spec)
         return value.reshape(of_one) if value.ndim == 0 and is_text(value) and fits(of_one, spec.shape) else value
-    as_sent = payload.generation is Generation.ARROW
+    as_sent = payload.protocol is ProtocolVersion.ARROW
     content = base64.b64encode(value.encoded).decode() if as_sent else value.encoded
     array = np.empty(_of_one(spec), STRING)
     array[...] = content
@@ -127,7 +127,7 @@ def _text(value: Image | np.ndarray, spec: TensorSpec, payload: Payload) -> Imag
 
 
 def _of_one(spec: TensorSpec) -> tuple[int, ...]:
-    """Gives the shape of a tensor with one value."""
+    """Return the shape of a tensor with one value."""
     return (1,) * len(spec.shape or ())
 
 
@@ -137,7 +137,7 @@ def _tensor(value: Image | np.ndarray, spec: TensorSpec, rules: ImageRules, rows
     if held + _WIDEST_BYTES * value.size > rules.max_decode_bytes and STRING not in (value.dtype, spec.dtype):
         added = spec.dtype.itemsize * value.size if value.dtype != spec.dtype else 0
         check_memory(held + added, rules.max_decode_bytes, f"a tensor of {spec.dtype}")
-    return fitted(value, spec)
+    return resolve_input(value, spec)
 
 
 class Example(NamedTuple):
@@ -148,14 +148,14 @@ class Example(NamedTuple):
 
 
 def _example(entry: Entry, payload: Payload, tensors: Mapping[str, np.ndarray]) -> Example:
-    of = payload.uri, payload.generation, payload.request_id
+    of = payload.uri, payload.protocol, payload.request_id
     return Example(Origin(entry.stream, entry.entry_id, *of, entry.consumer), tensors)
 
 
-def fitted_columns(
+def resolve_columns(
     columns: Mapping[str, np.ndarray], inputs: tuple[TensorSpec, ...]
 ) -> Mapping[str, np.ndarray] | None:
-    """Give the tensors of many native requests by the model's input names, as `tensors_for` gives those of one.
+    """Return the tensors of many native requests by the model's input names, as `tensors_for` gives those of one.
 
     None where a look at each request is needed: its names, its shape or its numbers may not be the model's.
     """
@@ -164,21 +164,21 @@ def fitted_columns(
     named = all(spec.name in columns for spec in inputs)
     if len(inputs) != len(columns) or not (named or columns.keys() == {""}):
         return None
-    fitted: dict[str, np.ndarray] = {}
+    resolve_input: dict[str, np.ndarray] = {}
     for spec in inputs:
         rows = columns[spec.name if named else ""]
         if not fits(rows.shape[1:], spec.shape) or not holds_all(rows.dtype, spec.dtype):
             return None
-        fitted[spec.name] = rows.astype(spec.dtype, copy=False)
-    return fitted
+        resolve_input[spec.name] = rows.astype(spec.dtype, copy=False)
+    return resolve_input
 
 
 def side_by_side(examples: Sequence[Example]) -> Iterable[Examples]:
-    """Stack examples of one client generation and of the same shapes."""
+    """Stack examples of one protocol version and of the same shapes."""
     alike: dict[Any, list[Example]] = {}
     for example in examples:
         shapes = tuple((name, tensor.dtype.str, tensor.shape) for name, tensor in example.tensors.items())
-        alike.setdefault((example.origin.generation, shapes), []).append(example)
+        alike.setdefault((example.origin.protocol, shapes), []).append(example)
     for together in alike.values():
         names = together[0].tensors
         tensors = {name: stacked([example.tensors[name] for example in together]) for name in names}
@@ -190,7 +190,7 @@ def _held_bytes(tensors: Mapping[str, np.ndarray]) -> int:
 
 
 def _rows_of(inputs: Iterable[TensorSpec], batch_size: int) -> dict[str, Rows]:
-    """Gives rows to the inputs that may take images of one size."""
+    """Return rows to the inputs that may take images of one size."""
     return {
         spec.name: Rows(tuple(size or 0 for size in spec.shape), spec.dtype, batch_size)
         for spec in inputs
@@ -199,7 +199,7 @@ def _rows_of(inputs: Iterable[TensorSpec], batch_size: int) -> dict[str, Rows]:
 
 
 class Decode(beam.PTransform[Any, Any]):
-    """Turns each `Block` into `Examples`; gives these as `examples` and, as `refused`, lists of error results.
+    """Turns each `Block` into `Examples`; emits these as `examples` and, as `refused`, lists of error results.
 
     Native tensor requests are decoded by columns where they are alike, all others one by one; images that take long are
     set aside (`beam_serving.io.aside`) and go on with a later `Flush`. An entry that was delivered more than
@@ -257,7 +257,7 @@ class _DecodeFn(beam.DoFn):
         self._watchdog = Watchdog(self._timeout_s, "decoding a request")
         self._long_watchdog = Watchdog(self._timeout_s, "decoding a request")
         self._aside: Aside | None = None
-        self._opening = self._encryption.opening()
+        self._decryptor = self._encryption.decryptor()
         context = service_context()
         self._stats, self._consumers = context.stats, context.shared(Consumers)
 
@@ -286,7 +286,7 @@ class _DecodeFn(beam.DoFn):
             yield pvalue.TaggedOutput(REFUSED, refused)
 
     def _finished(self) -> Iterator[Examples | Result]:
-        """Yields what became of entries that were set aside."""
+        """Yield what became of entries that were set aside."""
         for outcome in self._aside.take() if self._aside else ():
             if isinstance(outcome, Result):
                 yield outcome
@@ -294,7 +294,7 @@ class _DecodeFn(beam.DoFn):
                 yield from side_by_side([outcome])
 
     def _decoded(self, block: Block) -> Iterator[Examples | Result]:
-        """Yields the examples of a block, those of one form together and as many at a time as a batch may hold."""
+        """Yield the examples of a block, those of one form together and as many at a time as a batch may hold."""
         if block.deliveries > self._max_deliveries:
             yield from map(self._give_up, block.entries(range(len(block.ids))))
             return
@@ -319,25 +319,25 @@ class _DecodeFn(beam.DoFn):
 
     def _by_columns(self, block: Block) -> tuple[list[Examples], Sequence[int]]:
         """Decode what is alike, and give the places of the rest."""
-        if self._opening is not None or block.deliveries > 1:
+        if self._decryptor is not None or block.deliveries > 1:
             return [], range(len(block.ids))
         started = time.perf_counter()
         groups, rest = decode_alike(block.fields, self._limits)
         examples = []
         for places, uris, request_ids, columns in groups:
-            tensors = None if self._is_too_much(columns) else fitted_columns(columns, self._inputs)
+            tensors = None if self._is_too_much(columns) else resolve_columns(columns, self._inputs)
             if tensors is None:
                 rest = sorted([*rest, *places])
             else:
                 ids = block.ids if len(places) == len(block.ids) else [block.ids[place] for place in places]
-                origins = Origins(block.stream, block.consumer, Generation.NATIVE, ids, uris, request_ids)
+                origins = Origins(block.stream, block.consumer, ProtocolVersion.NATIVE, ids, uris, request_ids)
                 examples.append(Examples(origins, tensors))
         if decoded := len(block.ids) - len(rest):
             self._stats.stages["decode"].record((time.perf_counter() - started) / decoded, decoded)
         return examples, rest
 
     def _is_too_much(self, columns: Mapping[str, np.ndarray]) -> bool:
-        """Tell whether tensors of free sizes could become more at once than a batch of them may hold."""
+        """Return whether tensors of free sizes could become more at once than a batch of them may hold."""
         return self._sizes_are_free and _WIDEST_BYTES * sum(rows.size for rows in columns.values()) > _MOST_BATCH_BYTES
 
     def _one(self, entry: Entry) -> "Example | Result | None":
@@ -352,7 +352,7 @@ class _DecodeFn(beam.DoFn):
                 return self._whatever_it_takes(entry)
         self._watchdog.since = started = time.perf_counter()
         try:
-            payload = decode_request(entry.fields, self._limits, self._opening)
+            payload = decode_request(entry.fields, self._limits, self._decryptor)
             if size <= _LARGE_BYTES and any(
                 isinstance(one, Image) and takes_long(one.encoded) for one in payload.inputs.values()
             ):
@@ -378,7 +378,7 @@ class _DecodeFn(beam.DoFn):
         started = time.perf_counter()
         try:
             with self._long_watchdog.watch():
-                payload = decode_request(entry.fields, self._limits, self._opening)
+                payload = decode_request(entry.fields, self._limits, self._decryptor)
                 tensors = tensors_for(payload, self._inputs, self._rules)
         except RequestError as err:
             return self._refuse(entry, str(err))
@@ -386,7 +386,7 @@ class _DecodeFn(beam.DoFn):
         return _example(entry, payload, tensors)
 
     def _in_batch(self, examples: Examples) -> Iterable[Examples | Flush]:
-        """Yields examples, after the end of the batch where with these it would become too large."""
+        """Yield examples, after the end of the batch where with these it would become too large."""
         if not self._sizes_are_free:
             yield examples
             return
@@ -406,19 +406,19 @@ class _DecodeFn(beam.DoFn):
         return self._refuse(entry, reason, dead=True)
 
     def _refuse(self, entry: Entry, reason: str, dead: bool = False) -> Result:
-        """Gives the error result; a request without a usable uri can have none, so it becomes a dead letter too."""
+        """Return the error result; a request without a usable uri can have none, so it becomes a dead letter too."""
         self._stats.counts["refused"] += 1
         identity = identify(entry.fields, self._limits)
         _log.warning("refused an entry of %r: %s", entry.stream.decode(errors="replace"), reason)
         # Of an entry that was not read the letter has what Redis holds.
         held: Mapping[bytes, bytes] = {} if entry.unread else entry.fields
-        letter = held if dead or not identity.uri else None
+        dead_letter = held if dead or not identity.uri else None
         origin = Origin(
             entry.stream,
             entry.entry_id,
             identity.uri,
-            identity.generation,
+            identity.protocol,
             identity.request_id,
             entry.consumer,
         )
-        return Result(origin, Failure(reason, letter))
+        return Result(origin, Failure(reason, dead_letter))

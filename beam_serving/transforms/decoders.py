@@ -14,7 +14,7 @@ from beam_serving.transforms.image_headers import pam_header
 
 
 def pam_pixels(encoded: bytes, channels: int, color: str) -> Any:
-    """Decodes a PAM file of grey or red, green and blue, each also with alpha; see `heic_pixels`.
+    """Decode a PAM file of grey or red, green and blue, each also with alpha; see `heic_pixels`.
 
     Raises:
         RequestError: it has other channels, or a greatest value that is none.
@@ -40,7 +40,7 @@ def pam_pixels(encoded: bytes, channels: int, color: str) -> Any:
 
 
 def heic_pixels(encoded: bytes, channels: int, color: str) -> Any:
-    """Decodes the primary image of a HEIC file, turned upright, to uint8; four channels are in BGRA order.
+    """Decode the primary image of a HEIC file, turned upright, to uint8; four channels are in BGRA order.
 
     Raises:
         RequestError: it cannot be decoded, or `pillow-heif` is not installed.
@@ -57,7 +57,7 @@ def heic_pixels(encoded: bytes, channels: int, color: str) -> Any:
 
 
 def _in_channels(pixels: Any, channels: int, color: str) -> Any:
-    """Gives grey, colours or colours with alpha of pixels in RGB order."""
+    """Return grey, colours or colours with alpha of pixels in RGB order."""
     if pixels.ndim == 2:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
     alpha = pixels.shape[2] == 4

@@ -76,7 +76,7 @@ class _Frame:
 
 
 def frame_of(spec: TensorSpec, layout: Literal["auto", "chw", "hwc"]) -> _Frame:
-    """Reads from an input's shape how it takes an image.
+    """Read from an input's shape how it takes an image.
 
     Raises:
         RequestError: it takes none; the message has the shape.
@@ -97,9 +97,9 @@ def frame_of(spec: TensorSpec, layout: Literal["auto", "chw", "hwc"]) -> _Frame:
 
 
 def check_rules(spec: TensorSpec, rules: ImageRules) -> str | None:
-    """Says why the rules as the operator wrote them cannot serve an image to this input, for the start of a service.
+    """Say why the rules as the operator wrote them cannot serve an image to this input, for the start of a service.
 
-    An input that takes no image in any layout is passed over, and so are rules that nobody wrote: pixels that do not
+    An input that takes no image in any layout is ignored, and so are rules that nobody wrote: pixels that do not
     fit an input then are refused request by request.
 
     Returns:
@@ -124,7 +124,7 @@ def check_rules(spec: TensorSpec, rules: ImageRules) -> str | None:
 
 
 def check_inputs(inputs: Iterable[TensorSpec], rules: ImageRules) -> str | None:
-    """Says why no input of a model can be served images by these rules; None where one can, or where none takes any.
+    """Say why no input of a model can be served images by these rules; None where one can, or where none takes any.
 
     Of several inputs that might take an image some are for tensors, and no rule is meant for these.
     """
@@ -151,7 +151,7 @@ def _wrong_count(spec: TensorSpec, frame: _Frame, rules: ImageRules) -> str | No
 
 
 def _wrong_values(spec: TensorSpec, rules: ImageRules) -> str | None:
-    """Says where a pixel of 0..255 becomes a number that the type of the input does not have."""
+    """Say where a pixel of 0..255 becomes a number that the type of the input does not have."""
     if rules.plain:
         return None
     with np.errstate(over="ignore"):
@@ -166,7 +166,7 @@ def _wrong_values(spec: TensorSpec, rules: ImageRules) -> str | None:
 
 
 def _first_wrong(values: Any, dtype: np.dtype) -> float | None:
-    """Gives the first of the values that the type cannot hold: a fraction or too large for integers, or infinite."""
+    """Return the first of the values that the type cannot hold: a fraction or too large for integers, or infinite."""
     with np.errstate(invalid="ignore", over="ignore"):
         cast = values.astype(dtype)
         wrong = ~np.isfinite(cast) if dtype.kind == "f" else (cast != values) | (np.abs(values) >= 2.0**63)
@@ -176,7 +176,7 @@ def _first_wrong(values: Any, dtype: np.dtype) -> float | None:
 def tensor_of_image(
     encoded: bytes, spec: TensorSpec, rules: ImageRules, rows: Rows | None = None, held_bytes: int = 0
 ) -> np.ndarray:
-    """Decodes an image file to the shape and type of the model input `spec`.
+    """Decode an image file to the shape and type of the model input `spec`.
 
     Pixels are those that OpenCV gives, 8 bits each: grey files become three equal channels and alpha is dropped for a
     3-channel input; palettes and printing colours (CMYK) become colours; black and white become 0 and 255; more than
@@ -222,7 +222,7 @@ def _work_ns(encoded: bytes, size: ImageSize, rules: ImageRules) -> int:
 
 
 def _fitting_bytes(size: ImageSize, frame: _Frame, spec: TensorSpec, rules: ImageRules) -> int:
-    """Gives the most memory that is taken for decoded pixels, from these to the tensor."""
+    """Return the most memory that is taken for decoded pixels, from these to the tensor."""
     if size.width == 0 or size.height == 0:
         return 0
     # A file may be turned by its EXIF.
@@ -244,7 +244,7 @@ def _bytes_of(sides: tuple[int, int], frame: _Frame, spec: TensorSpec, rules: Im
 
 
 def _decoded_within(encoded: bytes, size: ImageSize, channels: int, color: str, room: int, what: str) -> Any:
-    """Gives the pixels, from the decoder that takes less time and memory where it can.
+    """Return the pixels, from the decoder that takes less time and memory where it can.
 
     Raises:
         RequestError: they would take more memory than there is room, or see `_decoded`.
@@ -281,7 +281,7 @@ def _refuse_corrupt(encoded: bytes) -> None:
 
 
 def _jpeg_pixels(encoded: bytes, channels: int, color: str) -> Any:
-    """Gives the pixels that OpenCV would give, bit by bit, in three quarters of the time; None where it is in doubt."""
+    """Return the pixels that OpenCV would give, bit by bit, in three quarters of the time; None in doubt."""
     try:
         pixels = simplejpeg.decode_jpeg(encoded, "GRAY" if channels == 1 else color.upper())
     except ValueError:
@@ -290,7 +290,7 @@ def _jpeg_pixels(encoded: bytes, channels: int, color: str) -> Any:
 
 
 def _pixels(encoded: np.ndarray, channels: int, color: str) -> Any:
-    """Gives the pixels, uint8, or None where OpenCV finds the data corrupt; of 4 channels always in BGRA order."""
+    """Return the pixels, uint8, or None where OpenCV finds the data corrupt; of 4 channels always in BGRA order."""
     if channels == 1:
         pixels: Any = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
         # Of a PFM file OpenCV gives three channels all the same.
@@ -325,7 +325,7 @@ def _fit(pixels: Any, frame: _Frame, spec: TensorSpec, rules: ImageRules, rows: 
 
 
 def _as_type(values: Any, spec: TensorSpec) -> Any:
-    """Gives the values in the type of the input, never others than they are.
+    """Return the values in the type of the input, never others than they are.
 
     Raises:
         RequestError: the type cannot hold one of them.
@@ -341,7 +341,7 @@ def _as_type(values: Any, spec: TensorSpec) -> Any:
 
 
 def _planes(pixels: Any, channels: int, spec: TensorSpec, rules: ImageRules, rows: Rows | None) -> np.ndarray:
-    """Gives channels first. Copying plane by plane takes half the time of a transposed copy (40 against 80 us)."""
+    """Return channels first. Copying plane by plane takes half the time of a transposed copy (40 against 80 us)."""
     if rows is not None and spec.dtype == np.float32:
         planes = rows.next()
     elif not rules.plain:

@@ -26,7 +26,7 @@ _HEIC = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1"
 
 
 def brand_format(encoded: bytes) -> str | None:
-    """Gives AVIF or HEIC, or None for another file of boxes, as a video."""
+    """Return AVIF or HEIC, or None for another file of boxes, as a video."""
     length = int.from_bytes(encoded[:4], "big")
     brands = {encoded[8:12], *(encoded[at : at + 4] for at in range(16, min(length, len(encoded), 256), 4))}
     if brands & _AVIF:
@@ -41,7 +41,7 @@ class _Box(NamedTuple):
 
 
 def boxed_size(encoded: bytes, name: str) -> tuple[int, int]:
-    """Gives the sides of the largest image in a file of the format `name`, AVIF or HEIC.
+    """Return the sides of the largest image in a file of the format `name`, AVIF or HEIC.
 
     Raises:
         RequestError: there is none, or the data of one is not in the file.
@@ -70,7 +70,7 @@ def boxed_size(encoded: bytes, name: str) -> tuple[int, int]:
 
 
 def _top(encoded: bytes) -> dict[bytes, _Box]:
-    """Gives the first box of each kind; what follows the still image may be anything."""
+    """Return the first box of each kind; what follows the still image may be anything."""
     found: dict[bytes, _Box] = {}
     try:
         for box in _boxes(encoded, 0, len(encoded)):
@@ -82,7 +82,7 @@ def _top(encoded: bytes) -> dict[bytes, _Box]:
 
 
 def _coded(encoded: bytes, inner: list[_Box], name: str) -> Iterator[memoryview | bytes]:
-    """Gives the data of each item that is AV1, put together of its parts, wherever these lie.
+    """Yield the data of each item that is AV1, put together of its parts, wherever these lie.
 
     Raises:
         RequestError: a part is not in the file, or items have more data together than there is.
@@ -113,7 +113,7 @@ def _coded(encoded: bytes, inner: list[_Box], name: str) -> Iterator[memoryview 
 
 
 def _item_kinds(encoded: bytes, box: _Box) -> Iterator[tuple[int, bytes]]:
-    """Gives the number and kind of the items."""
+    """Yield the number and kind of the items."""
     start = box.start + (8 if encoded[box.start] else 6)
     for entry in _boxes(encoded, start, box.end):
         version = encoded[entry.start]
@@ -122,7 +122,7 @@ def _item_kinds(encoded: bytes, box: _Box) -> Iterator[tuple[int, bytes]]:
 
 
 def _first_samples(encoded: bytes, moov: _Box) -> Iterator[memoryview]:
-    """Gives the first frame of each track of a file of several frames, which the decoder may take for its image."""
+    """Yield the first frame of each track of a file of several frames, which the decoder may take for its image."""
     level = [moov]
     for kind in (b"trak", b"mdia", b"minf", b"stbl"):
         level = [inner for box in level for inner in _boxes(encoded, box.start, box.end) if inner.kind == kind]
@@ -143,7 +143,7 @@ def _first_samples(encoded: bytes, moov: _Box) -> Iterator[memoryview]:
 
 
 def _boxes(encoded: bytes, at: int, end: int, stop: bytes = b"") -> Iterator[_Box]:
-    """Gives the boxes between two places, up to one of kind `stop`."""
+    """Yield the boxes between two places, up to one of kind `stop`."""
     for _ in range(_MOST_BOXES):
         if at >= end:
             return
@@ -170,7 +170,7 @@ class _Item(NamedTuple):
 
 
 def _items(encoded: bytes, box: _Box) -> Iterator[_Item]:
-    """Reads the box of locations."""
+    """Read the box of locations."""
     version, sizes = encoded[box.start], unpack_from(">H", encoded, box.start + 4)[0]
     offset_size, length_size, base_size = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
     index_size = sizes & 15 if version else 0
@@ -211,7 +211,7 @@ class _Bits:
 
 
 def av1_size(data: memoryview | bytes, name: str = "AVIF") -> tuple[int, int]:
-    """Reads the greatest size of a frame from all sequence headers of AV1 data: the decoder goes by the last.
+    """Read the greatest size of a frame from all sequence headers of AV1 data: the decoder goes by the last.
 
     Raises:
         RequestError: it has none, or something else than units of AV1.
@@ -242,7 +242,7 @@ def av1_size(data: memoryview | bytes, name: str = "AVIF") -> tuple[int, int]:
 
 
 def _sequence_size(bits: _Bits) -> tuple[int, int]:
-    """Reads up to the size of `sequence_header_obu` of the AV1 specification, 5.5.1."""
+    """Read up to the size of `sequence_header_obu` of the AV1 specification, 5.5.1."""
     bits.take(4)
     if bits.take(1):
         bits.take(5)
@@ -262,7 +262,7 @@ def _sequence_size(bits: _Bits) -> tuple[int, int]:
 
 
 def _timing(bits: _Bits) -> int:
-    """Passes over the times; gives the number of bits of a buffer's delay, 0 where there is none."""
+    """Pass over the times; return the number of bits of a buffer's delay, 0 where there is none."""
     if not bits.take(1):
         return 0
     bits.take(64)

@@ -69,7 +69,7 @@ _LEAST_MAX_PIXELS = 50_000_000
 
 
 def work_ns(size: ImageSize, encoded_bytes: int, *, antialias: bool = False) -> int:
-    """Give about the most time that a file takes one core, to its resized pixels."""
+    """Return about the most time that a file takes one core, to its resized pixels."""
     rate = _WORK.get(size.format, _Work())
     each = rate.pixel + _SCAN_NS * (size.scans - 1) + (_SMOOTHING_NS if antialias else 0)
     return size.width * size.height * each + encoded_bytes * rate.byte
@@ -102,7 +102,7 @@ def check_scans(size: ImageSize) -> None:
 
 
 def takes_long(encoded: bytes) -> bool:
-    """Tell whether decoding an image may take more than some milliseconds; of one that is refused it does not."""
+    """Return whether decoding an image may take more than some milliseconds; of one that is refused it does not."""
     try:
         size = image_size(encoded)
     except RequestError:
@@ -114,7 +114,7 @@ def takes_long(encoded: bytes) -> bool:
 
 
 def decoding_bytes(size: ImageSize, channels: int) -> int:
-    """Give the most memory that OpenCV and the other decoders take for a file, with the pixels that they give."""
+    """Return the most memory that OpenCV and the other decoders take for a file, with the pixels that they give."""
     rates = _PER_PIXEL[size.format]
     if size.deep:
         rate = rates.deep_alpha if channels == 4 else rates.deep_color

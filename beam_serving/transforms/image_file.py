@@ -82,7 +82,7 @@ _SUPPORTED = "JPEG, PNG, BMP, WebP, TIFF, GIF, AVIF, HEIC, JPEG 2000, PNM, PAM, 
 
 
 def image_size(encoded: bytes) -> ImageSize:
-    """Reads the size from the header and checks that the file is not cut off, as far as the header allows.
+    """Read the size from the header and check that the file is not cut off, as far as the header allows.
 
     Raises:
         RequestError: the format is not supported, the header is broken, or the end is missing.
@@ -166,7 +166,7 @@ def _jpeg(encoded: bytes) -> ImageSize:
 
 
 def _of_several_scans(encoded: bytes, frame: int, scan: int, size: ImageSize) -> ImageSize:
-    """Adds what a file takes whose pixels come in several scans, as those of a progressive one do.
+    """Add what a file takes whose pixels come in several scans, as those of a progressive one do.
 
     The decoder keeps all coefficients, two bytes each, and goes over all of them with every scan, however little that
     holds. A file that is not progressive and has all components in its first scan has no other.

@@ -38,7 +38,7 @@ class Announced(NamedTuple):
 
 
 def tiff_size(encoded: bytes) -> Announced:
-    """Reads the first page. Where a tile is larger than the page, its sides are given: they are what is decoded."""
+    """Read the first page. Where a tile is larger than the page, its sides are given: they are what is decoded."""
     order = "<" if encoded.startswith(b"I") else ">"
     big = unpack_from(order + "H", encoded, 2)[0] == _BIG_TIFF
     tags = _tiff_tags(encoded, order, big)
@@ -95,7 +95,7 @@ class _Entry:
 
 
 def _tiff_tags(encoded: bytes, order: str, big: bool) -> dict[int, _Entry]:
-    """Reads where the numbers of each tag stand; of a tag that is there twice the first counts, as for libtiff."""
+    """Read where the numbers of each tag stand; of a tag that is there twice the first counts, as for libtiff."""
     start = unpack_from(order + ("Q" if big else "I"), encoded, 8 if big else 4)[0]
     if start > len(encoded):
         raise error
@@ -138,7 +138,7 @@ def _one(encoded: bytes, tags: dict[int, _Entry], tag: int, default: int | None 
 
 
 def _check_parts(encoded: bytes, starts: np.ndarray, lengths: np.ndarray) -> int:
-    """Gives the number of strips or tiles, but 1 where some share their bytes: each may then have all that there is."""
+    """Return the number of strips or tiles, but 1 where some share their bytes: each may have all there is."""
     count = min(len(starts), len(lengths))
     ends = starts[:count].astype(np.float64) + lengths[:count].astype(np.float64)
     if (end := int(ends.max())) > len(encoded):
@@ -150,7 +150,7 @@ _GIF_END, _GIF_EXTENSION, _GIF_FRAME = b";!,"
 
 
 def gif_size(encoded: bytes) -> tuple[int, int]:
-    """Reads the canvas, and goes through the blocks to the end of the file."""
+    """Read the canvas, and goes through the blocks to the end of the file."""
     width, height, flags = unpack_from("<HHB", encoded, 6)
     at, in_parts = 13 + _gif_colors(flags), False
     for _ in range(_MOST_BLOCKS):
@@ -180,7 +180,7 @@ _PFM = re.compile(rb"P[Ff]\s(\d{1,9})\s(\d{1,9})\s[-+.\deE]{1,30}\s")
 
 
 def pnm_size(encoded: bytes) -> Announced:
-    """Reads a PBM, PGM or PPM file, of text or bytes."""
+    """Read a PBM, PGM or PPM file, of text or bytes."""
     kind = encoded[1:2]
     # A bitmap has no greatest value, and its text begins right after the height.
     header = _PNM.match(encoded, 0, _HEADER_BYTES)
@@ -215,7 +215,7 @@ class PamHeader(NamedTuple):
 
 
 def pam_header(encoded: bytes) -> PamHeader:
-    """Reads the header, which is lines of a name and a value."""
+    """Read the header, which is lines of a name and a value."""
     end = encoded.find(b"ENDHDR\n", 0, _HEADER_BYTES)
     if end < 0:
         raise RequestError(f"corrupt PAM: no whole header in {len(encoded)} bytes")
@@ -226,7 +226,7 @@ def pam_header(encoded: bytes) -> PamHeader:
 
 
 def pam_size(encoded: bytes) -> Announced:
-    """Reads a PAM file."""
+    """Read a PAM file."""
     width, height, depth, most, start = pam_header(encoded)
     size = _held("PAM", encoded, start, width * height * depth * (1 + (most > 255)), (width, height))
     # Values of another range than 0..255 are multiplied and divided in wider types.
@@ -234,7 +234,7 @@ def pam_size(encoded: bytes) -> Announced:
 
 
 def pfm_size(encoded: bytes) -> tuple[int, int]:
-    """Reads a PFM file: floats, one or three per pixel."""
+    """Read a PFM file: floats, one or three per pixel."""
     header = _PFM.match(encoded, 0, _HEADER_BYTES)
     if header is None:
         raise RequestError(f"corrupt PFM: no whole header in {len(encoded)} bytes")
@@ -244,7 +244,7 @@ def pfm_size(encoded: bytes) -> tuple[int, int]:
 
 
 def sun_size(encoded: bytes) -> tuple[int, int]:
-    """Reads a Sun raster file."""
+    """Read a Sun raster file."""
     width, height, bits, length, kind, _, palette_bytes = unpack_from(">7I", encoded, 4)
     # Rows are padded to two bytes; compressed ones (kind 2) have the length in the header.
     needed = length if kind == 2 else (width * bits + 15) // 16 * 2 * height
@@ -252,7 +252,7 @@ def sun_size(encoded: bytes) -> tuple[int, int]:
 
 
 def hdr_size(encoded: bytes) -> tuple[int, int]:
-    """Reads a Radiance file: lines of text, an empty line, the size, and rows of pixels that may be compressed."""
+    """Read a Radiance file: lines of text, an empty line, the size, and rows of pixels that may be compressed."""
     end = encoded.find(b"\n\n", 0, _HEADER_BYTES)
     size = re.compile(rb"-Y (\d{1,9}) \+X (\d{1,9})\n").match(encoded, end + 2)
     if end < 0 or size is None:
@@ -266,7 +266,7 @@ def hdr_size(encoded: bytes) -> tuple[int, int]:
 
 
 def exr_size(encoded: bytes) -> tuple[int, int]:
-    """Reads an OpenEXR file, where the operator lets OpenCV read these.
+    """Read an OpenEXR file, where the operator lets OpenCV read these.
 
     OpenCV's copy of OpenEXR is old and has known faults, so that it wants to be asked for.
     """

@@ -112,7 +112,7 @@ def for_client(reason: str, model: LoadedModel) -> str:
 
 
 class Infer(beam.PTransform[Any, Any]):
-    """Gives `predictions` for each batch and, as `failed`, lists of error results.
+    """Emits `predictions` for each batch and, as `failed`, lists of error results.
 
     The model is loaded once per worker process, with the first step that needs it. An inference that takes longer
     than `timeout_s` ends the worker process: its entries are delivered again, one by one.

@@ -27,7 +27,7 @@ _TILE_HEADER_BYTES = 14
 
 
 def jp2_size(encoded: bytes) -> Announced:
-    """Reads the code stream in the boxes of a JP2 file."""
+    """Read the code stream in the boxes of a JP2 file."""
     at = 0
     for _ in range(_MOST_BOXES):
         length, kind = unpack_from(">I4s", encoded, at)
@@ -45,7 +45,7 @@ def jp2_size(encoded: bytes) -> Announced:
 
 
 def j2k_size(encoded: bytes, start: int = 0) -> Announced:
-    """Reads a bare code stream of JPEG 2000."""
+    """Read a bare code stream of JPEG 2000."""
     if unpack_from(">HH", encoded, start) != (0xFF4F, _SIZE):
         raise RequestError(f"corrupt JPEG 2000: no code stream at byte {start}")
     right, bottom, left, top, tile_width, tile_height, tile_left, tile_top = unpack_from(">8I", encoded, start + 8)
@@ -90,7 +90,7 @@ class _Segment(NamedTuple):
 
 
 def _segments(encoded: bytes, at: int) -> Iterator[_Segment]:
-    """Gives the segments of the header and those of each part of a tile, to the end of the code stream."""
+    """Yield the segments of the header and those of each part of a tile, to the end of the code stream."""
     part_end = 0
     for _ in range(_MOST_SEGMENTS):
         if at + 2 > len(encoded):
@@ -117,7 +117,7 @@ def _segments(encoded: bytes, at: int) -> Iterator[_Segment]:
 
 
 def _precincts(encoded: bytes, at: int, end: int, style: int, tile: tuple[int, int]) -> int:
-    """Counts the precincts of one component of a tile, each of which has a packet per layer."""
+    """Count the precincts of one component of a tile, each of which has a packet per layer."""
     levels = min(encoded[at], _MOST_LEVELS)
     precincts = 0
     for level in range(levels + 1):
@@ -129,7 +129,7 @@ def _precincts(encoded: bytes, at: int, end: int, style: int, tile: tuple[int, i
 
 
 def _blocks(encoded: bytes, at: int, end: int, style: int, size: tuple[int, int]) -> int:
-    """Counts the blocks of one component as its coding style, whose levels stand at `at`, divides it."""
+    """Count the blocks of one component as its coding style, whose levels stand at `at`, divides it."""
     levels, wide, tall = unpack_from(">3B", encoded, at)
     levels, wide, tall = min(levels, _MOST_LEVELS), (wide & 15) + 2, (tall & 15) + 2
     blocks = 0

@@ -23,7 +23,7 @@ def resized(
     shorter_side: int | None = None,
     filter_: Filter = "auto",
 ) -> Any:
-    """Gives an image of `height` x `width` pixels; see `ImageRules` for the rules and the filters."""
+    """Return an image of `height` x `width` pixels; see `ImageRules` for the rules and the filters."""
     if filter_ == "auto":
         filter_ = "linear" if rule == "stretch" else "area"
     if rule == "stretch":
@@ -34,7 +34,7 @@ def resized(
 
 
 def _fit(pixels: Any, height: int, width: int, filter_: Filter) -> Any:
-    """Keeps the ratio of the sides; what is missing is black, as much on either side."""
+    """Keep the ratio of the sides; what is missing is black, as much on either side."""
     factor = min(height / pixels.shape[0], width / pixels.shape[1])
     tall, wide = _between(factor * pixels.shape[0], height), _between(factor * pixels.shape[1], width)
     inner = _scaled(pixels, tall, wide, filter_)
@@ -49,7 +49,7 @@ class _Size(NamedTuple):
 
 
 def _crop(pixels: Any, height: int, width: int, shorter_side: int | None, filter_: Filter) -> Any:
-    """Takes the middle, as torchvision's Resize and CenterCrop do; never less than the image covers."""
+    """Take the middle, as torchvision's Resize and CenterCrop do; never less than the image covers."""
     whole = _covering(_Size(*pixels.shape[:2]), _Size(height, width), shorter_side)
     top, left = round((whole.height - height) / 2), round((whole.width - width) / 2)
     if filter_ == "antialias":
@@ -75,7 +75,7 @@ class _Part(NamedTuple):
 
     @classmethod
     def around(cls, side: int, window: Window) -> _Part:
-        """Gives what of a side is seen in a window, and one or two pixels more, from which the next ones are made."""
+        """Return what of a side is seen in a window, and one or two pixels more, from which the next ones are made."""
         factor = window.size / side
         start = max(int(window.first / factor) - 1, 0)
         end = min(int((window.first + window.wanted) / factor) + 3, side)
@@ -91,7 +91,7 @@ class _Part(NamedTuple):
 def pixels_between(
     size: tuple[int, int], wanted: tuple[int, int], rule: str, shorter_side: int | None, filter_: Filter
 ) -> int:
-    """Gives how many pixels an image of this height and width takes on its way to the wanted ones, besides both."""
+    """Return how many pixels an image of this height and width takes on its way to the wanted ones, besides both."""
     if filter_ == "antialias":
         # A transposed copy, then those rows that are seen of fewer pixels, or in a very tall image fewer rows.
         tall = _covering(_Size(*size), _Size(*wanted), shorter_side).height if rule == "crop" else wanted[0]
@@ -111,7 +111,7 @@ def pixels_between(
 
 
 def _covering(size: _Size, wanted: _Size, shorter_side: int | None) -> _Size:
-    """Gives the size that an image is brought to before its middle is taken."""
+    """Return the size that an image is brought to before its middle is taken."""
     least = max(wanted.height / size.height, wanted.width / size.width)
     factor = max(least, (shorter_side or 0) / min(size))
     return _Size(
@@ -120,7 +120,7 @@ def _covering(size: _Size, wanted: _Size, shorter_side: int | None) -> _Size:
 
 
 def _scaled(pixels: Any, height: int, width: int, filter_: Filter) -> Any:
-    """Gives the whole image in another size. Only `linear` skips pixels where the image shrinks."""
+    """Return the whole image in another size. Only `linear` skips pixels where the image shrinks."""
     if filter_ == "antialias":
         return antialiased(pixels, Window(height, 0, height), Window(width, 0, width))
     shrinks = height < pixels.shape[0] or width < pixels.shape[1]

@@ -23,7 +23,7 @@ _FEW_CLASSES = 64
 
 
 def top_classes(scores: np.ndarray, n: int) -> list[TopClasses]:
-    """Gives the `n` best of each row of scores, best first; the earlier index wins a tie and NaN comes last.
+    """Return the `n` best of each row of scores, best first; the earlier index wins a tie and NaN comes last.
 
     An `n` above the number of classes gives all of them.
     """
@@ -31,7 +31,7 @@ def top_classes(scores: np.ndarray, n: int) -> list[TopClasses]:
 
 
 def best_of(scores: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Gives what `top_classes` gives as two arrays, classes and scores, of shape (rows, n)."""
+    """Return what `top_classes` gives as two arrays, classes and scores, of shape (rows, n)."""
     # Ascending order of these is descending order of the scores: NumPy sorts NaN last, and ~ reverses integers exactly.
     reverse = -scores if scores.dtype.kind == "f" else ~scores
     if n == 1 and scores.size and not np.isnan(reverse.min()):
@@ -61,7 +61,7 @@ def answers(
     as_lists: bool = False,
     only: Collection[str] | None = None,
 ) -> list[Answer]:
-    """Splits a batch of outputs into one `Answer` per row; `n` of 0 keeps the whole tensors.
+    """Split a batch of outputs into one `Answer` per row; `n` of 0 keeps the whole tensors.
 
     Texts have no best ones: an output of these is kept whole, and so is one that is not among `only`.
     """
@@ -86,7 +86,7 @@ def _ranked(output: np.ndarray, rows: int, n: int) -> Sequence[TopClasses | np.n
 
 
 def first_rows(outputs: Mapping[str, np.ndarray], rows: int, n: int) -> list[Answer]:
-    """Gives each record of a batch the first `n` rows of its outputs, or as many as there are.
+    """Return the first `n` rows of the outputs of each record of a batch, or as many as there are.
 
     Detection models give a record one axis more than its rows have, of size 1: leading ones are dropped.
     """

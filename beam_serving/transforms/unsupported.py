@@ -56,7 +56,7 @@ _RIFF = {b"AVI ": "AVI video", b"WAVE": "WAV"}
 
 
 def unsupported_format(encoded: bytes) -> str | None:
-    """Gives the name of a format that is not served, or None where the file does not tell."""
+    """Return the name of a format that is not served, or None where the file does not tell."""
     if encoded.endswith(b"TRUEVISION-XFILE.\0"):
         return "Targa (TGA)"
     for beginning, name in _BEGINNINGS:

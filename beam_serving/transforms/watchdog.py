@@ -1,4 +1,4 @@
-"""Ends a worker process whose work hangs, as a crash would: others take its entries over, none waits for ever."""
+"""Ends a worker process whose work hangs, as a crash would: others take its entries over, none waits indefinitely."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Watchdog:
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Ends the process if the body takes longer than the limit."""
+        """End the process if the body takes longer than the limit."""
         self.since = time.perf_counter()
         try:
             yield
@@ -38,7 +38,7 @@ class Watchdog:
             self.since = None
 
     def close(self) -> None:
-        """Ends the thread."""
+        """End the thread."""
         self._thread.close()
 
     def _look(self) -> None:

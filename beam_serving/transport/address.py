@@ -32,7 +32,7 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Reads `host:port` or a URL.
+        """Read `host:port` or a URL.
 
         Raises:
             ValueError: it is neither; the message says what is wanted and never holds a secret.
@@ -58,7 +58,7 @@ class Address:
         )
 
     def url(self) -> str:
-        """Writes what `parse` reads, without the password."""
+        """Write what `parse` reads, without the password."""
         scheme = ("rediss" if self.tls else "redis") + ("" if self.kind == "server" else f"+{self.kind}")
         user = f"{quote(self.username, safe='')}@" if self.username else ""
         hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
@@ -77,17 +77,17 @@ def _host_port(text: str, default: int) -> HostPort:
 
 
 def shown(hosts: tuple[HostPort, ...]) -> str:
-    """Gives hosts as text."""
+    """Return hosts as text."""
     return ", ".join(f"{host}:{port}" for host, port in hosts)
 
 
 def hash_tag(key: bytes) -> bytes:
-    """Gives the part of a key that a cluster goes by: what is in its first braces; empty where it has none."""
+    """Return the part of a key that a cluster goes by: what is in its first braces; empty where it has none."""
     _, opened, rest = key.partition(b"{")
     tag, closed, _ = rest.partition(b"}")
     return tag if opened and closed else b""
 
 
 def slot_of(key: bytes) -> int:
-    """Gives the number of the slot in which a cluster keeps a key (Redis Cluster specification, "Key distribution")."""
+    """Return the number of the slot in which a cluster keeps a key (Redis Cluster specification)."""
     return binascii.crc_hqx(hash_tag(key) or key, 0) % _SLOTS

@@ -43,11 +43,11 @@ class _Meter:
         self.reply_bytes = self._lines = 0
 
     def restart(self) -> None:
-        """Begins with another reply."""
+        """Begin with another reply."""
         self.reply_bytes = self._lines = 0
 
     def feed(self, buffer: bytearray, start: int, length: int) -> None:
-        """Takes some bytes that came.
+        """Take some bytes that came.
 
         Raises:
             ReplyTooLargeError: there were too many.
@@ -93,7 +93,7 @@ class Channel:
         return meter.reply_bytes if meter else 0
 
     def call(self, *command: Argument) -> object:
-        """Sends one command and gives its reply as hiredis reads it.
+        """Send one command and return its reply as hiredis reads it.
 
         Raises:
             RedisError: the server cannot be reached or refuses the command.
@@ -102,7 +102,7 @@ class Channel:
         return self.receive()
 
     def send(self, *command: Argument) -> None:
-        """Sends one command, whose reply must be received before the next one is sent.
+        """Send one command, whose reply must be received before the next one is sent.
 
         Raises:
             RedisError: the server cannot be reached.
@@ -119,7 +119,7 @@ class Channel:
         self._used_at = now
 
     def receive(self) -> Any:
-        """Gives the reply to the command that was sent, and waits for it where it is not there yet.
+        """Return the reply to the command that was sent, and wait for it where it is not there yet.
 
         Raises:
             RedisError: the connection broke or the server refuses the command.
@@ -136,12 +136,12 @@ class Channel:
             raise
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Close the connection."""
         self._connection.disconnect()
 
 
 def _reopen_if_closed(connection: Any) -> None:
-    """Closes our end where the server has closed its own, as it may for idle clients; the next command opens it."""
+    """Close our end where the server has closed its own, as it may for idle clients; the next command opens it."""
     if not connection.is_connected:
         return
     try:
@@ -160,7 +160,7 @@ class Script:
         self._sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
     def run(self, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
-        """Runs the script, loading it where the server does not know it, and gives what it returns: mostly a number.
+        """Run the script, loading it where the server does not know it, and return what it returns: mostly a number.
 
         Raises:
             RedisError: the server cannot be reached or the script failed; see `scripts.evaluate`.
@@ -174,5 +174,5 @@ class Script:
             raise named_refusal(self._source, err) from err
 
     def close(self) -> None:
-        """Closes the channel."""
+        """Close the channel."""
         self._channel.close()

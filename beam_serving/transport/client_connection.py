@@ -59,7 +59,7 @@ class Server:
         ca_file: str | None = None,
         stream: str = "",
     ) -> "Server":
-        """Reads a host name, `host:port` or a URL, with which `port` is passed over.
+        """Read a host name, `host:port` or a URL, with which `port` is ignored.
 
         A URL begins with `redis://`, `rediss://`, `unix://`, `redis+sentinel://` or `redis+cluster://`. Of a cluster it
         is the node that has `stream`.
@@ -86,7 +86,7 @@ class Server:
         return cls(name, url, secret, max_connections, timeout_s, ca_file)
 
     def client(self) -> RedisClient:
-        """Opens a thread-safe client; no socket before its first command.
+        """Open a thread-safe client; no socket before its first command.
 
         At most `max_connections` commands run at once, others wait for their turn.
         """
@@ -95,11 +95,11 @@ class Server:
         )
 
     def subscriber(self) -> RedisClient:
-        """Opens a client for subscriptions, which hold a connection each for as long as they wait."""
+        """Open a client for subscriptions, which hold a connection each for as long as they wait."""
         return redis.Redis.from_pool(self._pool(redis.ConnectionPool))
 
     def async_client(self) -> RedisClient:
-        """Opens a client for one event loop, with the connection of its one subscription on top of the others."""
+        """Open a client for one event loop, with the connection of its one subscription on top of the others."""
         pool = self._pool(
             redis.asyncio.BlockingConnectionPool, max_connections=self.max_connections + 1, timeout=self.timeout_s
         )
@@ -148,7 +148,7 @@ def _route(url: str, stream: str) -> Route | None:
 
 @contextmanager
 def redis_errors(server: Server) -> Iterator[None]:
-    """Turns errors of the Redis library into ours.
+    """Turn errors of the Redis library into ours.
 
     Raises:
         QueueFullError: Redis is at its `maxmemory`.

@@ -54,12 +54,12 @@ class RedisAt:
         return (str(self.route) if self.route else f"{self.host}:{self.port}") + (f"/{self.db}" if self.db else "")
 
     def url(self) -> str:
-        """Gives the address as the client takes it, without the password."""
+        """Return the address as the client takes it, without the password."""
         address = self.route.address if self.route else Address("server", ((self.host, self.port),))
         return replace(address, tls=self.tls, db=self.db, username=self.username).url()
 
     def password(self) -> str | None:
-        """Reads the password from where it is kept.
+        """Read the password from where it is kept.
 
         Raises:
             ConfigError: the file that holds it cannot be read.
@@ -73,9 +73,9 @@ class RedisAt:
             raise ConfigError(f"redis: password_file {self.password_file}: {reason}") from err
 
     def client(self, wait_s: float = 0.0) -> redis.Redis:
-        """Opens a client of one connection that never retries by itself.
+        """Open a client of one connection that never retries by itself.
 
-        A retry inside the library would send XADD or a script twice (FAULTS: the reply was lost, not the command);
+        A retry inside the library would send XADD or a script twice (the reply was lost, not the command);
         the one loop that tries again is ours, `retry_until`. `wait_s` is how long a command may block on the server.
         """
         options: dict[str, Any] = {
@@ -104,7 +104,7 @@ class RedisAt:
 
     @contextmanager
     def reachable(self) -> Iterator[redis.Redis]:
-        """Opens a client for a command of an operator, which tells an error at once instead of waiting it out.
+        """Open a client for a command of an operator, which tells an error at once instead of waiting it out.
 
         Raises:
             ConnectError: the server refuses us, or cannot be reached (`UnreachableError`).
@@ -122,7 +122,7 @@ class RedisAt:
 
 
 def fatal(error: RedisError) -> str | None:
-    """Says why an error of Redis will not heal by waiting, or gives None where it may."""
+    """Say why an error of Redis will not heal by waiting, or return None where it may."""
     if isinstance(error, NoPermissionError):
         return f"the user lacks a permission: {error}"
     refused = isinstance(error, AuthenticationError | AuthorizationError)
@@ -145,13 +145,13 @@ _HEALS = re.compile(
 
 
 def heals(error: RedisError) -> bool:
-    """Whether the same command may succeed later: the connection broke, or the server is in a state that passes."""
+    """Return whether the same command may succeed later: the connection broke, or its state will pass."""
     passing = ReadOnlyError, OutOfMemoryError, TryAgainError, ClusterDownError, MasterDownError
     return not isinstance(error, ResponseError) or isinstance(error, passing) or bool(_HEALS.search(str(error)))
 
 
 def check(at: RedisAt, client: redis.Redis) -> None:
-    """Asks the server for a sign of life.
+    """Ask the server for a sign of life.
 
     Raises:
         ConnectError: it refuses us for good.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from beam_serving.records import Generation
+from beam_serving.records import ProtocolVersion
 
 DEAD_LETTERS = b":dead"
 """Appended to a stream's name, it names the stream that keeps what was given up."""
@@ -21,32 +21,32 @@ _TAKEN_ENDS = (":dead", ":rows")
 _OWNER = ":owner:"
 
 
-def result_key(generation: Generation, stream: bytes, uri: bytes) -> bytes:
-    """Gives the key of the hash in which a client of this generation looks for its result.
+def result_key(protocol: ProtocolVersion, stream: bytes, uri: bytes) -> bytes:
+    """Return the key of the hash in which a client of this version looks for its result.
 
-    The key is also the name of the channel on which the result is announced. Clients of the generation IMAGE know one
+    The key is also the name of the channel on which the result is announced. Clients of protocol version IMAGE know one
     stream only, so theirs is the one place where a result may be at `result:`: on other streams a request does not
     choose among keys that services share.
     """
-    if generation is Generation.IMAGE and stream == IMAGE_STREAM:
+    if protocol is ProtocolVersion.IMAGE and stream == IMAGE_STREAM:
         return b"result:" + uri
     return b"cluster-serving_" + stream + b":" + uri
 
 
 def owner_key(stream: str, group: str) -> str:
-    """Names the key that says who serves a stream and group."""
+    """Name the key that says who serves a stream and group."""
     return f"{stream}:owner:{group}"
 
 
 def parents(stream: str) -> Iterator[str]:
-    """Yields the names whose results would be among those of this stream: of `a:b:c` these are `a:b` and `a`."""
+    """Yield the names whose results would be among those of this stream: of `a:b:c` these are `a:b` and `a`."""
     while ":" in stream:
         stream = stream.rpartition(":")[0]
         yield stream
 
 
 def shared_keys(stream: str, streams: Iterable[str] = ()) -> str | None:
-    """Says why a stream cannot have this name, beside these others of the same service; None where it can."""
+    """Say why a stream cannot have this name, beside these others of the same service; None where it can."""
     if starts := [start for start in _TAKEN_STARTS if stream.startswith(start)]:
         return f"stream {stream!r}: names that start with {starts[0]} are those of other keys of ours"
     if stream.endswith(_TAKEN_ENDS) or _OWNER in stream:

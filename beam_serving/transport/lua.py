@@ -33,7 +33,7 @@ PUT = script(__package__, "put")
 
 
 def evaluate(client: redis.Redis, script: str, keys: int, *arguments: bytes | str | int | float) -> Any:
-    """Runs a script; `arguments` begin with as many keys.
+    """Run a script; `arguments` begin with as many keys.
 
     Raises:
         NoPermissionError: the user may not run one of its commands, which the message names.
@@ -46,7 +46,7 @@ def evaluate(client: redis.Redis, script: str, keys: int, *arguments: bytes | st
 
 
 def named_refusal(script: str, err: ResponseError) -> ResponseError:
-    """Gives a refusal inside a script as what it is, with the command: servers before Redis 7.2 do not name it.
+    """Return a refusal inside a script as what it is, with the command: servers before Redis 7.2 do not name it.
 
     They tell the line of the script, but where it handles the error itself.
     """

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def backoff(first_s: float = 0.05, most_s: float = 5.0) -> Iterator[float]:
-    """Yields waits that double up to `most_s`, each jittered by half, so that many workers do not return at once."""
+    """Yield waits that double up to `most_s`, each jittered by half, so that many workers do not return at once."""
     wait_s = first_s
     while True:
         yield wait_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret

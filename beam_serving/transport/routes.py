@@ -59,7 +59,7 @@ class Sentinels(NamedTuple):
         return Address("sentinel", self.hosts, name=self.name)
 
     def ask(self, client: redis.Redis) -> HostPort | None:
-        """Asks one sentinel for the primary."""
+        """Ask one sentinel for the primary."""
         found = client.sentinel_get_master_addr_by_name(self.name)
         return (_text(found[0]), found[1]) if isinstance(found, tuple) else None
 
@@ -79,7 +79,7 @@ class Cluster(NamedTuple):
         return Address("cluster", self.hosts)
 
     def ask(self, client: redis.Redis) -> HostPort | None:
-        """Asks one node for the owner of the slot."""
+        """Ask one node for the owner of the slot."""
         for first, last, owner, *_ in _reply(client, "CLUSTER", "SLOTS"):
             if first <= self.slot <= last:
                 # A node that does not know its own address means the one by which it was asked.
@@ -92,7 +92,7 @@ Route = Sentinels | Cluster
 
 
 def route_of(address: Address, key: str) -> Route | None:
-    """Gives the way to the server that has `key`; None where there is but one server."""
+    """Return the way to the server that has `key`; None where there is but one server."""
     if address.kind == "sentinel":
         return Sentinels(address.hosts, address.name)
     return Cluster(address.hosts, slot_of(key.encode())) if address.kind == "cluster" else None
@@ -116,12 +116,12 @@ class Login:
 
 
 def tls_options(ca_file: str | None) -> TlsOptions:
-    """Gives the arguments of connections that check the certificate and that it is the server's."""
+    """Return the arguments of connections that check the certificate and that it is the server's."""
     return {"ssl_ca_certs": ca_file, "ssl_cert_reqs": "required", "ssl_check_hostname": True}
 
 
 def find(route: Route, login: Login) -> HostPort:
-    """Asks those who know, one after the other, which server it is.
+    """Ask those who know, one after the other, which server it is.
 
     Raises:
         redis.AuthenticationError: each of them refuses our user or password.
@@ -173,7 +173,7 @@ def _asking(host: str, port: int, login: Login, sentinel: bool) -> redis.Redis:
 
 
 def pool_options(route: Route, login: Login, blocking: bool = True) -> dict[str, Any]:
-    """Gives the arguments by which a pool makes connections that follow a route; else `blocking`, for asyncio."""
+    """Return the arguments by which a pool makes connections that follow a route; else `blocking`, for asyncio."""
     kinds = (_Following, _FollowingOverTls) if blocking else (_AsyncFollowing, _AsyncFollowingOverTls)
     return {
         "connection_class": kinds[login.tls is not None],
@@ -195,7 +195,7 @@ def _gone(connection: Any, err: ResponseError) -> RedisConnectionError:
 
 
 def _following(base: Any) -> type:
-    """Gives the class of connections that look for their server each time they connect."""
+    """Return the class of connections that look for their server each time they connect."""
 
     class Following(base):
         def __init__(self, *, find: Callable[[], HostPort], **options: object) -> None:
@@ -219,7 +219,7 @@ def _following(base: Any) -> type:
 
 
 def _async_following(base: Any) -> type:
-    """Gives the same for asyncio; who knows is asked from a thread."""
+    """Return the same for asyncio; who knows is asked from a thread."""
 
     class Following(base):
         def __init__(self, *, find: Callable[[], HostPort], **options: object) -> None:

@@ -51,7 +51,7 @@ WRITERS = {
 
 
 def write(network: Network, form: str, folder: Path) -> None:
-    """Writes the network in a format into a folder of its own."""
+    """Write the network in a format into a folder of its own."""
     module_name, _, function_name = WRITERS[form].function.partition(":")
     function: Write = getattr(importlib.import_module(f"{__name__}.{module_name}"), function_name)
     function(network, folder)

@@ -17,7 +17,7 @@ _INT32, _BOOL, _TENSOR, _NAMED, _ARRAY, _FLOAT = 0, 5, 10, 14, 15, 2
 
 
 def write(network: Network, folder: Path) -> None:
-    """Writes `model.model`; it does not say its input's shape."""
+    """Write `model.model`; it does not say its input's shape."""
     storage = _Storage()
     layers = [layer for part in network.blocks for layer in _block(storage, part)]
     layers.append(_module("SpatialAveragePooling", {"globalPooling": number(1, _BOOL) + number(8, 1), **_ONE_PIXEL}))
@@ -40,7 +40,7 @@ class _Storage:
         return b"".join(block(16, self._reference(np.ascontiguousarray(array))) for array in arrays)
 
     def _reference(self, array: np.ndarray) -> bytes:
-        """Gives a BigDLTensor without data, whose storage has the number of the one with data."""
+        """Return a BigDLTensor without data, whose storage has the number of the one with data."""
         key = len(self.tensors) + 1
         strides = [prod(array.shape[axis + 1 :]) for axis in range(array.ndim)]
         shape = number(1, _FLOAT) + numbers(2, array.shape) + numbers(3, strides) + number(4, 1)

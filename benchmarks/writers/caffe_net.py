@@ -9,7 +9,7 @@ from benchmarks.writers.protobuf import block, numbers
 
 
 def write(network: Network, folder: Path) -> None:
-    """Writes the net with the input `input` and the output `scores`."""
+    """Write the net with the input `input` and the output `scores`."""
     net = _Net()
     node = "input"
     for part in network.blocks:

@@ -14,23 +14,23 @@ from benchmarks.mobilenet import CLASSES, INPUT_SIZE, Convolution, Network
 
 
 def write_keras(network: Network, folder: Path) -> None:
-    """Writes `model.keras`."""
+    """Write `model.keras`."""
     _model(network).save(folder / "model.keras")
 
 
 def write_saved_model(network: Network, folder: Path) -> None:
-    """Writes `saved_model.pb` and its variables."""
+    """Write `saved_model.pb` and its variables."""
     _model(network).export(str(folder), verbose=False)
 
 
 def write_tflite(network: Network, folder: Path) -> None:
-    """Writes `model.tflite` in float32."""
+    """Write `model.tflite` in float32."""
     converter = tf.lite.TFLiteConverter.from_concrete_functions([_function(network)])
     (folder / "model.tflite").write_bytes(converter.convert())
 
 
 def write_frozen(network: Network, folder: Path) -> None:
-    """Writes `model.pb`."""
+    """Write `model.pb`."""
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     graph = convert_variables_to_constants_v2(_function(network)).graph.as_graph_def()

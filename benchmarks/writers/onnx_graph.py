@@ -14,7 +14,7 @@ _IR_VERSION = 8
 
 
 def write(network: Network, folder: Path) -> None:
-    """Writes `model.onnx` with the output `scores`."""
+    """Write `model.onnx` with the output `scores`."""
     graph = _Graph()
     low, high = graph.constant(np.float32(0)), graph.constant(np.float32(6))
     node = "input"

@@ -11,7 +11,7 @@ from benchmarks.mobilenet import INPUT_SIZE, Convolution, Network
 
 
 def write(network: Network, folder: Path) -> None:
-    """Writes the network with the output `scores`."""
+    """Write the network with the output `scores`."""
     image = ops.parameter([-1, 3, INPUT_SIZE, INPUT_SIZE], np.float32, name="input")
     image.output(0).set_names({"input"})
     node: Any = image

@@ -13,12 +13,12 @@ _EXAMPLES = 2
 
 
 def write_torchscript(network: Network, folder: Path) -> None:
-    """Writes `model.pt`, traced."""
+    """Write `model.pt`, traced."""
     torch.jit.trace(_module(network), _example()).save(str(folder / "model.pt"))
 
 
 def write_program(network: Network, folder: Path) -> None:
-    """Writes `model.pt2` with a free batch."""
+    """Write `model.pt2` with a free batch."""
     shapes = ({0: torch.export.Dim("batch")},)
     torch.export.save(torch.export.export(_module(network), (_example(),), dynamic_shapes=shapes), folder / "model.pt2")
 

@@ -23,7 +23,7 @@ _OUTPUT = ("--no-annotate", "--no-strip-markers", "--no-emit-index-url", "--no-e
 
 
 def main() -> int:
-    """Writes all lock files and gives the exit code."""
+    """Write all lock files and return the exit code."""
     constrained = ("--constraint=constraints.txt", "setup.py")
     base = _compiled(constrained)
     _write(BASE, base)
@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def _compiled(arguments: Sequence[str], wanted: Iterable[str] = ()) -> list[Locked]:
-    """Resolves what setup.py or `wanted` asks for, and returns what Linux needs of it."""
+    """Resolve what setup.py or `wanted` asks for, and return what Linux needs of it."""
     uv = Path(sys.executable).with_name("uv")
     command = [str(uv), *_COMPILE, *_OUTPUT, *arguments]
     ended = subprocess.run(command, check=True, cwd=ROOT, input="\n".join(wanted), stdout=subprocess.PIPE, text=True)

@@ -44,7 +44,7 @@ class Locked(NamedTuple):
         return specifier.version
 
     def needed_on(self, pythons: tuple[str, ...] = _PYTHONS) -> bool:
-        """Says whether an image of one of these Pythons has it, on one of the machines that images are built for."""
+        """Return whether an image of one of these Pythons has it, on one of the machines that images are built for."""
         marker = self.requirement.marker
         return marker is None or any(
             marker.evaluate({**_LINUX, "platform_machine": machine, "python_full_version": python})
@@ -63,7 +63,7 @@ _LINUX = {
 
 
 def parsed(text: str) -> list[Locked]:
-    """Reads the text of a lock file."""
+    """Read the text of a lock file."""
     entries: list[Locked] = []
     lines: list[str] = []
     for line in text.splitlines():
@@ -77,7 +77,7 @@ def parsed(text: str) -> list[Locked]:
 
 
 def read(name: str) -> list[Locked]:
-    """Reads the lock file of a set of packages."""
+    """Read the lock file of a set of packages."""
     return parsed((LOCKS / f"{name}.txt").read_text(encoding="utf-8"))
 
 

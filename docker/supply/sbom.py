@@ -37,7 +37,7 @@ sys.exit(str(JsonStrictValidator(SchemaVersion.V1_6).validate_str(sys.stdin.read
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Writes the lists and gives the exit code."""
+    """Write the lists and return the exit code."""
     parser = argparse.ArgumentParser(description="List what is in the images, as CycloneDX.")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "sbom", metavar="DIR", help="(%(default)s)")
     parser.add_argument("--image", choices=IMAGES, action="append", help="both where it is not given")
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def bill_of(image: str, extras: Sequence[str] = ()) -> str:
-    """Returns the bill of materials of an image as JSON that CycloneDX's schema holds for.
+    """Return the bill of materials of an image as JSON that CycloneDX's schema holds for.
 
     Raises:
         subprocess.CalledProcessError: a tool failed; it has said how.
@@ -73,7 +73,7 @@ def bill_of(image: str, extras: Sequence[str] = ()) -> str:
 
 
 def packages(extras: Sequence[str] = ()) -> list[Locked]:
-    """Returns the locked packages that an image with these extras has, each once."""
+    """Return the locked packages that an image with these extras has, each once."""
     locked = {one.name: one for name in (BASE, *extras) for one in read(name) if one.needed_on((_PYTHON,))}
     return [locked[name] for name in sorted(locked)]
 
@@ -120,7 +120,7 @@ def _base_image() -> dict[str, Any]:
 
 
 def _tool() -> Path:
-    """Returns the Python that has CycloneDX's tool, from its own lock file and apart from what we depend on."""
+    """Return the Python that has CycloneDX's tool, from its own lock file and apart from what we depend on."""
     lock = LOCKS / "sbom.txt"
     folder = cache_folder() / f"sbom-{hashlib.sha256(lock.read_bytes()).hexdigest()[:16]}"
     python = folder / "bin" / "python"

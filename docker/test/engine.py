@@ -54,7 +54,7 @@ class Engine:
     folder: Path
 
     def prepare(self) -> None:
-        """Writes the settings, and removes what an interrupted run has left."""
+        """Write the settings, and remove what an interrupted run has left."""
         shutil.rmtree(self.folder / "run", ignore_errors=True)
         for name, text in (("containers", _CONTAINERS), ("storage", _STORAGE), ("registries", _REGISTRIES)):
             (self.folder / f"{name}.conf").write_text(text.replace("{folder}", str(self.folder)), encoding="utf-8")
@@ -65,7 +65,7 @@ class Engine:
         self.run("volume", "prune", "--force")
 
     def environment(self) -> dict[str, str]:
-        """Gives the environment in which `podman`, and scripts of ours that call it, use this engine."""
+        """Return the environment in which `podman`, and scripts of ours that call it, use this engine."""
         own = {
             "DOCKER": str(self.folder / "docker"),
             "CONTAINERS_CONF": str(self.folder / "containers.conf"),
@@ -80,7 +80,7 @@ class Engine:
         return {**os.environ, **own}
 
     def run(self, *arguments: str) -> str:
-        """Runs a command of podman and gives what it prints.
+        """Run a command of podman and return what it prints.
 
         Raises:
             RuntimeError: it failed; says how.
@@ -92,17 +92,17 @@ class Engine:
         return ended.stdout
 
     def code(self, *arguments: str) -> int:
-        """Runs a command of podman and gives its exit code."""
+        """Run a command of podman and return its exit code."""
         return subprocess.run(
             ["podman", *arguments], check=False, capture_output=True, env=self.environment()
         ).returncode
 
     def script(self, name: str, *arguments: str) -> None:
-        """Runs a script of docker/ to its end, which must be a good one."""
+        """Run a script of docker/ to its end, which must be a good one."""
         subprocess.run([str(DOCKER / name), *arguments], check=True, env=self.environment())
 
     def started(self, command: Sequence[str], log: Path, cwd: Path) -> subprocess.Popen[bytes]:
-        """Starts a command that uses this engine; what it says goes to `log`."""
+        """Start a command that uses this engine; what it says goes to `log`."""
         with log.open("ab") as file:
             return subprocess.Popen(
                 command,
@@ -115,14 +115,14 @@ class Engine:
 
     @staticmethod
     def build_flags(mounts: Mapping[Path, str]) -> list[str]:
-        """Gives the flags of a build here; `mounts` are files of this machine that only the build shall see."""
+        """Return the flags of a build here; `mounts` are files of this machine that only the build shall see."""
         flags = ["--network=host", "--pull=never"]
         return flags + [f"--volume={path}:{at}:ro" for path, at in mounts.items() if path.exists()]
 
     def has_image(self, name: str) -> bool:
-        """Whether there is an image of this name."""
+        """Return whether there is an image of this name."""
         return self.code("image", "exists", name) == 0
 
     def image_bytes(self, name: str) -> int:
-        """Gives the size of an image's layers, unpacked."""
+        """Return the size of an image's layers, unpacked."""
         return int(self.run("image", "inspect", "--format", "{{.Size}}", name))

@@ -10,7 +10,7 @@ DOCKER = Path(__file__).parents[1]
 
 
 def lint() -> bool:
-    """Checks the Dockerfile, the compose file and the scripts; says whether all are in order."""
+    """Check the Dockerfile, the compose file and the scripts; say whether all are in order."""
     tools = Path(sys.executable).parent
     compose = ["--builtin-schema", "vendor.compose-spec", str(DOCKER / "docker-compose.yml")]
     checks = [

@@ -21,7 +21,7 @@ PRIVATE = ("unshare", "--pid", "--kill-child", "--mount-proc")
 
 
 def lacks() -> list[str]:
-    """Gives the reasons why no image can be built here."""
+    """Return the reasons why no image can be built here."""
     reasons = []
     if not _is_debian():
         reasons.append("this is not Debian, whose packages the base image is made of")
@@ -40,7 +40,7 @@ def _is_debian() -> bool:
 
 
 def install_tools() -> None:
-    """Installs the packages that are not there."""
+    """Install the packages that are not there."""
     missing = [package for program, package in _PACKAGES.items() if shutil.which(program) is None]
     if missing:
         print(f"installing Debian's {', '.join(missing)}", flush=True)
@@ -49,12 +49,12 @@ def install_tools() -> None:
 
 
 def debian_mirror() -> str:
-    """Gives the address where this machine gets Debian's packages from."""
+    """Return the address where this machine gets Debian's packages from."""
     asked = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Label: Debian"]
     return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.split("\n", 1)[0]
 
 
 def own_cgroups() -> None:
-    """Replaces the cgroup file systems by the one kind that crun knows; only in a mount namespace of our own."""
+    """Replace the cgroup file systems by the one kind that crun knows; only in a mount namespace of our own."""
     subprocess.run(["umount", "--recursive", "--lazy", str(_CGROUPS)], check=False, capture_output=True)
     subprocess.run(["mount", "-t", "cgroup2", "cgroup2", str(_CGROUPS)], check=True)

@@ -28,7 +28,7 @@ _INSIDE = "--inside"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs all of it and gives the exit code; further arguments go to pytest."""
+    """Run all of it and return the exit code; further arguments go to pytest."""
     if arguments and arguments[0] == _INSIDE:
         return _build_and_try(arguments[1:])
     if not lint():
@@ -54,7 +54,7 @@ def _build_and_try(arguments: Sequence[str]) -> int:
 
 
 def _build(engine: Engine) -> None:
-    """Builds both images by the script that people use, one of them again, and says what they cost."""
+    """Build both images by the script that people use, one of them again, and say what they cost."""
     base = engine.image_bytes(PYTHON)
     on_stand_in = f"--build-arg=PYTHON_IMAGE={PYTHON}"
     serving = [on_stand_in, *engine.build_flags(trusted())]
@@ -69,7 +69,7 @@ def _build(engine: Engine) -> None:
 
 
 def _try(engine: Engine, arguments: Sequence[str]) -> int:
-    """Runs the tests where all ports are theirs alone: no service of this machine is disturbed, none disturbs."""
+    """Run the tests where all ports are theirs alone: no service of this machine is disturbed, none disturbs."""
     alone = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
     environment = {**os.environ, FOLDER_VARIABLE: str(engine.folder)}
     # Below pytest's own temporary folder, which is its user's alone, the container's user could read nothing.

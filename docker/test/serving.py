@@ -23,7 +23,7 @@ _START_S = 120.0
 
 
 def await_true(condition: Callable[[], object], what: str, within_s: float = _START_S) -> None:
-    """Waits until a condition holds; fails with `what` was awaited."""
+    """Wait until a condition holds; fails with `what` was awaited."""
     give_up_at = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < give_up_at, f"{what}: not within {within_s} s"
@@ -47,22 +47,22 @@ class Running:
         assert words in self.log, self.log
 
     def inside(self, *command: str) -> str:
-        """Gives what a command prints that runs in the container."""
+        """Return what a command prints that runs in the container."""
         return self.engine.run("exec", NAME, *command)
 
     def healthy(self) -> bool:
-        """Runs the image's health check."""
+        """Run the image's health check."""
         return self.engine.code("healthcheck", "run", NAME) == 0
 
     def stop(self) -> int:
-        """Ends it as `docker stop` does; gives the exit code of the container."""
+        """End it as `docker stop` does; return the exit code of the container."""
         self.engine.run("stop", NAME)
         return self.process.wait(60)
 
 
 @contextmanager
 def running(engine: Engine, folder: Path, *command: str) -> Iterator[Running]:
-    """Runs docker-run.sh, or another command, in a directory and leaves no container behind."""
+    """Run docker-run.sh, or another command, in a directory and leave no container behind."""
     started = Running(engine, folder, command) if command else Running(engine, folder)
     try:
         yield started
@@ -72,7 +72,7 @@ def running(engine: Engine, folder: Path, *command: str) -> Iterator[Running]:
 
 
 def serve_digits(folder: Path, at: RedisAt) -> None:
-    """Makes a directory as users have it, config.yaml and model/, that the container's user may read."""
+    """Make a directory as users have it, config.yaml and model/, that the container's user may read."""
     shutil.copytree(DEMO / "model", folder / "model")
     text = (DOCKER / "config.yaml").read_text(encoding="utf-8")
     (folder / "config.yaml").write_text(text.replace("redis:6379", str(at)), encoding="utf-8")
@@ -94,7 +94,7 @@ print(json.dumps([[one.address, one.on_this_machine_only] for one in found]))
 
 
 def digits(at: RedisAt) -> dict[str, str]:
-    """Sends the demo's images and gives the best class of each, by the name of its file."""
+    """Send the demo's images and return the best class of each, by the name of its file."""
     with InputQueue(at.host, at.port, stream=STREAM) as queue, OutputQueue(at.host, at.port, stream=STREAM) as results:
         for image in IMAGES:
             queue.enqueue_image(image.stem, image)
@@ -105,7 +105,7 @@ def digits(at: RedisAt) -> dict[str, str]:
 
 
 def answered(at: RedisAt) -> int:
-    """Counts the results that nobody has fetched."""
+    """Count the results that nobody has fetched."""
     client: Any = at.client()
     found = sum(1 for _ in client.scan_iter(f"cluster-serving_{STREAM}:*", count=1000))
     client.close()
@@ -113,7 +113,7 @@ def answered(at: RedisAt) -> int:
 
 
 def backlog(at: RedisAt) -> tuple[int, int]:
-    """Gives how many entries are queued, and how many of them are delivered and not acknowledged."""
+    """Return how many entries are queued, and how many of them are delivered and not acknowledged."""
     client: Any = at.client()
     groups = [group for stream in _STREAMS for group in client.xinfo_groups(stream) if group["name"] == _GROUP.encode()]
     queued = sum(client.xlen(stream) for stream in _STREAMS)

@@ -39,12 +39,12 @@ _STEPS = {
 
 
 def trusted() -> dict[Path, str]:
-    """Gives what this machine trusts, to mount while an image is built; behind a proxy that opens TLS it must be."""
+    """Return what this machine trusts, to mount while an image is built; behind a proxy that opens TLS it must be."""
     return {Path(_CERTIFICATES): _CERTIFICATES}
 
 
 def trusted_by_maven(engine: Engine) -> dict[Path, str]:
-    """Gives the same for Java, whose file the build writes itself: at another place, of which Maven is told."""
+    """Return the same for Java, whose file the build writes itself: at another place, of which Maven is told."""
     start = engine.folder / "mavenrc"
     start.write_text(f"MAVEN_OPTS=-Djavax.net.ssl.trustStore={_TRUST}\n", encoding="utf-8")
     store = Path(_JAVA_CERTIFICATES)
@@ -52,7 +52,7 @@ def trusted_by_maven(engine: Engine) -> dict[Path, str]:
 
 
 def make_stand_ins(engine: Engine) -> None:
-    """Makes those images that are not there yet."""
+    """Make those images that are not there yet."""
     if not engine.has_image(_DEBIAN):
         print("making a Debian to build on (once)", flush=True)
         _make_debian(engine)

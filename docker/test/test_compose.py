@@ -34,7 +34,7 @@ class Compose:
         (folder / "docker-compose.yml").write_text(yaml.safe_dump(composed), encoding="utf-8")
 
     def run(self, *arguments: str) -> str:
-        """Runs a command of podman-compose and gives what it says."""
+        """Run a command of podman-compose and return what it says."""
         program = str(Path(sys.executable).with_name("podman-compose"))
         variables = {"MODEL": str(DEMO / "model"), "CONFIG": str(DOCKER / "config.yaml"), "REDIS_IMAGE": REDIS}
         ended = subprocess.run(
@@ -50,11 +50,11 @@ class Compose:
         return ended.stdout
 
     def inside(self, service: str, *command: str) -> Any:
-        """Gives what a command prints, as JSON, that runs beside a service in its container."""
+        """Return what a command prints, as JSON, that runs beside a service in its container."""
         return json.loads(self._engine.run("exec", f"beam-serving_{service}_1", *command))
 
     def exit_code(self, service: str) -> int:
-        """Gives the exit code of a service's container that has ended."""
+        """Return the exit code of a service's container that has ended."""
         (state,) = json.loads(self._engine.run("inspect", "--format", "json", f"beam-serving_{service}_1"))
         code: int = state["State"]["ExitCode"]
         return code

@@ -39,7 +39,7 @@ _OPENED = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the parts until it is told to stop; gives the exit code."""
+    """Run the parts until it is told to stop; return the exit code."""
     given = _parser().parse_args(arguments)
     if (home := flink_home()) is None:
         print("error: there is no Flink; pip install 'beam-serving[flink]' brings one", file=sys.stderr)
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def flink_home() -> Path | None:
-    """Finds the folder of the installed Flink distribution."""
+    """Find the folder of the installed Flink distribution."""
     found = importlib.util.find_spec("pyflink")
     for place in found.submodule_search_locations or () if found else ():
         if list(Path(place, "lib").glob("flink-dist-*.jar")):
@@ -80,7 +80,7 @@ def _part(name: str, index: int, home: Path, folder: Path, given: argparse.Names
 
 
 def _guard(name: str, host: str) -> list[str]:
-    """Gives the options by which a part's ports are its own user's and, where all parts are here, this machine's alone.
+    """Return the options by which a part's ports are its own user's and, with all parts here, this machine's.
 
     With parts on other hosts those are let in: by the address that was named, and at the job manager, which reaches
     itself at localhost too, by any. What Beam opens on a task manager's host for its workers is never theirs.
@@ -91,7 +91,7 @@ def _guard(name: str, host: str) -> list[str]:
 
 
 def _settings_of(name: str, given: argparse.Namespace, folder: Path) -> dict[str, object]:
-    """Gives what a part is told beside config.yaml."""
+    """Return what a part is told beside config.yaml."""
     host, zookeeper = given.host, given.zookeeper or f"{given.host}:{given.zookeeper_port}"
     # The job manager reaches itself at localhost too, where jobs are handed over.
     bind = host if host == LOOPBACK else "0.0.0.0"  # noqa: S104 - an address for other hosts was asked for
@@ -122,7 +122,7 @@ def _settings_of(name: str, given: argparse.Namespace, folder: Path) -> dict[str
 
 
 def _slots(given: argparse.Namespace, parts: Sequence[Part]) -> str | None:
-    """Tells how many slots there are, once the job manager knows all that are started here."""
+    """Tell how many slots there are, once the job manager knows all that are started here."""
     if given.part in ("zookeeper", "taskmanager"):
         return None
     wanted = given.slots * sum(part.name == "taskmanager" for part in parts)

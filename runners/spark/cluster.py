@@ -34,7 +34,7 @@ _CLEAN_EVERY_S = 60
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the parts until it is told to stop; gives the exit code."""
+    """Run the parts until it is told to stop; return the exit code."""
     given = _parser().parse_args(arguments)
     if (home := spark_home()) is None:
         print("error: there is no Spark; pip install 'beam-serving[spark]' brings one", file=sys.stderr)
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def spark_home() -> Path | None:
-    """Finds the folder of the installed Spark distribution."""
+    """Find the folder of the installed Spark distribution."""
     found = importlib.util.find_spec("pyspark")
     for place in found.submodule_search_locations or () if found else ():
         if list(Path(place, "jars").glob("spark-core_*.jar")):
@@ -59,7 +59,7 @@ def spark_home() -> Path | None:
 
 
 def _scala_of(home: Path) -> str:
-    """Gives the version of Scala that the distribution was built with, as 2.12."""
+    """Return the version of Scala that the distribution was built with, as 2.12."""
     (core, *_) = (home / "jars").glob("spark-core_*.jar")
     return core.name.split("_")[1].split("-")[0]
 
@@ -89,7 +89,7 @@ def _part(name: str, index: int, home: Path, folder: Path, given: argparse.Names
 
 
 def _workers(given: argparse.Namespace, parts: Sequence[Part]) -> str | None:
-    """Tells how many workers there are, once the master knows all that are started here."""
+    """Tell how many workers there are, once the master knows all that are started here."""
     if given.part:
         return None
     wanted = sum(part.name == "worker" for part in parts)

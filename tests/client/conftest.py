@@ -56,8 +56,8 @@ class StandIn:
 
     def write(self, payload: Payload, outcome: Outcome) -> None:
         """Writes the result of one request."""
-        origin = Origin(self.stream.encode(), b"1-1", payload.uri, payload.generation, payload.request_id)
-        key = result_key(origin.generation, origin.stream, origin.uri)
+        origin = Origin(self.stream.encode(), b"1-1", payload.uri, payload.protocol, payload.request_id)
+        key = result_key(origin.protocol, origin.stream, origin.uri)
         transaction = self.valkey.pipeline(transaction=True)
         transaction.delete(key)
         transaction.hset(key, mapping=encode_result(Result(origin, outcome)))

@@ -24,7 +24,7 @@ from beam_serving.client import (
     ResultError,
 )
 from beam_serving.client import ResultTimeoutError as Late
-from beam_serving.records import Answer, Failure, Generation, Image
+from beam_serving.records import Answer, Failure, Image, ProtocolVersion
 from tests.client.conftest import STREAM, StandIn, best
 
 OnceSubscribed = Callable[[bytes, Callable[[], object]], threading.Thread]
@@ -63,7 +63,7 @@ def test_every_kind_of_input_is_sent_in_their_format(queue: InputQueue, service:
         numbers=[[1, 2]],
     )
     (payload,) = service.payloads()
-    assert (payload.generation, payload.uri, payload.request_id) == (Generation.ARROW, b"a:b", request_id.encode())
+    assert (payload.protocol, payload.uri, payload.request_id) == (ProtocolVersion.ARROW, b"a:b", request_id.encode())
     inputs = payload.inputs
     assert (inputs["t"].dtype, inputs["t"].tolist()) == (np.float32, [[0, 1, 2], [3, 4, 5]])
     assert inputs["path"] == inputs["named"] == Image(b"\xff\xd8jpeg")

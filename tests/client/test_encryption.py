@@ -10,7 +10,7 @@ import redis
 
 from beam_serving.client import AsyncInputQueue, InputQueue
 from beam_serving.encryption.gcm import keys_of
-from beam_serving.encryption.records import Opening
+from beam_serving.encryption.records import Decryptor
 from beam_serving.encryption.secrets import Secret
 from beam_serving.encryption.strength import MAKE_ONE
 from beam_serving.protocol import DEFAULT_LIMITS, decode_request
@@ -18,7 +18,7 @@ from beam_serving.records import Image
 from tests.client.conftest import STREAM
 
 SECRET = {"secret": "a secret of the tests", "salt": "and its salt"}
-OPENING = Opening(keys_of(Secret(**SECRET)), everything=True)
+OPENING = Decryptor(keys_of(Secret(**SECRET)), everything=True)
 FILE = b"\xff\xd8jpeg"
 
 

@@ -10,7 +10,7 @@ import redis
 
 from beam_serving.client import AsyncInputQueue, InputError, InputQueue, QueueFullError
 from beam_serving.client.requests import chunked, make_request
-from beam_serving.records import Generation, Image
+from beam_serving.records import Image, ProtocolVersion
 from tests.client.conftest import STREAM, StandIn
 
 PIXELS = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
@@ -36,7 +36,7 @@ def test_a_tensor_is_queued_under_its_uri_and_a_request_id(queue: InputQueue, se
     (payload,) = service.payloads()
     assert payload.uri == "a:b/ü".encode()
     assert payload.request_id == request_id.encode()
-    assert payload.generation is Generation.NATIVE
+    assert payload.protocol is ProtocolVersion.NATIVE
     assert (payload.inputs[""].dtype, payload.inputs[""].tolist()) == (np.int16, [[1, 2]])
 
 

@@ -16,7 +16,7 @@ from beam_serving.client import ResultTimeoutError as Late
 from beam_serving.client.requests import checked, make_request
 from beam_serving.encryption.gcm import Key, Keys
 from beam_serving.protocol import decode_request
-from beam_serving.records import Answer, Generation, Payload
+from beam_serving.records import Answer, Payload, ProtocolVersion
 from tests.client.conftest import STREAM, StandIn, best
 
 OnceSubscribed = Callable[[bytes, Callable[[], object]], threading.Thread]
@@ -148,7 +148,7 @@ async def test_one_bad_request_of_many_says_how_many_are_queued(url: str, servic
 async def test_a_wait_may_be_of_any_length(
     timeout_s: float, url: str, service: StandIn, once_subscribed: OnceSubscribed
 ) -> None:
-    payload = Payload(b"a", {}, Generation.NATIVE, b"id1")
+    payload = Payload(b"a", {}, ProtocolVersion.NATIVE, b"id1")
     for ask in ("query", "query_many"):
         writer = once_subscribed(b"cluster-serving_serving_stream:a", lambda: service.write(payload, best((1, 0.5))))
         with OutputQueue(url) as results:

@@ -13,12 +13,12 @@ import redis
 from beam_serving.client import AsyncInputQueue, AsyncOutputQueue, ConnectError, InputQueue, OutputQueue, ResultError
 from beam_serving.client import ResultTimeoutError as Late
 from beam_serving.launch.embedded_redis import embedded_redis
-from beam_serving.records import Answer, Failure, Generation, Payload
+from beam_serving.records import Answer, Failure, Payload, ProtocolVersion
 from tests.client.conftest import STREAM, StandIn, best
 
 OnceSubscribed = Callable[[bytes, Callable[[], object]], threading.Thread]
 KEY_OF_A = b"cluster-serving_serving_stream:a"
-PAYLOAD = Payload(b"a", {}, Generation.NATIVE, b"id1")
+PAYLOAD = Payload(b"a", {}, ProtocolVersion.NATIVE, b"id1")
 
 
 @pytest.fixture
@@ -95,8 +95,8 @@ def test_a_result_stays_until_it_is_deleted(results: OutputQueue, service: Stand
 
 def test_results_of_all_generations_are_read(results: OutputQueue, service: StandIn) -> None:
     tensor = Answer({"p": np.array([[1.0, 2.0]], np.float32)})
-    for generation in (Generation.NATIVE, Generation.ARROW):
-        service.write(PAYLOAD._replace(generation=generation), tensor)
+    for protocol in (ProtocolVersion.NATIVE, ProtocolVersion.ARROW):
+        service.write(PAYLOAD._replace(protocol=protocol), tensor)
         np.testing.assert_array_equal(results.query("a"), [[1, 2]])
 
 

@@ -137,7 +137,7 @@ def test_2_x_loads_whatever_the_case_of_its_keys(caplog: pytest.LogCaptureFixtur
         "redisSecureTrustStorePassword",
         "warmUp",
     ]
-    assert warned[-1] == "v2.yaml:20: warmUp: unknown key, passed over"
+    assert warned[-1] == "v2.yaml:20: warmUp: unknown key, ignored"
     assert not any("s3cret" in line for line in warned)
 
 
@@ -392,9 +392,9 @@ def test_an_unknown_key_of_an_old_file_is_passed_over_with_a_warning() -> None:
     translation = translation_of("modelPath: m\njobNmae: a\nother: {a: 1}\nsecure: {colour: red}\nempty:\n")
     assert checked(translation).name == "beam-serving"
     assert warnings_of(translation) == {
-        "jobNmae": "unknown key, passed over; did you mean 'jobName'?",
-        "other.a": "unknown key, passed over",
-        "secure.colour": "unknown key, passed over",
+        "jobNmae": "unknown key, ignored; did you mean 'jobName'?",
+        "other.a": "unknown key, ignored",
+        "secure.colour": "unknown key, ignored",
     }
 
 

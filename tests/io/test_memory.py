@@ -14,7 +14,7 @@ from beam_serving.io.memory import Balance, Room
 from beam_serving.io.outbox import sole_writer
 from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP
 from beam_serving.io.sink import commit_arguments
-from beam_serving.records import Block, Entry, Failure, Generation, Origin, Result
+from beam_serving.records import Block, Entry, Failure, Origin, ProtocolVersion, Result
 from beam_serving.telemetry.context import service_context
 from beam_serving.telemetry.report import announce, ask_to_stop, asked_to_stop, read_reports, ready_key
 from beam_serving.telemetry.reporter import Reporter
@@ -132,7 +132,7 @@ def balance() -> Balance:
 
 
 def origin_of(one: Entry) -> Origin:
-    return Origin(STREAM, one.entry_id, one.fields[b"uri"], Generation.NATIVE, b"id", b"me")
+    return Origin(STREAM, one.entry_id, one.fields[b"uri"], ProtocolVersion.NATIVE, b"id", b"me")
 
 
 def short_of_memory() -> None:

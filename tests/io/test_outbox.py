@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import redis
 
-from beam_serving.io.outbox import Kept, KeptRow, forget, kept, rows_of, sole_writer
+from beam_serving.io.outbox import Outbox, OutboxRecord, forget, kept, rows_of, sole_writer
 from beam_serving.transport.connection import RedisAt
 from tests.service import await_true
 
@@ -24,10 +24,10 @@ def keep(client: redis.Redis, count: int, value: bytes = b"[[7,0.5]]") -> list[b
 def test_rows_come_oldest_first_with_what_the_commit_knew(client: redis.Redis) -> None:
     ids = keep(client, 2)
     (found,) = kept(client, ["other", "stream"])
-    assert found == Kept(b"stream", ids[1])
+    assert found == Outbox(b"stream", ids[1])
     assert list(rows_of(client, found)) == [
-        KeptRow(b"stream", ids[0], b"0-0", b"cluster-serving_stream:a", {b"value": b"[[7,0.5]]"}),
-        KeptRow(b"stream", ids[1], b"1-0", b"cluster-serving_stream:a", {b"value": b"[[7,0.5]]"}),
+        OutboxRecord(b"stream", ids[0], b"0-0", b"cluster-serving_stream:a", {b"value": b"[[7,0.5]]"}),
+        OutboxRecord(b"stream", ids[1], b"1-0", b"cluster-serving_stream:a", {b"value": b"[[7,0.5]]"}),
     ]
 
 

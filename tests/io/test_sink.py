@@ -17,7 +17,7 @@ from beam_serving.io.memory import Balance
 from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP
 from beam_serving.io.sink import DeadLetters, _CommitFn, commit_arguments
 from beam_serving.protocol import IMAGE_STREAM
-from beam_serving.records import Answer, Failure, Generation, Origin, Origins, Ranked, Result, TopClasses
+from beam_serving.records import Answer, Failure, Origin, Origins, ProtocolVersion, Ranked, Result, TopClasses
 from beam_serving.telemetry.context import service_context
 from beam_serving.transport.channel import Channel, Script
 from beam_serving.transport.connection import PASSWORD_VARIABLE, RedisAt
@@ -40,7 +40,7 @@ def queue_and_read(client: redis.Redis, uris: list[bytes], consumer: str = "me")
         client.xadd(STREAM, {"uri": uri})
     reply = client.xreadgroup("serving", consumer, {STREAM: ">"}, count=len(uris))
     return [
-        Origin(STREAM, entry_id, fields[b"uri"], Generation.NATIVE, b"id-" + fields[b"uri"], consumer.encode())
+        Origin(STREAM, entry_id, fields[b"uri"], ProtocolVersion.NATIVE, b"id-" + fields[b"uri"], consumer.encode())
         for entry_id, fields in reply[0][1]
     ]
 
@@ -195,15 +195,15 @@ def of_image_stream(client: redis.Redis, uris: list[bytes]) -> list[Origin]:
     for uri in uris:
         client.xadd(IMAGE_STREAM, {"uri": uri, "image": b"of " + uri})
     reply = client.xreadgroup("serving", "me", {IMAGE_STREAM: ">"}, count=len(uris))
-    generations = Generation.NATIVE, Generation.IMAGE
+    generations = ProtocolVersion.NATIVE, ProtocolVersion.IMAGE
     return [
         Origin(IMAGE_STREAM, entry_id, fields[b"uri"], generations[number % 2], b"", b"me")
         for number, (entry_id, fields) in enumerate(reply[0][1])
     ]
 
 
-def step_of(at: RedisAt, dead_letters: DeadLetters = DeadLetters(), keep_rows: bool = False) -> _CommitFn:  # noqa: B008
-    step = _CommitFn(at, "serving", 60, keep_rows, dead_letters)
+def step_of(at: RedisAt, dead_letters: DeadLetters = DeadLetters(), keep_outbox: bool = False) -> _CommitFn:  # noqa: B008
+    step = _CommitFn(at, "serving", 60, keep_outbox, dead_letters)
     step.setup()
     return step
 
@@ -286,7 +286,8 @@ def test_any_number_of_results_is_one_commit_on_a_stream_with_a_hash_tag_too(
         pipeline.execute()
         reply = client.xreadgroup("serving", "me", {stream: ">"}, count=9000)
         origins = [
-            Origin(stream, entry_id, fields[b"uri"], Generation.NATIVE, b"", b"me") for entry_id, fields in reply[0][1]
+            Origin(stream, entry_id, fields[b"uri"], ProtocolVersion.NATIVE, b"", b"me")
+            for entry_id, fields in reply[0][1]
         ]
         assert commit(script, [Result(origin, SEVEN) for origin in origins]) == 9000
         assert client.xlen(stream) == 0
@@ -298,7 +299,7 @@ def test_a_script_that_fails_on_one_record_is_not_tried_on_it_again(
     """A row of the outbox is one entry, which Lua cannot write with so many fields."""
     origins = queue_and_read(client, [b"a", b"b", b"c", b"d"])
     huge = Answer({f"out {number}": np.zeros(1, np.float32) for number in range(5000)})
-    step = step_of(at, keep_rows=True)
+    step = step_of(at, keep_outbox=True)
     step.process([Result(origin, huge if origin.uri == b"c" else SEVEN) for origin in origins])
     assert client.hgetall(key("c")) == {b"error": b"the result cannot be written to Redis", b"id": b"id-c"}
     assert {client.hget(key(uri), "value") for uri in "abd"} == {b"[[7,0.5]]"}

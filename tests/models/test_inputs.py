@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from beam_serving.errors import RequestError
 from beam_serving.models.base import STRING, TensorSpec
-from beam_serving.models.inputs import as_array, cast, fitted
+from beam_serving.models.inputs import as_array, cast, resolve_input
 
 INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
 FLOATS = ["float16", "float32", "float64"]
@@ -82,17 +82,17 @@ def test_other_kinds_are_refused_or_exact(came: Any, wanted: Any) -> None:
 
 
 def test_one_axis_of_one_record_in_front_is_dropped_and_no_other() -> None:
-    assert fitted(np.zeros((1, 3), np.float32), spec(np.float32, (3,))).shape == (3,)
-    assert fitted(np.zeros((3,), np.float32), spec(np.float32, (None,))).shape == (3,)
-    assert fitted(np.array(["a"], object), spec(STRING, ())).shape == ()
+    assert resolve_input(np.zeros((1, 3), np.float32), spec(np.float32, (3,))).shape == (3,)
+    assert resolve_input(np.zeros((3,), np.float32), spec(np.float32, (None,))).shape == (3,)
+    assert resolve_input(np.array(["a"], object), spec(STRING, ())).shape == ()
     with pytest.raises(RequestError, match=r"input 'x' has shape \[2, 3\], the model takes \[3\]"):
-        fitted(np.zeros((2, 3), np.float32), spec(np.float32, (3,)))
+        resolve_input(np.zeros((2, 3), np.float32), spec(np.float32, (3,)))
     with pytest.raises(RequestError, match="input 'x' has type string, the model takes float32"):
-        fitted(np.array(["a"], object), spec(np.float32, (1,)))
+        resolve_input(np.array(["a"], object), spec(np.float32, (1,)))
     with pytest.raises(RequestError, match="input 'x' has type float32, the model takes string"):
-        fitted(np.zeros(1, np.float32), spec(STRING, (1,)))
+        resolve_input(np.zeros(1, np.float32), spec(STRING, (1,)))
     with pytest.raises(RequestError, match="an image is sent as the bytes of its file, not as its path"):
-        fitted(np.array("a.png", object), spec(np.float32, (3, 8, 8)))
+        resolve_input(np.array("a.png", object), spec(np.float32, (3, 8, 8)))
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from hypothesis import strategies as some
 from beam_serving.errors import RequestError
 from beam_serving.protocol import Limits, arrow, decode_request, encode_result
 from beam_serving.protocol.replies import decode_reply
-from beam_serving.records import Answer, Failure, Generation, Image, Origin, Result, TopClasses
+from beam_serving.records import Answer, Failure, Image, Origin, ProtocolVersion, Result, TopClasses
 
-ORIGIN = Origin(b"serving_stream", b"1-1", b"a", Generation.ARROW)
+ORIGIN = Origin(b"serving_stream", b"1-1", b"a", ProtocolVersion.ARROW)
 PYTHON_ORDER = ("indiceData", "indiceShape", "data", "shape")
 JVM_ORDER = ("shape", "data", "indiceShape", "indiceData")
 WANTED = "wanted is string or struct<indiceData, indiceShape, data, shape>"
@@ -69,7 +69,7 @@ def refusal(fields: dict[bytes, bytes], limits: Limits | None = None) -> str:
 @settings(deadline=None)
 def test_a_tensor_of_the_python_client_is_read(sent: np.ndarray) -> None:
     payload = decode_request(request(t=python_tensor(sent.reshape(-1), sent.shape)))
-    assert payload.generation is Generation.ARROW
+    assert payload.protocol is ProtocolVersion.ARROW
     np.testing.assert_array_equal(payload.inputs["t"], sent)
 
 

@@ -10,8 +10,8 @@ from beam_serving.errors import RequestError
 from beam_serving.models.base import STRING, TensorSpec
 from beam_serving.protocol import Limits, decode_request
 from beam_serving.protocol.columns import decode_alike
-from beam_serving.records import Generation
-from beam_serving.transforms.decode import fitted_columns, tensors_for
+from beam_serving.records import ProtocolVersion
+from beam_serving.transforms.decode import resolve_columns, tensors_for
 from beam_serving.transforms.image import ImageRules
 
 LIMITS = Limits(max_payload_bytes=300)
@@ -86,7 +86,7 @@ def one_by_one(entry: list[bytes], inputs: tuple[TensorSpec, ...]) -> tuple[Any,
         tensors = tensors_for(payload, inputs, ImageRules())
     except RequestError:
         return None
-    assert payload.generation is Generation.NATIVE
+    assert payload.protocol is ProtocolVersion.NATIVE
     return payload.uri, payload.request_id, shown(tensors)
 
 
@@ -108,7 +108,7 @@ def test_what_is_decoded_by_columns_is_what_it_is_alone(entries: list[list[bytes
     places = list(rest)
     for columns in groups:
         places += columns.places
-        tensors = fitted_columns(columns.tensors, inputs)
+        tensors = resolve_columns(columns.tensors, inputs)
         if tensors is None:
             continue
         for row, place in enumerate(columns.places):

@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from beam_serving.encryption.gcm import NEWEST, OLDEST, Key, Keys, keys_of
-from beam_serving.encryption.records import NOT_ENCRYPTED, Opening, RecordEncryption
+from beam_serving.encryption.records import NOT_ENCRYPTED, Decryptor, RecordEncryption
 from beam_serving.encryption.secrets import Secret
 from beam_serving.errors import ConfigError, RequestError
 from beam_serving.protocol import DEFAULT_LIMITS, Limits, decode_request, native
 from beam_serving.protocol.encrypted import seal_fields
-from beam_serving.records import Generation, Image
+from beam_serving.records import Image, ProtocolVersion
 from tests.encryption.test_gcm import VERSION_1
 from tests.old_clients import arrow_data, tensor_column
 
 KEY, OLD_KEY = Key(b"k" * 16), Key(b"o" * 16, OLDEST)
 KEYS = Keys(OLD_KEY, KEY)
-ALL, IMAGES = Opening(KEYS, everything=True), Opening(KEYS, everything=False)
+ALL, IMAGES = Decryptor(KEYS, everything=True), Decryptor(KEYS, everything=False)
 FILE = b"\xff\xd8 a file"
 NOT_OPENED = "payload cannot be decrypted: another secret or salt, or it was changed on the way"
 
@@ -34,9 +34,9 @@ def plain(**inputs: Image | np.ndarray) -> dict[bytes, bytes]:
     return native.encode_request(b"a", b"i", inputs or {"x": np.arange(3, dtype=np.float32), "y": Image(FILE)})
 
 
-def refusal(fields: Mapping[bytes, bytes], opening: Opening | None, limits: Limits = DEFAULT_LIMITS) -> str:
+def refusal(fields: Mapping[bytes, bytes], decryptor: Decryptor | None, limits: Limits = DEFAULT_LIMITS) -> str:
     with pytest.raises(RequestError) as caught:
-        decode_request(fields, limits, opening)
+        decode_request(fields, limits, decryptor)
     return str(caught.value)
 
 
@@ -59,9 +59,9 @@ def text_column(file: bytes) -> pa.Array:
 )
 def test_a_native_request_opens_to_what_was_sent(inputs: dict[str, np.ndarray], uri: bytes, request_id: bytes) -> None:
     sealed = seal_fields(native.encode_request(uri, request_id, inputs), KEY)
-    for opening in (ALL, IMAGES):
-        payload = decode_request(sealed, DEFAULT_LIMITS, opening)
-        assert (payload.uri, payload.request_id, payload.generation) == (uri, request_id, Generation.NATIVE)
+    for decryptor in (ALL, IMAGES):
+        payload = decode_request(sealed, DEFAULT_LIMITS, decryptor)
+        assert (payload.uri, payload.request_id, payload.protocol) == (uri, request_id, ProtocolVersion.NATIVE)
         for name, value in inputs.items():
             np.testing.assert_array_equal(payload.inputs[name], value)  # type: ignore[arg-type]
 
@@ -85,8 +85,8 @@ def test_a_value_is_bound_to_what_the_protocol_says(key: Key) -> None:
 
 def test_a_request_of_the_first_version_opens() -> None:
     fields = {name.encode(): bytes.fromhex(value) for name, value in VERSION_1["request"].items()}
-    opening = Opening(keys_of(Secret(VERSION_1["secret"], VERSION_1["salt"])), everything=True)
-    np.testing.assert_array_equal(decode_request(fields, DEFAULT_LIMITS, opening).inputs["x"], [0, 1, 2])  # type: ignore[arg-type]
+    decryptor = Decryptor(keys_of(Secret(VERSION_1["secret"], VERSION_1["salt"])), everything=True)
+    np.testing.assert_array_equal(decode_request(fields, DEFAULT_LIMITS, decryptor).inputs["x"], [0, 1, 2])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("key", "other"), [(KEY, b"aes-gcm"), (OLD_KEY, b"aes-gcm-2")])
@@ -95,7 +95,7 @@ def test_a_request_does_not_open_as_another_version(key: Key, other: bytes) -> N
     assert refusal(fields, ALL) == f"request 'a': input 'x': {NOT_OPENED}"
     same = Keys(Key(b"k" * 16, OLDEST), Key(b"k" * 16, NEWEST))  # so that only what is authenticated differs
     fields = {**seal_fields(plain(x=np.zeros(3, np.float32)), same.of(key.version)), b"cipher": other}
-    assert refusal(fields, Opening(same, everything=True)) == f"request 'a': input 'x': {NOT_OPENED}"
+    assert refusal(fields, Decryptor(same, everything=True)) == f"request 'a': input 'x': {NOT_OPENED}"
 
 
 @pytest.mark.parametrize("field", [b"uri", b"id", b"dtype:x", b"shape:x"])
@@ -141,7 +141,7 @@ def test_another_cipher_is_refused() -> None:
 
 
 @pytest.mark.parametrize("opening", [ALL, IMAGES])
-def test_images_of_older_clients_open(opening: Opening) -> None:
+def test_images_of_older_clients_open(decryptor: Decryptor) -> None:
     sealed = OLD_KEY.seal(FILE)
     body = json.dumps({"instances": [{"x": base64.b64encode(sealed).decode()}]}).encode()
     for fields in (
@@ -149,14 +149,14 @@ def test_images_of_older_clients_open(opening: Opening) -> None:
         arrow_request(x=text_column(sealed)),
         {b"uri": b"a", b"data": body, b"serde": b"stream"},
     ):
-        assert list(decode_request(fields, DEFAULT_LIMITS, opening).inputs.values()) == [Image(FILE)]
+        assert list(decode_request(fields, DEFAULT_LIMITS, decryptor).inputs.values()) == [Image(FILE)]
 
 
 @pytest.mark.parametrize("opening", [ALL, IMAGES])
-def test_images_of_older_clients_in_clear_are_refused(opening: Opening) -> None:
+def test_images_of_older_clients_in_clear_are_refused(decryptor: Decryptor) -> None:
     file = FILE * 4
-    assert refusal(image_request(file), opening) == f"request 'a': {NOT_OPENED}"
-    assert refusal(arrow_request(x=text_column(file)), opening) == f"request 'a': input 'x': {NOT_OPENED}"
+    assert refusal(image_request(file), decryptor) == f"request 'a': {NOT_OPENED}"
+    assert refusal(arrow_request(x=text_column(file)), decryptor) == f"request 'a': input 'x': {NOT_OPENED}"
 
 
 def test_tensors_in_clear_are_taken_beside_encrypted_images_only_where_the_service_says_so() -> None:
@@ -168,20 +168,20 @@ def test_tensors_in_clear_are_taken_beside_encrypted_images_only_where_the_servi
 
 
 @pytest.mark.parametrize("opening", [ALL, IMAGES])
-def test_a_native_image_in_clear_is_refused(opening: Opening) -> None:
+def test_a_native_image_in_clear_is_refused(decryptor: Decryptor) -> None:
     said = "request 'a': input 'y': image is in clear, this service takes encrypted ones only"
-    assert refusal(plain(y=Image(FILE)), opening) == said
+    assert refusal(plain(y=Image(FILE)), decryptor) == said
 
 
 def test_the_secret_is_read_only_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BEAM_SERVING_RECORD_SECRET", raising=False)
-    assert NOT_ENCRYPTED.opening() is None
+    assert NOT_ENCRYPTED.decryptor() is None
     with pytest.raises(ConfigError, match=r"^secret for decryption is missing; set BEAM_SERVING_RECORD_SECRET and "):
-        RecordEncryption("all").opening()
+        RecordEncryption("all").decryptor()
     monkeypatch.setenv("BEAM_SERVING_RECORD_SECRET", "a short one")
     monkeypatch.setenv("BEAM_SERVING_RECORD_SALT", "a salt of it")
     with pytest.raises(ConfigError, match=r"is read with data: allow_weak_secret: true$"):
-        RecordEncryption("all").opening()
-    assert RecordEncryption("all", allow_weak_secret=True).opening() is not None
+        RecordEncryption("all").decryptor()
+    assert RecordEncryption("all", allow_weak_secret=True).decryptor() is not None
     monkeypatch.setenv("BEAM_SERVING_RECORD_SECRET", "a secret of the tests")
-    assert [RecordEncryption(wanted).opening().everything for wanted in ("images", "all")] == [False, True]  # type: ignore[union-attr]
+    assert [RecordEncryption(wanted).decryptor().everything for wanted in ("images", "all")] == [False, True]  # type: ignore[union-attr]

@@ -12,16 +12,16 @@ from hypothesis import strategies as some
 from beam_serving.errors import RequestError
 from beam_serving.protocol import decode_request, encode_result, image
 from beam_serving.protocol.replies import decode_reply
-from beam_serving.records import Answer, Failure, Generation, Image, Origin, Payload, Result, TopClasses
+from beam_serving.records import Answer, Failure, Image, Origin, Payload, ProtocolVersion, Result, TopClasses
 
-ORIGIN = Origin(b"image_stream", b"1-1", b"a", Generation.IMAGE)
+ORIGIN = Origin(b"image_stream", b"1-1", b"a", ProtocolVersion.IMAGE)
 TOP = TopClasses(np.array([7, 2]), np.array([0.75, 0.125], np.float32))
 
 
 @given(some.binary(min_size=1))
 def test_an_image_comes_back_as_it_was_sent(encoded: bytes) -> None:
     fields = image.encode_request(b"a", b"id1", Image(encoded))
-    assert decode_request(fields) == Payload(b"a", {"": Image(encoded)}, Generation.IMAGE, b"id1")
+    assert decode_request(fields) == Payload(b"a", {"": Image(encoded)}, ProtocolVersion.IMAGE, b"id1")
 
 
 @given(some.binary())

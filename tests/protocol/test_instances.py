@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 
 from beam_serving.errors import RequestError
 from beam_serving.protocol import Limits, decode_request
-from beam_serving.records import Generation, Image
+from beam_serving.records import Image, ProtocolVersion
 
 JSON = some.recursive(
     some.none() | some.booleans() | some.floats() | some.integers() | some.text(),
@@ -38,7 +38,7 @@ def refusal(fields: dict[bytes, bytes], limits: Limits | None = None) -> str:
 def test_lists_are_tensors_and_text_is_an_image() -> None:
     body = {"instances": [{"x": [[1, 2.5]], "i": base64.b64encode(b"jpeg").decode()}]}
     payload = decode_request(request(json.dumps(body).encode()))
-    assert payload.generation is Generation.ARROW
+    assert payload.protocol is ProtocolVersion.ARROW
     assert payload.inputs["i"] == Image(b"jpeg")
     tensor = payload.inputs["x"]
     assert isinstance(tensor, np.ndarray)

@@ -12,9 +12,9 @@ from beam_serving.errors import ModelError, RequestError
 from beam_serving.protocol import Limits, decode_request, encode_result, native
 from beam_serving.protocol.replies import decode_reply
 from beam_serving.protocol.tensors import DTYPES
-from beam_serving.records import Answer, Failure, Generation, Image, Origin, Result, TopClasses
+from beam_serving.records import Answer, Failure, Image, Origin, ProtocolVersion, Result, TopClasses
 
-ORIGIN = Origin(b"s", b"1-1", b"a", Generation.NATIVE, b"id1")
+ORIGIN = Origin(b"s", b"1-1", b"a", ProtocolVersion.NATIVE, b"id1")
 NAMES = some.text(some.characters(exclude_categories=["Cs"]), max_size=20)
 TENSORS = arrays.arrays(
     some.sampled_from(list(DTYPES.values())), arrays.array_shapes(min_dims=0, max_dims=4, max_side=4)
@@ -40,7 +40,7 @@ def refusal(fields: dict[bytes, bytes], limits: Limits | None = None) -> str:
 @given(some.dictionaries(NAMES, TENSORS | some.binary(min_size=1).map(Image), min_size=1, max_size=4))
 def test_inputs_come_back_as_they_were_sent(inputs: dict[str, Image | np.ndarray]) -> None:
     payload = decode_request(native.encode_request(b"a", b"id1", inputs))
-    assert (payload.uri, payload.request_id, payload.generation) == (b"a", b"id1", Generation.NATIVE)
+    assert (payload.uri, payload.request_id, payload.protocol) == (b"a", b"id1", ProtocolVersion.NATIVE)
     assert list(payload.inputs) == list(inputs)
     for name, sent in inputs.items():
         came = payload.inputs[name]

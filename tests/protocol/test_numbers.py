@@ -12,7 +12,7 @@ from beam_serving.errors import ModelError
 from beam_serving.protocol import arrow, decode_request, image, numbers
 from beam_serving.protocol.arrow_request import Sparse, encode_inputs
 from beam_serving.protocol.replies import decode_reply
-from beam_serving.records import Answer, Generation, TopClasses
+from beam_serving.records import Answer, ProtocolVersion, TopClasses
 from tests.old_clients import ArrowClient
 
 INTEGERS = arrays.arrays(
@@ -126,4 +126,4 @@ def test_what_is_no_number_is_no_array(value: Any) -> None:
 
 def test_generations_are_told_apart_as_before() -> None:
     fields = {b"uri": b"a", b"data": encode_inputs({"t": np.array([2**40])})}
-    assert decode_request(fields).generation is Generation.ARROW
+    assert decode_request(fields).protocol is ProtocolVersion.ARROW

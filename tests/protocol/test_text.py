@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from beam_serving.encryption.gcm import OLDEST, Key, Keys
-from beam_serving.encryption.records import Opening
+from beam_serving.encryption.records import Decryptor
 from beam_serving.errors import ModelError, RequestError
 from beam_serving.protocol import Limits, decode_request, encode_result, image, native
 from beam_serving.protocol.encrypted import seal_fields
 from beam_serving.protocol.replies import decode_reply
-from beam_serving.records import Answer, Generation, Image, Origin, Result, TopClasses
+from beam_serving.records import Answer, Image, Origin, ProtocolVersion, Result, TopClasses
 
 TEXTS = some.text(some.characters(exclude_categories=["Cs"]), max_size=8)
 SHAPES = some.lists(some.integers(1, 3), max_size=3).map(tuple)
@@ -38,9 +38,9 @@ def request(raw: bytes, name: bytes = b"x") -> dict[bytes, bytes]:
     return {b"uri": b"a", b"text:" + name: raw}
 
 
-def refusal(fields: dict[bytes, bytes], limits: Limits | None = None, opening: Opening | None = None) -> str:
+def refusal(fields: dict[bytes, bytes], limits: Limits | None = None, decryptor: Decryptor | None = None) -> str:
     with pytest.raises(RequestError) as caught:
-        decode_request(fields, limits or Limits(), opening)
+        decode_request(fields, limits or Limits(), decryptor)
     return str(caught.value)
 
 
@@ -51,8 +51,8 @@ def same(came: Any, sent: np.ndarray) -> bool:
 @given(some.dictionaries(TEXTS, text_arrays(), min_size=1, max_size=3))
 def test_texts_come_back_as_they_were_sent_also_encrypted(inputs: dict[str, np.ndarray]) -> None:
     fields = native.encode_request(b"a", b"i", inputs)
-    for payload in (decode_request(fields), decode_request(seal_fields(fields, KEY), Limits(), Opening(KEYS, True))):
-        assert payload.generation is Generation.NATIVE
+    for payload in (decode_request(fields), decode_request(seal_fields(fields, KEY), Limits(), Decryptor(KEYS, True))):
+        assert payload.protocol is ProtocolVersion.NATIVE
         assert list(payload.inputs) == list(inputs)
         assert all(same(payload.inputs[name], sent) for name, sent in inputs.items())
 
@@ -89,16 +89,18 @@ def test_texts_come_beside_best_classes_and_tensors() -> None:
         (texts("a\ud800"), r"it has half of a surrogate pair, which is no text, in 'a\ud800'"),
     ],
 )
-@pytest.mark.parametrize("generation", [Generation.NATIVE, Generation.IMAGE])
-def test_an_output_that_is_no_text_is_a_model_error(output: np.ndarray, said: str, generation: Generation) -> None:
+@pytest.mark.parametrize("generation", [ProtocolVersion.NATIVE, ProtocolVersion.IMAGE])
+def test_an_output_that_is_no_text_is_a_model_error(output: np.ndarray, said: str, protocol: ProtocolVersion) -> None:
     with pytest.raises(ModelError) as caught:
-        encode_result(Result(Origin(b"s", b"1-1", b"a", generation), Answer({"p": output})))
+        encode_result(Result(Origin(b"s", b"1-1", b"a", protocol), Answer({"p": output})))
     assert str(caught.value) == f"output 'p' cannot be sent: {said}; name the others in model: outputs"
 
 
 def test_the_arrow_format_carries_no_text_and_says_so() -> None:
     with pytest.raises(ModelError) as caught:
-        encode_result(Result(Origin(b"s", b"1-1", b"a", Generation.ARROW), Answer({"q": np.ones(2), "p": texts("a")})))
+        encode_result(
+            Result(Origin(b"s", b"1-1", b"a", ProtocolVersion.ARROW), Answer({"q": np.ones(2), "p": texts("a")}))
+        )
     assert str(caught.value) == (
         "output 'p' is text, which the results of Cluster Serving 0.9 and later do not carry; name the others in "
         "model: outputs, or use the client of beam_serving"
@@ -157,15 +159,15 @@ def test_an_input_is_one_thing_only() -> None:
 
 def test_a_text_in_clear_is_refused_where_all_is_encrypted() -> None:
     said = "request 'a': input 'x': text is in clear, this service takes encrypted ones only"
-    assert refusal(request(b'"a"'), opening=Opening(KEYS, everything=True)) == said
-    assert decode_request(request(b'"a"'), Limits(), Opening(KEYS, everything=False)).inputs["x"].item() == "a"  # type: ignore[union-attr]
+    assert refusal(request(b'"a"'), decryptor=Decryptor(KEYS, everything=True)) == said
+    assert decode_request(request(b'"a"'), Limits(), Decryptor(KEYS, everything=False)).inputs["x"].item() == "a"  # type: ignore[union-attr]
 
 
 def test_a_text_is_sealed_under_its_name() -> None:
     sealed = seal_fields(native.encode_request(b"a", b"i", {"x": texts("a"), "y": texts("b")}), KEY)
     assert b"a" not in sealed[b"text:x"][12:-16] or len(sealed[b"text:x"]) == 28 + len(b'["a"]')
     sealed[b"text:x"], sealed[b"text:y"] = sealed[b"text:y"], sealed[b"text:x"]
-    assert "input 'x': payload cannot be decrypted" in refusal(sealed, opening=Opening(KEYS, everything=True))
+    assert "input 'x': payload cannot be decrypted" in refusal(sealed, decryptor=Decryptor(KEYS, everything=True))
 
 
 @given(some.binary(max_size=60) | some.text().map(str.encode))

@@ -8,30 +8,30 @@ from hypothesis import strategies as some
 from beam_serving.errors import ResultError
 from beam_serving.protocol import Identity, Limits, encode_result, identify, result_key
 from beam_serving.protocol.replies import decode_reply
-from beam_serving.records import Answer, Generation, Origin, Result, TopClasses
+from beam_serving.records import Answer, Origin, ProtocolVersion, Result, TopClasses
 
 NAME_OF_FIELD = some.sampled_from([b"value", b"labels", b"tensor:", b"dtype:", b"shape:"])
 VALUE = some.sampled_from([b"float32", b"2", b"[[1]]", b'{"a":1}', b'{"1":"x"}', b"[1,2]", b"NaN", b"null"])
 
 
 def test_every_generation_finds_its_result() -> None:
-    assert result_key(Generation.IMAGE, b"image_stream", b"a:b") == b"result:a:b"
-    assert result_key(Generation.IMAGE, b"other", b"a:b") == b"cluster-serving_other:a:b"
-    for generation in (Generation.ARROW, Generation.NATIVE):
-        assert result_key(generation, b"s", b"a:b") == b"cluster-serving_s:a:b"
+    assert result_key(ProtocolVersion.IMAGE, b"image_stream", b"a:b") == b"result:a:b"
+    assert result_key(ProtocolVersion.IMAGE, b"other", b"a:b") == b"cluster-serving_other:a:b"
+    for protocol in (ProtocolVersion.ARROW, ProtocolVersion.NATIVE):
+        assert result_key(protocol, b"s", b"a:b") == b"cluster-serving_s:a:b"
 
 
 def test_a_request_is_identified_without_being_decoded() -> None:
-    assert identify({b"uri": b"a", b"image": b"", b"id": b"1"}) == Identity(b"a", Generation.IMAGE, b"1")
-    assert identify({b"uri": b"a", b"data": b""}) == Identity(b"a", Generation.ARROW, b"")
-    assert identify({b"image:": b""}) == Identity(b"", Generation.NATIVE, b"")
-    assert identify({b"uri": b"abc"}, Limits(max_uri_bytes=2)) == Identity(b"", Generation.NATIVE, b"")
+    assert identify({b"uri": b"a", b"image": b"", b"id": b"1"}) == Identity(b"a", ProtocolVersion.IMAGE, b"1")
+    assert identify({b"uri": b"a", b"data": b""}) == Identity(b"a", ProtocolVersion.ARROW, b"")
+    assert identify({b"image:": b""}) == Identity(b"", ProtocolVersion.NATIVE, b"")
+    assert identify({b"uri": b"abc"}, Limits(max_uri_bytes=2)) == Identity(b"", ProtocolVersion.NATIVE, b"")
 
 
-@pytest.mark.parametrize("generation", list(Generation))
-def test_a_result_repeats_the_id_of_its_request(generation: Generation) -> None:
+@pytest.mark.parametrize("generation", list(ProtocolVersion))
+def test_a_result_repeats_the_id_of_its_request(protocol: ProtocolVersion) -> None:
     answer = Answer({"p": TopClasses(np.array([1]), np.array([0.5], np.float32))})
-    origin = Origin(b"s", b"1-1", b"a", generation, b"id1")
+    origin = Origin(b"s", b"1-1", b"a", protocol, b"id1")
     assert encode_result(Result(origin, answer))[b"id"] == b"id1"
     assert b"id" not in encode_result(Result(origin._replace(request_id=b""), answer))
 
@@ -51,7 +51,7 @@ def test_labels_of_several_outputs_go_by_name() -> None:
 
 def test_best_classes_and_whole_outputs_come_together() -> None:
     answer = Answer({"p": TopClasses(np.array([1]), np.array([0.5], np.float32)), "q": np.arange(2)})
-    reply = decode_reply(encode_result(Result(Origin(b"s", b"1-1", b"a", Generation.NATIVE), answer)))
+    reply = decode_reply(encode_result(Result(Origin(b"s", b"1-1", b"a", ProtocolVersion.NATIVE), answer)))
     assert isinstance(reply, dict)
     assert reply["p"] == {1: 0.5}  # type: ignore[index]
     assert reply["q"].tolist() == [0, 1]  # type: ignore[index, union-attr]

@@ -7,12 +7,12 @@ import numpy as np
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 
-from beam_serving.records import Examples, Flush, Generation, Origin, Origins
+from beam_serving.records import Examples, Flush, Origin, Origins, ProtocolVersion
 from beam_serving.transforms import Batch
 
 
 def example(number: int) -> Examples:
-    origins = Origins.of([Origin(b"stream", b"%d-0" % number, b"a", Generation.NATIVE)])
+    origins = Origins.of([Origin(b"stream", b"%d-0" % number, b"a", ProtocolVersion.NATIVE)])
     return Examples(origins, {"x": np.zeros((1, 1))})
 
 

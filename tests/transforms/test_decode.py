@@ -20,7 +20,7 @@ from beam_serving.io.aside import Consumers
 from beam_serving.models.base import STRING, ModelOptions, TensorSpec
 from beam_serving.models.shared import SharedModel
 from beam_serving.protocol import Limits
-from beam_serving.records import Block, Entry, Examples, Flush, Generation, Image, Payload, Result
+from beam_serving.records import Block, Entry, Examples, Flush, Image, Payload, ProtocolVersion, Result
 from beam_serving.telemetry.context import service_context
 from beam_serving.transforms import Decode, ImageRules
 from beam_serving.transforms.decode import tensors_for
@@ -37,8 +37,8 @@ PICTURE = TensorSpec("picture", (3, 4, 4), F32)
 PNG = encode(noise(4, 4, 3), ".png")
 
 
-def payload(generation: Generation = Generation.NATIVE, uri: bytes = b"a", **inputs: Any) -> Payload:
-    return Payload(uri, {"" if name == "unnamed" else name: value for name, value in inputs.items()}, generation)
+def payload(protocol: ProtocolVersion = ProtocolVersion.NATIVE, uri: bytes = b"a", **inputs: Any) -> Payload:
+    return Payload(uri, {"" if name == "unnamed" else name: value for name, value in inputs.items()}, protocol)
 
 
 def values(*numbers: float, dtype: str = "float32") -> np.ndarray:
@@ -67,25 +67,25 @@ def test_values_go_to_the_input_of_their_name() -> None:
     assert_tensors(tensors(payload(y=y, x=values(1, 2)), X, Y), x=values(1, 2), y=y)
 
 
-@pytest.mark.parametrize("generation", Generation)
-def test_an_unnamed_value_goes_to_the_only_input(generation: Generation) -> None:
-    assert_tensors(tensors(payload(generation, unnamed=values(1, 2)), X), x=values(1, 2))
+@pytest.mark.parametrize("generation", ProtocolVersion)
+def test_an_unnamed_value_goes_to_the_only_input(protocol: ProtocolVersion) -> None:
+    assert_tensors(tensors(payload(protocol, unnamed=values(1, 2)), X), x=values(1, 2))
 
 
 def test_old_clients_name_freely_and_are_matched_by_position() -> None:
     y = np.zeros((5, 3), np.float32)
-    assert_tensors(tensors(payload(Generation.ARROW, t=values(1, 2), u=y), X, Y), x=values(1, 2), y=y)
+    assert_tensors(tensors(payload(ProtocolVersion.ARROW, t=values(1, 2), u=y), X, Y), x=values(1, 2), y=y)
 
 
 def test_a_native_client_must_use_the_names_of_the_model() -> None:
     assert refusal(payload(t=values(1, 2)), X) == "request 'a': its inputs are ['t'], the model takes ['x']"
 
 
-@pytest.mark.parametrize("generation", Generation)
-def test_another_number_of_inputs_is_refused(generation: Generation) -> None:
-    said = refusal(payload(generation, x=values(1, 2)), X, Y)
+@pytest.mark.parametrize("generation", ProtocolVersion)
+def test_another_number_of_inputs_is_refused(protocol: ProtocolVersion) -> None:
+    said = refusal(payload(protocol, x=values(1, 2)), X, Y)
     assert said == "request 'a': its inputs are ['x'], the model takes ['x', 'y']"
-    said = refusal(payload(generation, x=values(1, 2), z=values(1)), X)
+    said = refusal(payload(protocol, x=values(1, 2), z=values(1)), X)
     assert said == "request 'a': its inputs are ['x', 'z'], the model takes ['x']"
 
 
@@ -265,7 +265,7 @@ def decode_blocks(
 
 
 def test_entries_become_examples_and_a_flush_passes_through() -> None:
-    native = Generation.NATIVE
+    native = ProtocolVersion.NATIVE
     origins = [(b"stream", b"%d-0" % number, b"r%d" % number, native, b"i", b"worker") for number in (1, 2)]
     decode([entry(1), entry(2), Flush()], [*((origin, {"input": [0.0, 0.0]}) for origin in origins), "flush"], [])
     assert sum(service_context().stats.stages["decode"].counts.values()) == 2
@@ -274,7 +274,7 @@ def test_entries_become_examples_and_a_flush_passes_through() -> None:
 
 def test_a_bad_request_does_not_stop_a_good_one(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    good = ((b"stream", b"1-0", b"r1", Generation.NATIVE, b"i", b"worker"), {"input": [0.0, 0.0]})
+    good = ((b"stream", b"1-0", b"r1", ProtocolVersion.NATIVE, b"i", b"worker"), {"input": [0.0, 0.0]})
     wrong_shape = "request 'r2': input 'input' has shape [1], the model takes [2]"
     too_large = "request 'r3': request is 2050 bytes, at most 1000 are served"
     decode(
@@ -288,7 +288,7 @@ def test_a_bad_request_does_not_stop_a_good_one(caplog: pytest.LogCaptureFixture
 
 def test_of_a_block_each_record_has_its_own_outcome() -> None:
     def good(number: int) -> tuple[Any, ...]:
-        origin = (b"stream", b"%d-0" % number, b"r%d" % number, Generation.NATIVE, b"i", b"worker")
+        origin = (b"stream", b"%d-0" % number, b"r%d" % number, ProtocolVersion.NATIVE, b"i", b"worker")
         return (origin, {"input": [float(number), 0.0]})
 
     def of(number: int, **fields: bytes) -> Entry:
@@ -308,7 +308,7 @@ def test_a_request_that_no_client_waits_for_becomes_a_dead_letter() -> None:
 
 
 def test_an_entry_is_given_up_after_its_last_delivery() -> None:
-    good = ((b"stream", b"1-0", b"r1", Generation.NATIVE, b"i", b"worker"), {"input": [0.0, 0.0]})
+    good = ((b"stream", b"1-0", b"r1", ProtocolVersion.NATIVE, b"i", b"worker"), {"input": [0.0, 0.0]})
     reason = "given up after 3 deliveries without a result: it may have ended its workers"
     decode([entry(1, deliveries=3), entry(2, deliveries=4)], [good], [(b"2-0", b"r2", reason, True)])
 
@@ -336,13 +336,13 @@ def test_the_images_of_a_request_are_work_together() -> None:
     large = encode(np.zeros((5000, 5000), np.uint8), ".png")
     files = {str(number): Image(large) for number in range(8)}
     with pytest.raises(RequestError, match=r"^request 'r': 8 images take about 4\.0 s to decode: more work than"):
-        tensors_for(Payload(b"r", files, Generation.NATIVE), IMAGES, ImageRules())
+        tensors_for(Payload(b"r", files, ProtocolVersion.NATIVE), IMAGES, ImageRules())
 
 
 def test_files_for_inputs_of_text_are_no_work() -> None:
     texts = tuple(TensorSpec(str(number), (), STRING) for number in range(8))
     files = {str(number): Image(b"no image") for number in range(8)}
-    assert len(tensors_for(Payload(b"r", files, Generation.NATIVE), texts, ImageRules())) == 8
+    assert len(tensors_for(Payload(b"r", files, ProtocolVersion.NATIVE), texts, ImageRules())) == 8
 
 
 def test_tensors_of_free_sizes_are_batched_up_to_so_many_bytes() -> None:
@@ -363,8 +363,8 @@ def test_what_a_request_makes_of_all_its_inputs_is_bounded() -> None:
     specs = tuple(TensorSpec(name, None, np.dtype(np.float64)) for name in "ab")
     inputs = {name: np.zeros(8000, np.uint8) for name in "ab"}
     with pytest.raises(RequestError, match=r"^request 'a': a tensor of float64 takes 1 MB to decode, at most 0 MB are"):
-        tensors_for(Payload(b"a", inputs, Generation.NATIVE), specs, rules)
-    assert len(tensors_for(Payload(b"a", inputs, Generation.NATIVE), specs, ImageRules())) == 2
+        tensors_for(Payload(b"a", inputs, ProtocolVersion.NATIVE), specs, rules)
+    assert len(tensors_for(Payload(b"a", inputs, ProtocolVersion.NATIVE), specs, ImageRules())) == 2
 
 
 HANGING = """\

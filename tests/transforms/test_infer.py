@@ -14,7 +14,7 @@ from hypothesis import strategies as some
 from beam_serving.errors import ModelError
 from beam_serving.models.base import TensorSpec
 from beam_serving.models.shared import WorkerModel
-from beam_serving.records import Examples, Failure, Flush, Generation, Origin, Origins, Predictions, Result
+from beam_serving.records import Examples, Failure, Flush, Origin, Origins, Predictions, ProtocolVersion, Result
 from beam_serving.telemetry.context import service_context
 from beam_serving.transforms import Infer
 from beam_serving.transforms.infer import for_client, predict_all
@@ -54,14 +54,14 @@ class OneModel:
 
 def example(number: int, *values: float) -> Examples:
     """Gives a block of one record."""
-    origin = Origin(b"stream", b"%d-0" % number, b"r%d" % number, Generation.NATIVE)
+    origin = Origin(b"stream", b"%d-0" % number, b"r%d" % number, ProtocolVersion.NATIVE)
     return Examples(Origins.of([origin]), {"x": np.array([values], np.float32)})
 
 
 def block(*values: float, first: int = 0) -> Examples:
     """Gives a block of records of one value each."""
     origins = [
-        Origin(b"stream", b"%d-0" % at, b"r%d" % at, Generation.NATIVE) for at in range(first, first + len(values))
+        Origin(b"stream", b"%d-0" % at, b"r%d" % at, ProtocolVersion.NATIVE) for at in range(first, first + len(values))
     ]
     return Examples(Origins.of(origins), {"x": np.array(values, np.float32)[:, np.newaxis]})
 

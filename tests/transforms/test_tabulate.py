@@ -12,29 +12,33 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from beam_serving.export.tabulate import SCHEMA, Row, json_line, parquet_row, row_of
-from beam_serving.io.outbox import KeptRow
+from beam_serving.io.outbox import OutboxRecord
 from beam_serving.protocol import encode_result, result_key
-from beam_serving.records import Answer, Failure, Generation, Origin, Result, TopClasses
+from beam_serving.records import Answer, Failure, Origin, ProtocolVersion, Result, TopClasses
 
 TOP = TopClasses(np.array([7, 3]), np.array([0.75, np.nan], np.float32))
 AT = datetime(2026, 11, 25, 20, 24, 0, 498_000, UTC)
 
 
-def kept(outcome: Answer | Failure, generation: Generation = Generation.NATIVE, uri: bytes = b"a") -> KeptRow:
+def kept(
+    outcome: Answer | Failure, protocol: ProtocolVersion = ProtocolVersion.NATIVE, uri: bytes = b"a"
+) -> OutboxRecord:
     """Gives the row that a commit keeps."""
-    origin = Origin(b"stream", b"5-1", uri, generation, b"id")
-    key = result_key(generation, b"stream", uri)
-    return KeptRow(b"stream", b"%d-0" % (AT.timestamp() * 1000), b"5-1", key, encode_result(Result(origin, outcome)))
+    origin = Origin(b"stream", b"5-1", uri, protocol, b"id")
+    key = result_key(protocol, b"stream", uri)
+    return OutboxRecord(
+        b"stream", b"%d-0" % (AT.timestamp() * 1000), b"5-1", key, encode_result(Result(origin, outcome))
+    )
 
 
-def as_json(row: KeptRow) -> dict[str, object]:
+def as_json(row: OutboxRecord) -> dict[str, object]:
     line = json_line(row_of(row))
     assert b"\n" not in line
     read: dict[str, object] = json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
     return read
 
 
-def as_columns(row: KeptRow) -> dict[str, object]:
+def as_columns(row: OutboxRecord) -> dict[str, object]:
     """Gives a row as it is read back from a table."""
     read: dict[str, object] = pa.Table.from_pylist([parquet_row(row_of(row))], SCHEMA).to_pylist()[0]
     return read
@@ -64,8 +68,8 @@ def test_labels_stand_beside_their_classes() -> None:
 
 
 def test_an_error_is_a_row_too() -> None:
-    for generation in Generation:
-        row = kept(Failure("request 'a': no image"), generation)
+    for protocol in ProtocolVersion:
+        row = kept(Failure("request 'a': no image"), protocol)
         for read in (as_json(row), as_columns(row)):
             assert (read["uri"], read["status"], read["error"], read["result"]) == (
                 "a",
@@ -76,34 +80,34 @@ def test_an_error_is_a_row_too() -> None:
 
 
 def test_a_request_without_a_uri_is_a_row_without_one() -> None:
-    row = KeptRow(b"stream", b"1-0", b"5-1", b"", {b"error": b"request without uri"})
+    row = OutboxRecord(b"stream", b"1-0", b"5-1", b"", {b"error": b"request without uri"})
     assert as_json(row)["uri"] is None
     assert as_columns(row)["error"] == "request without uri"
 
 
 def test_a_result_that_cannot_be_read_is_an_error_and_not_the_end_of_the_export() -> None:
-    row = KeptRow(b"stream", b"1-0", b"5-1", b"cluster-serving_stream:a", {b"value": b"[["})
+    row = OutboxRecord(b"stream", b"1-0", b"5-1", b"cluster-serving_stream:a", {b"value": b"[["})
     assert str(as_json(row)["error"]).startswith("result is not readable: ")
 
 
 @pytest.mark.parametrize("uri", [b"\xff\n\x00", "日本:\u202e".encode(), b"result:x", b"cluster-serving_stream:y"])
-@pytest.mark.parametrize("generation", list(Generation))
-def test_uris_come_whole_and_what_is_no_text_in_them_stays_readable(uri: bytes, generation: Generation) -> None:
+@pytest.mark.parametrize("generation", list(ProtocolVersion))
+def test_uris_come_whole_and_what_is_no_text_in_them_stays_readable(uri: bytes, protocol: ProtocolVersion) -> None:
     wanted = uri.decode("utf-8", "backslashreplace")
-    row = kept(Answer({"prob": TOP}), generation, uri)
+    row = kept(Answer({"prob": TOP}), protocol, uri)
     assert as_json(row)["uri"] == as_columns(row)["uri"] == wanted
 
 
 def test_the_first_clients_best_classes_are_those_of_all() -> None:
     wanted = [{"class": 7, "score": 0.75}, {"class": 3, "score": None}]
     for as_lists in (False, True):
-        row = kept(Answer({"prob": TOP}, as_lists=as_lists), Generation.IMAGE)
+        row = kept(Answer({"prob": TOP}, as_lists=as_lists), ProtocolVersion.IMAGE)
         assert as_json(row)["result"] == wanted
         assert json.loads(str(as_columns(row)["result"])) == wanted
 
 
 def test_arrow_answers_are_the_arrays_that_their_clients_get() -> None:
-    row = kept(Answer({"prob": TopClasses(np.array([7]), np.array([0.75]))}), Generation.ARROW)
+    row = kept(Answer({"prob": TopClasses(np.array([7]), np.array([0.75]))}), ProtocolVersion.ARROW)
     assert as_json(row)["result"] == [[7.0, 0.75]]
     (tensor,) = as_columns(row)["tensors"]  # type: ignore[misc]
     assert (tensor["shape"], tensor["values"]) == ([1, 2], [7.0, 0.75])
@@ -152,5 +156,5 @@ def test_texts_are_in_the_result_and_numbers_in_the_tensors() -> None:
     assert as_json(both)["result"] == {"prob": best, "label": [["a"], ["b"]], "other": [1, 1]}
     assert json.loads(str(as_columns(both)["result"])) == {"prob": best, "label": [["a"], ["b"]]}
     assert as_columns(both)["tensors"] == [{"name": "other", "dtype": "float32", "shape": [2], "values": [1, 1]}]
-    of_image_client = kept(Answer({"label": words}), Generation.IMAGE)
+    of_image_client = kept(Answer({"label": words}), ProtocolVersion.IMAGE)
     assert as_json(of_image_client)["result"] == ["a", "b"]

@@ -15,7 +15,7 @@ from hypothesis import strategies as some
 
 from beam_serving.config.post_processing import PostProcessing
 from beam_serving.models.base import TensorSpec
-from beam_serving.records import Answer, Generation, Origin, Origins, Predictions, TopClasses
+from beam_serving.records import Answer, Origin, Origins, Predictions, ProtocolVersion, TopClasses
 from beam_serving.telemetry.context import service_context
 from beam_serving.transforms import TopN
 from beam_serving.transforms.topn import answers, first_rows, served_of, top_classes
@@ -150,7 +150,7 @@ def _shown(ranked: Any) -> list[tuple[bytes, Any]]:
 
 
 def test_a_batch_of_predictions_is_ranked_at_once() -> None:
-    origins = Origins.of([Origin(b"s", b"1-0", uri, Generation.NATIVE) for uri in (b"a", b"b")])
+    origins = Origins.of([Origin(b"s", b"1-0", uri, ProtocolVersion.NATIVE) for uri in (b"a", b"b")])
     predictions = Predictions(origins, {"y": np.array([[0.1, 0.9, 0.0], [0.5, 0.2, 0.3]], np.float32)})
     with beam.Pipeline(FnApiRunner()) as pipeline:
         results = pipeline | beam.Create([0]) | beam.Map(lambda _: predictions) | TopN(2)
@@ -164,7 +164,7 @@ def _picked(results: Any) -> list[tuple[Any, bool]]:
 
 
 def test_rows_are_picked_where_that_is_asked_for() -> None:
-    origins = Origins.of([Origin(b"s", b"1-0", uri, Generation.NATIVE) for uri in (b"a", b"b")])
+    origins = Origins.of([Origin(b"s", b"1-0", uri, ProtocolVersion.NATIVE) for uri in (b"a", b"b")])
     predictions = Predictions(origins, {"y": np.arange(8.0).reshape(2, 2, 2)})
     with beam.Pipeline(FnApiRunner()) as pipeline:
         step = TopN(PostProcessing.of("pickTopN(1)"))

@@ -87,7 +87,7 @@ def _errors(translation: Translation) -> list[str]:
 
 
 def report(translation: Translation, errors: Sequence[str]) -> dict[str, Any]:
-    """Gives what became of each key as plain values, without secrets."""
+    """Return what became of each key as plain values, without secrets."""
     return {
         "file": str(translation.file.path),
         "form": translation.form,
@@ -108,7 +108,7 @@ def report(translation: Translation, errors: Sequence[str]) -> dict[str, Any]:
 
 
 def table(translation: Translation) -> str:
-    """Gives the same as text for people, without the errors."""
+    """Return the same as text for people, without the errors."""
     rows = [("key", "value", "new key", "new value", "remark")]
     for entry in translation.entries:
         value = "-" if entry.line is entry.value is None else _shown(entry.value, entry)
@@ -156,7 +156,7 @@ def _migrate(translation: Translation, source: Path, target: Path | None, overwr
 
 
 def _paths_from(translation: Translation, target: Path) -> dict[str, str]:
-    """Gives the relative paths of the file as they are seen from the folder that the new one lies in."""
+    """Return the relative paths of the file as they are seen from the folder that the new one lies in."""
     here, there = translation.file.path.resolve().parent, target.resolve().parent
     if here == there:
         return {}

@@ -17,7 +17,7 @@ from beam_serving.models.encrypted import check_stays_in_memory, decrypted_files
 
 
 def encrypt_model(source: Path, target: Path, options: ModelOptions, secret_file: str | None) -> list[Path]:
-    """Writes all files of a model's directory encrypted into `target`, which appears whole or not at all.
+    """Write all files of a model's directory encrypted into `target`, which appears whole or not at all.
 
     `options` say how the files are encrypted now. Gives their names.
 
@@ -59,7 +59,7 @@ def _write(source: Path, made: Path, names: Sequence[Path], options: ModelOption
 
 
 def _check_weights_inside(files: ModelFiles, names: Sequence[Path], source: Path) -> None:
-    """Refuses an ONNX model with weights in other files: its engines would want to see these on a disk.
+    """Refuse an ONNX model with weights in other files: its engines would want to see these on a disk.
 
     Raises:
         ModelLoadError: it names one.

@@ -88,7 +88,7 @@ def _command(
 
 
 def _by_uri(files: Sequence[Path], prefix: str) -> dict[str, Path]:
-    """Gives the files by the uris of their requests.
+    """Return the files by the uris of their requests.
 
     Raises:
         ConfigError: one is no file, or has the uri of another.
@@ -108,7 +108,7 @@ def _by_uri(files: Sequence[Path], prefix: str) -> dict[str, Path]:
 
 
 def _queued(files: Mapping[str, Path], queue: Mapping[str, Any]) -> dict[str, str]:
-    """Queues each file, which is read just before, and gives the request ids by uri."""
+    """Queue each file, which is read just before, and return the request ids by uri."""
     bar = tqdm(files.items(), desc="queueing", unit="", leave=False, disable=None)
     with bar, InputQueue(**queue) as requests:
         images = ((uri, _content(path)) for uri, path in bar)
@@ -125,7 +125,7 @@ def _content(path: Path) -> bytes:
 async def _collected(
     requests: Mapping[str, str], queue: Mapping[str, Any], timeout_s: float, as_json: bool
 ) -> dict[str, Answer]:
-    """Waits for all results, shows how many have come, and gives them in the order of the requests."""
+    """Wait for all results, show how many have come, and return them in the order of the requests."""
     answers: dict[str, Answer] = {}
     with tqdm(desc="waiting", total=len(requests), unit="", leave=False, disable=None) as bar:
         async with aclosing(_arriving(requests, queue, timeout_s)) as arriving:
@@ -141,7 +141,7 @@ async def _collected(
 async def _arriving(
     requests: Mapping[str, str], queue: Mapping[str, Any], timeout_s: float
 ) -> AsyncGenerator[tuple[str, Answer], None]:
-    """Yields each result as it comes; what has not come when none came for `timeout_s` is a ResultTimeoutError.
+    """Yield each result as it comes; what has not come when none came for `timeout_s` is a ResultTimeoutError.
 
     Raises:
         ConnectError: Redis cannot be reached, or refuses us.

@@ -50,7 +50,7 @@ def _command(config: Path, src: Settings | None, as_json: bool) -> int:
 
 
 def running(client: redis.Redis, registered: str, sample_s: float = _SAMPLE_S) -> list[dict[str, Any]]:
-    """Gives what is to say of each service as plain values; records are counted for `sample_s`."""
+    """Return what is to say of each service as plain values; records are counted for `sample_s`."""
     names = service_names(client, registered)
     before = {name: _served(read_reports(client, name)) for name in names}
     started = time.monotonic()
@@ -83,7 +83,7 @@ def _served(reports: Sequence[Report]) -> int:
 
 
 def table(services: Sequence[dict[str, Any]]) -> str:
-    """Gives the services as text for people."""
+    """Return the services as text for people."""
     rows = [["name", "state", "workers", "hosts", "records/s", "served", "engine", "model"]]
     for one in services:
         numbers = [f"{one['records_per_s']:.1f}", str(one["served"])]

@@ -324,7 +324,7 @@ _ANYTHING = {"name": "any", "text": "as it comes"}
 
 
 def _files_of(files: ModelFiles) -> list[Path]:
-    """Gives all files of a model; of a SavedModel, everything in its directory."""
+    """Return all files of a model; of a SavedModel, everything in its directory."""
     if files.model.is_dir():
         return sorted(path for path in files.model.rglob("*") if path.is_file() and not path.name.startswith("."))
     return [path for path in (files.model, files.weights) if path is not None and path.exists()]

@@ -65,7 +65,7 @@ def _config(src: str, name: str) -> dict[str, Any]:
 
 
 def _classify(src: str, stream: str, images: Sequence[Path]) -> int:
-    """Pushes the images and prints the answers as they were always printed; gives the exit code."""
+    """Push the images and print the answers as they were always printed; return the exit code."""
     with InputQueue(src, stream=stream) as queue, OutputQueue(src, stream=stream) as results:
         for image in images:
             queue.enqueue_image(image.name, image)

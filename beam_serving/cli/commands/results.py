@@ -66,7 +66,7 @@ def _command(
 
 
 def _there(client: redis.Redis, stream: str) -> list[str]:
-    """Gives the uris of all results that are there, in their order."""
+    """Return the uris of all results that are there, in their order."""
     prefix = key_of(stream, "*")[:-1]
     keys: Any = client.scan_iter(match=pattern_of(prefix), count=_SCAN_COUNT, _type="hash")
     return sorted(decode_uri(key.removeprefix(prefix)) for key in keys)

@@ -42,7 +42,7 @@ def _command(config: Path, as_json: bool, **clusters: str | None) -> int:
 
 
 def table(about: dict[str, Any], jobs: Mapping[str, Jobs]) -> str:
-    """Gives the state as text for people."""
+    """Return the state as text for people."""
     counts = about["counts"]
     lines = [
         f"{about['name']}: {'ready' if about['ready'] else 'not ready'}, {about['records_per_s']:.1f} records/s",

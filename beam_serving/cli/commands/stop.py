@@ -42,7 +42,7 @@ def _command(config: Path, **clusters: str | None) -> int:
 
 
 def stop(service: Deployed, settings: Settings) -> bool:
-    """Stops a service, with a progress bar; says whether there was anything to stop.
+    """Stop a service, with a progress bar; say whether there was anything to stop.
 
     Raises:
         BeamServingError: see `Deployed.stop`.

@@ -40,7 +40,7 @@ class Comments:
 
 
 def places(file: YamlFile) -> list[Place]:
-    """Gives all keys of the first two levels, in the order of the file."""
+    """Return all keys of the first two levels, in the order of the file."""
     found = []
     for key, value in file.root.value:
         inner = isinstance(value, yaml.MappingNode) and str(key.value).lower() not in FLAT
@@ -61,7 +61,7 @@ def _place(file: YamlFile, name: str, key: yaml.Node, value: yaml.Node, *, is_se
 
 
 def _last_line(node: yaml.Node) -> int:
-    """Gives the last line of a value; PyYAML lets a block end where the next key begins."""
+    """Return the last line of a value; PyYAML lets a block end where the next key begins."""
     if isinstance(node, yaml.CollectionNode) and not node.flow_style:
         inside = [part for one in node.value for part in (one if isinstance(one, tuple) else (one,))]
         return max((_last_line(part) for part in inside), default=node.start_mark.line)
@@ -70,7 +70,7 @@ def _last_line(node: yaml.Node) -> int:
 
 
 def comments(file: YamlFile, keys: list[Place]) -> Comments:
-    """Finds the key that each comment belongs to: on its line, or else the next one that is not indented less."""
+    """Find the key that each comment belongs to: on its line, or else the next one that is not indented less."""
     found = Comments()
     lines = file.text.splitlines()
     first = keys[0].first if keys else len(lines)
@@ -97,7 +97,7 @@ def comments(file: YamlFile, keys: list[Place]) -> Comments:
 
 
 def _all_comments(text: str) -> Iterator[tuple[int, int, str]]:
-    """Yields line (from 0), column and text of each comment: what begins with # outside of any scalar."""
+    """Yield line (from 0), column and text of each comment: what begins with # outside of any scalar."""
     scalars = [
         # A block of text begins in the line after its mark.
         (text.find("\n", token.start_mark.index) if token.style in _BLOCKS else token.start_mark.index, token.end_mark)

@@ -35,12 +35,12 @@ Convert = Callable[[object, Old], Outcome]
 
 
 def moved(new: str, remark: str = "") -> Convert:
-    """Gives the conversion of a key that only has a new name."""
+    """Return the conversion of a key that only has a new name."""
     return lambda value, _: Outcome({new: value}, remark)
 
 
 def unused(reason: str, *harmless: object) -> Convert:
-    """Gives the conversion of a key that nothing is done with; `harmless` values, or lists of them, ask for nothing."""
+    """Return the conversion of a key that nothing is done with; `harmless` values, or lists of these, ask for none."""
 
     def convert(value: object, _: Old) -> Outcome:
         values = value if isinstance(value, list) else [value]
@@ -51,7 +51,7 @@ def unused(reason: str, *harmless: object) -> Convert:
 
 
 def encrypted_model(value: object, _: Old) -> Outcome:
-    """Takes the files of a model that are encrypted as the old servers wanted them."""
+    """Take the files of a model that are encrypted as the old servers wanted them."""
     if not is_on(value):
         return Outcome({"model.encryption": "none"})
     remark = (
@@ -64,7 +64,7 @@ def encrypted_model(value: object, _: Old) -> Outcome:
 
 
 def encrypted_records(value: object, _: Old) -> Outcome:
-    """Takes encrypted images, and tensors in clear beside them, as the old servers did."""
+    """Take encrypted images, and tensors in clear beside them, as the old servers did."""
     if not is_on(value):
         return Outcome({"data.encryption": "none"})
     remark = (
@@ -75,7 +75,7 @@ def encrypted_records(value: object, _: Old) -> Outcome:
 
 
 def service_name(value: object, _: Old) -> Outcome:
-    """Makes the name of a job the name of the service, and its stream one of those that are served."""
+    """Make the name of a job the name of the service, and its stream one of those that are served."""
     if not isinstance(value, str | int) or isinstance(value, bool):
         raise ValueError("wants a name")
     stream = str(value)
@@ -89,7 +89,7 @@ def service_name(value: object, _: Old) -> Outcome:
 
 
 def address(value: object, old: Old) -> Outcome:
-    """Takes where Redis is, over TLS where another key of the file says so."""
+    """Take where Redis is, over TLS where another key of the file says so."""
     if not isinstance(value, str) or not _over_tls(old):
         return Outcome({"data.src": value})
     parts = urlsplit(value if "://" in value else f"redis://{value}")
@@ -97,7 +97,7 @@ def address(value: object, old: Old) -> Outcome:
 
 
 def tls(value: object, old: Old) -> Outcome:
-    """Turns TLS on by the scheme of Redis's address."""
+    """Turn TLS on by the scheme of Redis's address."""
     if not is_on(value):
         return Outcome({}, "off, as without rediss:// in data: src")
     src = address(old.get("redisUrl", "localhost:6379"), old).new["data.src"]
@@ -108,7 +108,7 @@ def tls(value: object, old: Old) -> Outcome:
 
 
 def trust_store(value: object, old: Old) -> Outcome:
-    """Takes certificates in PEM form; a Java key store cannot be read here."""
+    """Take certificates in PEM form; a Java key store cannot be read here."""
     if not _over_tls(old):
         return Outcome({}, "not used while TLS is off")
     if _is_pem(value):
@@ -118,13 +118,13 @@ def trust_store(value: object, old: Old) -> Outcome:
 
 
 def trust_store_password(_: object, old: Old) -> Outcome:
-    """Drops it: a PEM file has none."""
+    """Drop it: a PEM file has none."""
     remark = "redis: ca_file needs no password; that of Redis comes from redis: password_file or the environment"
     return Outcome({}, remark, _over_tls(old))
 
 
 def post_processing(value: object, _: Old) -> Outcome:
-    """Reads `topN(n)` and `pickTopN(n)`."""
+    """Read `topN(n)` and `pickTopN(n)`."""
     found = _FILTER.fullmatch(value) if isinstance(value, str) else None
     if found is None or int(found[2]) == 0:
         raise ValueError("wants topN(n) or pickTopN(n) with n from 1")
@@ -133,7 +133,7 @@ def post_processing(value: object, _: Old) -> Outcome:
 
 
 def cores(value: object, old: Old) -> Outcome:
-    """Shares the cores of a machine among copies of the model: as many as there are cores unless the file says."""
+    """Share the cores of a machine among copies of the model: as many as there are cores unless the file says."""
     if isinstance(value, int) and value < 0:
         return Outcome({}, "unset, by the old servers' convention")
     count, copies = _count(value), old.get("modelParallelism")
@@ -144,7 +144,7 @@ def cores(value: object, old: Old) -> Outcome:
 
 
 def threads(value: object, old: Old) -> Outcome:
-    """Takes the threads of a copy, unless the cores of the machine are given: these decided in the old servers too."""
+    """Take the threads of a copy, unless the cores of the machine are given: these decided in the old servers too."""
     decides = old.get("coreNumberPerMachine")
     if isinstance(decides, int) and decides > 0:
         return Outcome({}, "coreNumberPerMachine decides, as in the old servers")
@@ -152,7 +152,7 @@ def threads(value: object, old: Old) -> Outcome:
 
 
 def milliseconds(value: object, _: Old) -> Outcome:
-    """Turns a timeout into seconds."""
+    """Turn a timeout into seconds."""
     number = int(value) if isinstance(value, str) and value.isdecimal() else value
     if not isinstance(number, int | float) or isinstance(number, bool) or not 0 < number < float("inf"):
         raise ValueError("wants milliseconds, more than 0")
@@ -160,7 +160,7 @@ def milliseconds(value: object, _: Old) -> Outcome:
 
 
 def image_resize(value: object, old: Old) -> Outcome:
-    """Says what replaces `height,width`, which says neither channels nor the order of the axes."""
+    """Say what replaces `height,width`, which says neither channels nor the order of the axes."""
     parts = str(value).split(",") if isinstance(value, str) else value
     if not isinstance(parts, list) or len(parts) != 2 or not all(str(part).strip().isdecimal() for part in parts):
         raise ValueError("wants height,width, as 224,224")
@@ -172,7 +172,7 @@ def image_resize(value: object, old: Old) -> Outcome:
 
 
 def tensor_shape(value: object, _: Old) -> Outcome:
-    """Takes the shape of one input, `1,2` or `[[1,2]]`, and those of several."""
+    """Take the shape of one input, `1,2` or `[[1,2]]`, and those of several."""
     shape = value
     if isinstance(value, str):
         try:
@@ -185,14 +185,14 @@ def tensor_shape(value: object, _: Old) -> Outcome:
 
 
 def queue(value: object, _: Old) -> Outcome:
-    """Accepts the only queue there is."""
+    """Accept the only queue there is."""
     if str(value).lower() != "redis":
         raise ValueError("wants redis: no other queue is served")
     return Outcome({}, "Redis is the only queue")
 
 
 def is_on(value: object) -> bool:
-    """Reads a switch as the old servers' files have it."""
+    """Read a switch as the old servers' files have it."""
     text = str(value).strip().lower()
     if text not in ("true", "false", "yes", "no", "on", "off"):
         raise ValueError("wants true or false")

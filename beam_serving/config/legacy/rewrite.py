@@ -28,7 +28,7 @@ class _Line:
 
 
 def rewrite(translation: Translation, order: Sequence[str], replaced: Mapping[str, str]) -> str:
-    """Gives the text of the new file.
+    """Return the text of the new file.
 
     `order` has the keys of the new form in theirs. `replaced` has values, by new key, that stand in for those of the
     old file, as paths that are taken from another folder.
@@ -68,7 +68,7 @@ def _inside(section: str, order: Sequence[str], lines: Mapping[str, _Line]) -> l
 
 
 def _move_comments_of_lost_keys(notes: Comments, keys: list[Place], kept: set[str]) -> None:
-    """Gives the comments of a section that the new form lacks, or of a merge (`<<`), to the key after its name."""
+    """Return the comments of a section that the new form lacks, or of a merge (`<<`), to the key after its name."""
     for place, following in zip_longest(keys, keys[1:]):
         if place.name not in kept:
             beside = [notes.beside.pop(place.name)] if place.name in notes.beside else []

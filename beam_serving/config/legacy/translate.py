@@ -1,4 +1,4 @@
-"""From a configuration file of any generation to the values of the new form, and what became of each key."""
+"""From a configuration file of any version to the values of the new form, and what became of each key."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Translation(NamedTuple):
     errors: list[str]
 
     def source_of(self, new: str) -> Entry | None:
-        """Gives the old key that a new one has its value from; None where the file says it under its new name."""
+        """Return the old key that a new one has its value from; None where the file says it under its new name."""
         return next((one for one in self.entries if one.key != new and one.new.get(new) is not None), None)
 
 
@@ -62,16 +62,16 @@ class _Leaf(NamedTuple):
 
 
 def renamed(key: str) -> str:
-    """Gives what an old key is called now; empty where it is none, or nothing has taken its place."""
+    """Return what an old key is called now; empty where it is none, or nothing has taken its place."""
     name = NESTED.get(key) or FLAT.get(key.lower())
     return RULES[name].new if name else ""
 
 
 def translate(file: YamlFile, known: Collection[str]) -> Translation:
-    """Translates what is old in a file and leaves everything else as it is.
+    """Translate what is old in a file and leave everything else as it is.
 
     `known` are the keys and sections of the new form. Others are left for the check of the new form to refuse; only in
-    a file of the old servers, which passed over what they did not know, they become warnings.
+    a file of the old servers, which ignored what they did not know, they become warnings.
     """
     leaves = list(_leaves(file))
     form = _form(leaves, known)
@@ -113,7 +113,7 @@ def _leaves(file: YamlFile) -> Iterator[_Leaf]:
 
 
 def _form(leaves: list[_Leaf], known: Collection[str]) -> str:
-    """Tells the generation; one key that only the new form has makes a file new, and old ones in it mistakes."""
+    """Tell the version; one key that only the new form has makes a file new, and old ones in it mistakes."""
     if any(leaf.name in known and not _was_there(leaf) for leaf in leaves):
         return NEW
     if any(leaf.name.lower() in FLAT for leaf in leaves):
@@ -169,7 +169,7 @@ def _left_as_it_is(leaf: _Leaf, form: str, known: Collection[str]) -> Outcome:
     names = [*known, *NESTED, *(name for name in RULES if "." not in name)]
     near = difflib.get_close_matches(leaf.name, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return Outcome({}, f"unknown key, passed over{hint}", warns=True)
+    return Outcome({}, f"unknown key, ignored{hint}", warns=True)
 
 
 def _conflicts(file: YamlFile, entries: list[Entry]) -> Iterator[str]:
@@ -183,7 +183,7 @@ def _conflicts(file: YamlFile, entries: list[Entry]) -> Iterator[str]:
 
 
 def _sections(file: YamlFile, form: str, known: Collection[str]) -> dict[object, Any]:
-    """Gives the sections of the file, still empty; those that nobody knows stay in a new file, to be refused."""
+    """Return the sections of the file, still empty; those that nobody knows stay in a new file, to be refused."""
     return {key: {} for key, body in file.values.items() if isinstance(body, dict) and (form == NEW or key in known)}
 
 
@@ -192,5 +192,5 @@ def _is_blank(leaf: _Leaf) -> bool:
 
 
 def _hides(value: object) -> bool:
-    """Whether a value may hold a password: an address with a user."""
+    """Return whether a value may hold a password: an address with a user."""
     return isinstance(value, str) and "@" in value

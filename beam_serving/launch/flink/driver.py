@@ -21,7 +21,7 @@ from beam_serving.launch.worker import Job
 
 
 def run(settings: Settings, job: Job) -> Outcome:
-    """Serves the job on a Flink inside this process's own job server.
+    """Serve the job on a Flink inside this process's own job server.
 
     Raises:
         BeamServingError: it cannot start.

@@ -27,7 +27,7 @@ blob.offload.minsize: 2147483647
 
 
 def flink_server(java: Sequence[str], jar: Path, cluster: str | None = None) -> JobServer:
-    """Starts the job server, with a Flink inside or for a cluster."""
+    """Start the job server, with a Flink inside or for a cluster."""
     guarded = [*java, *guard_options(jar)]
 
     def command_in(folder: Path) -> list[str]:

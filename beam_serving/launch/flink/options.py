@@ -42,7 +42,7 @@ FLAGS = (
 
 
 def parallelism_of(arguments: Sequence[str], flink: Flink, workers: int) -> int:
-    """Gives the number of parallel tasks, each with a worker process of its own.
+    """Return the number of parallel tasks, each with a worker process of its own.
 
     Raises:
         ConfigError: the flag is no number above 0.
@@ -56,7 +56,7 @@ def parallelism_of(arguments: Sequence[str], flink: Flink, workers: int) -> int:
 
 
 def cluster_of(arguments: Sequence[str], flink: Flink) -> str | None:
-    """Gives the address of the cluster; None for an embedded Flink.
+    """Return the address of the cluster; None for an embedded Flink.
 
     Raises:
         ConfigError: there is none, and a flag asks for what only clusters do.
@@ -71,28 +71,28 @@ def cluster_of(arguments: Sequence[str], flink: Flink) -> str | None:
 
 
 def submits_uber_jar(arguments: Sequence[str], flink: Flink) -> bool:
-    """Whether one jar goes to the cluster, instead of a job server of ours talking to it."""
+    """Return whether one jar goes to the cluster, instead of a job server of ours talking to it."""
     return flink.uber_jar or "--flink_submit_uber_jar" in arguments
 
 
 def jar_of(arguments: Sequence[str], flink: Flink) -> str | None:
-    """Gives the jar that was named: on the command line, else in the configuration."""
+    """Return the jar that was named: on the command line, else in the configuration."""
     return last_value(arguments, "--flink_job_server_jar") or flink.job_server_jar
 
 
 def java_for(arguments: Sequence[str], flink: Flink) -> list[str]:
-    """Gives the program that runs the jar, with its options."""
+    """Return the program that runs the jar, with its options."""
     return java_of(arguments, flink.java_options)
 
 
 def embedded_flags(parallelism: int, workers_at: str, job_server: str) -> list[str]:
-    """Gives what we set for an embedded Flink; flags of the operator come after these and win."""
+    """Return what we set for an embedded Flink; flags of the operator come after these and win."""
     own = [f"--job_endpoint={job_server}", "--environment_type=EXTERNAL", f"--environment_config={workers_at}"]
     return [*own, *_flags(parallelism, parallelism, "1.19")]
 
 
 def cluster_flags(name: str, parallelism: int, slots_each: int, version: str, flink: Flink, job: str) -> list[str]:
-    """Gives what we set for a cluster whose task managers have `slots_each`; `job` is what its workers are told."""
+    """Return what we set for a cluster whose task managers have `slots_each`; `job` is what its workers are told."""
     own = [f"--job_name={name}", *_flags(parallelism, min(parallelism, slots_each), version), *_workers(flink, job)]
     # What kills a worker heals by starting it again; what no start heals is told, and ended, by whoever submits.
     return [*own, "--number_of_execution_retries=2147483647", "--execution_retry_delay=1000"]

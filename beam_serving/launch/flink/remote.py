@@ -62,10 +62,10 @@ class ClusterService:
         self._warned = False
 
     def run(self) -> int:
-        """Submits the job and follows it until it ends, or until SIGTERM or SIGINT, which leave it running.
+        """Submit the job and follow it until it ends, or until SIGTERM or SIGINT, which leave it running.
 
         Raises:
-            BeamServingError: it cannot start, or ended for a reason that the operator must mend.
+            BeamServingError: it cannot start, or ended for a reason that the operator must fix.
         """
         preflight(self._settings)
         self._check_cluster()
@@ -111,7 +111,7 @@ class ClusterService:
             )
 
     def _await_slots(self) -> bool:
-        """Waits for a cluster that was started anew, until it has place for all of the job, or for some after a while.
+        """Wait for a cluster that was started anew, until it has place for all of the job, or for some after a while.
 
         Gives False when we shall go instead.
         """
@@ -150,10 +150,10 @@ class ClusterService:
             try:
                 return self._submitted(serving, [*flags, f"--job_endpoint={server.endpoint}"])
             except ClusterError as err:
-                raise ClusterError(f"{err}; the job server said: {server.last_words()}") from err
+                raise ClusterError(f"{err}; the job server said: {server.log_tail()}") from err
 
     def _submitted(self, serving: Any, flags: list[str]) -> FlinkJob:
-        """Gives the pipeline away and waits until the cluster has it."""
+        """Hand the pipeline over and wait until the cluster has it."""
         known = {job.job_id for job in self._rest.jobs(self._name)}
         result = submit(serving, self._settings, flags)
         give_up_at = time.monotonic() + _TAKEN_S
@@ -168,7 +168,7 @@ class ClusterService:
         raise ClusterError(f"the cluster at {self._rest.url} did not take the job within {_TAKEN_S:g} s")
 
     def _follow(self, job: FlinkJob) -> int | None:
-        """Watches a job; gives the exit code when it has ended, None when it is gone or we shall go."""
+        """Watch a job; return the exit code when it has ended, None when it is gone or we shall go."""
         params = self._settings.params
         started = time.monotonic()
         next_statistics = started + params.statistics_s
@@ -218,7 +218,7 @@ class ClusterService:
         raise ClusterError(f"the job {self._name} ended as {job.state}: {why}")
 
     def _give_up_if_hopeless(self, job: FlinkJob, cause: str, anyone: bool, for_s: float) -> None:
-        """Ends a job that never served: what failed at the start fails at each start."""
+        """End a job that never served: what failed at the start fails at each start."""
         start_s = self._settings.flink.start_s
         if not cause and not anyone and for_s > start_s / 2 and not self._warned:
             self._warned = True

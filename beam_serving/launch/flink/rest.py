@@ -21,7 +21,7 @@ _OVER = ("FINISHED", "FAILED", "CANCELED")
 
 
 def job_name(service: str) -> str:
-    """Gives the name of a service's job on the cluster."""
+    """Return the name of a service's job on the cluster."""
     return f"beam-serving-{_NAME.sub('-', service)}"
 
 
@@ -49,20 +49,20 @@ class FlinkRest:
             raise ConfigError(f"flink: rest: wanted host:port or an http address, got {address!r}")
 
     def slots(self) -> tuple[int, int]:
-        """Gives how many parallel tasks the cluster has place for: in all, and free ones."""
+        """Return how many parallel tasks the cluster has place for: in all, and free ones."""
         about = self._get("/overview")
         return int(about["slots-total"]), int(about["slots-available"])
 
     def slots_each(self) -> int:
-        """Gives the number of parallel tasks of the largest task manager."""
+        """Return the number of parallel tasks of the largest task manager."""
         return max((int(one["slotsNumber"]) for one in self._get("/taskmanagers")["taskmanagers"]), default=1)
 
     def version(self) -> str:
-        """Gives Flink's version without the patch level, as 1.19."""
+        """Return Flink's version without the patch level, as 1.19."""
         return ".".join(str(self._get("/config")["flink-version"]).split(".")[:2])
 
     def jobs(self, name: str | None = None) -> list[FlinkJob]:
-        """Gives the jobs, of one name or all, the latest first."""
+        """Return the jobs, of one name or all, the latest first."""
         jobs = [
             FlinkJob(about["jid"], about["name"], about["state"], about["start-time"])
             for about in self._get("/jobs/overview")["jobs"]
@@ -71,20 +71,20 @@ class FlinkRest:
         return sorted(found, key=lambda job: job.started_ms, reverse=True)
 
     def cause(self, job_id: str) -> str:
-        """Gives the text of what last failed in a job; empty where nothing has."""
+        """Return the text of what last failed in a job; empty where nothing has."""
         about = self._failures(job_id)
         entries = about.get("exceptionHistory", {}).get("entries", [])
         return str(about.get("root-exception") or (entries[0]["stacktrace"] if entries else ""))
 
     def cause_of_end(self, job_id: str) -> str:
-        """Gives the text of what a job failed with for good; empty while the cluster still answers from its cache."""
+        """Return the text of what a job failed with for good; empty while the cluster still answers from its cache."""
         return str(self._failures(job_id).get("root-exception") or "")
 
     def _failures(self, job_id: str) -> Any:
         return self._get(f"/jobs/{job_id}/exceptions?maxExceptions=1")
 
     def counters(self, job_id: str, names: Sequence[str] = ("results_written",)) -> dict[str, int]:
-        """Gives the sums of the pipeline's own counters over all tasks, as Flink knows them: at the end of bundles.
+        """Return the sums of the pipeline's own counters over all tasks, as Flink knows them: at the end of bundles.
 
         Flink collects them in the background and has none when it is asked for the first time.
         """
@@ -99,7 +99,7 @@ class FlinkRest:
         return totals
 
     def cancel(self, job_id: str) -> None:
-        """Ends a job at once; what its workers had in hand stays pending in Redis."""
+        """End a job at once; what its workers had in hand stays pending in Redis."""
         self._call("PATCH", f"/jobs/{job_id}?mode=cancel")
 
     def _get(self, path: str) -> Any:

@@ -11,7 +11,7 @@ _MASK = 0xFFFFFFFF
 
 
 def names_for_tasks(base: str, parallelism: int) -> list[str]:
-    """Gives one name for each task, in the order of the tasks, at a maximum parallelism equal to `parallelism`."""
+    """Return one name for each task, in the order of the tasks, at a maximum parallelism equal to `parallelism`."""
     names: dict[int, str] = {}
     for number in itertools.count():
         name = f"{base}-{number}"
@@ -22,7 +22,7 @@ def names_for_tasks(base: str, parallelism: int) -> list[str]:
 
 
 def task_of(name: str, parallelism: int) -> int:
-    """Gives the task that Flink sends an element to, which is this text."""
+    """Return the task that Flink sends an element to, which is this text."""
     text = name.encode()
     if len(text) > 127:
         raise ValueError(f"{name!r} has more than 127 bytes, which Beam's coder gives a longer prefix")
@@ -30,7 +30,7 @@ def task_of(name: str, parallelism: int) -> int:
 
 
 def _java_hash(content: bytes) -> int:
-    """Computes java.nio.ByteBuffer.hashCode: from the last byte to the first, with signed bytes."""
+    """Compute java.nio.ByteBuffer.hashCode: from the last byte to the first, with signed bytes."""
     code = 1
     for byte in reversed(content):
         code = (31 * code + (byte - 256 if byte > 127 else byte)) & _MASK

@@ -25,7 +25,7 @@ class Caller:
 
 
 def caller_of(peer: str, port: int) -> Caller | None:
-    """Gives who is at the other end of a connection to our port, by the name that gRPC has for it.
+    """Return who is at the other end of a connection to our port, by the name that gRPC has for it.
 
     Gives None for one on this machine that is gone, or that no process holds.
     """
@@ -41,7 +41,7 @@ def caller_of(peer: str, port: int) -> Caller | None:
 
 
 def is_here(endpoint: str) -> bool:
-    """Whether a `host:port` is on this machine alone, by its own words: no name is looked up."""
+    """Return whether a `host:port` is on this machine alone, by its own words: no name is looked up."""
     host, _, port = endpoint.rpartition(":")
     if not port.isdecimal():
         return False
@@ -54,7 +54,7 @@ def is_here(endpoint: str) -> bool:
 
 
 def read_secret(path: str) -> bytes:
-    """Reads the secret that a pool and those who submit jobs share.
+    """Read the secret that a pool and those who submit jobs share.
 
     Raises:
         ConfigError: the file cannot be read, or holds too little.
@@ -73,12 +73,12 @@ def read_secret(path: str) -> bytes:
 
 
 def proof(secret: bytes, job: str) -> str:
-    """Gives what shows a pool that whoever asks for workers for a job knows the secret; it does not tell that."""
+    """Return what shows a pool that whoever asks for workers for a job knows the secret; it does not tell that."""
     return hmac.new(secret, _PURPOSE + job.encode(), hashlib.sha256).hexdigest()
 
 
 def is_proof(secret: bytes, job: str, given: str) -> bool:
-    """Whether a proof is the right one for the job."""
+    """Return whether a proof is the right one for the job."""
     return hmac.compare_digest(proof(secret, job).encode(), given.encode())
 
 

@@ -20,7 +20,7 @@ _PIECE_BYTES = 1024 * 1024
 
 
 def content_checksum(jar: Path) -> str:
-    """Gives SHA-256 over the sorted names and contents of a jar.
+    """Return SHA-256 over the sorted names and contents of a jar.
 
     Raises:
         OSError: it cannot be read.
@@ -48,7 +48,7 @@ def _checksum_of(jar: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str:
 
 
 def main() -> int:
-    """Prints the checksum or compares it, for builds without the package around."""
+    """Print the checksum or compares it, for builds without the package around."""
     jar, *files = map(Path, sys.argv[1:])
     found = content_checksum(jar)
     if not files:

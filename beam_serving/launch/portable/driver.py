@@ -37,11 +37,11 @@ class Workers(Protocol):
     """The workers of a job, wherever they are."""
 
     def dead(self) -> bool:
-        """Whether one ended badly of which we would not hear otherwise."""
+        """Return whether one ended badly of which we would not hear otherwise."""
         ...
 
     def stop_reading(self) -> None:
-        """Asks all to finish what is in flight and to read no more."""
+        """Ask all to finish what is in flight and to read no more."""
         ...
 
 
@@ -54,7 +54,7 @@ class Outcome:
 
 
 def main(name: str, run: Callable[[Settings, Job], Outcome]) -> int:
-    """Runs one job under a name for the log; what ended it for good is the only thing written to standard output."""
+    """Run one job under a name for the log; what ended it for good is the only thing written to standard output."""
     job = Job.decode(sys.stdin.readline())
     configure_logging(job.log_level, name)
     logging.getLogger().addFilter(_not_from_java)
@@ -76,7 +76,7 @@ def _exit_code(outcome: Outcome) -> int:
 
 
 def submit(serving: Any, settings: Settings, flags: list[str]) -> Any:
-    """Gives the pipeline to the job server that the flags name, and Beam's result object back."""
+    """Give the pipeline to the job server that the flags name; return Beam's result object back."""
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -86,7 +86,7 @@ def submit(serving: Any, settings: Settings, flags: list[str]) -> Any:
 
 
 def watch(result: Any, server: JobServer, workers: Workers, grace_s: float) -> Outcome:
-    """Waits for the job's end; passes a stop on to the workers and, should the job not end by that, cancels it."""
+    """Wait for the job's end; pass a stop on to the workers and, should the job not end by that, cancels it."""
     said: list[str] = []
 
     def wait() -> None:
@@ -104,7 +104,7 @@ def watch(result: Any, server: JobServer, workers: Workers, grace_s: float) -> O
         waiting.join(_TICK_S)
         # What ends the wait with an error may be the server's death, of which we then hear a moment later.
         if not server.alive(_LAST_BREATH_S if said else 0.0):
-            return Outcome("FAILED", f"the job server died: {server.last_words()}")
+            return Outcome("FAILED", f"the job server died: {server.log_tail()}")
         if workers.dead() and not stop.is_set():
             return Outcome("FAILED", "a worker process died")
         if os.getppid() != parent:
@@ -121,5 +121,5 @@ def watch(result: Any, server: JobServer, workers: Workers, grace_s: float) -> O
 
 
 def _not_from_java(record: logging.LogRecord) -> bool:
-    """Keeps what Beam passes on from Java, whole stack traces, off the operator's screen."""
+    """Keep what Beam passes on from Java, whole stack traces, off the operator's screen."""
     return record.name.startswith("beam_serving")

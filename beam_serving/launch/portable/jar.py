@@ -56,7 +56,7 @@ def runners_folder() -> Path:
 
 
 def require_java(engine: Engine, launcher: str = "java") -> None:
-    """Checks that there is a Java that the engine runs on.
+    """Check that there is a Java that the engine runs on.
 
     Raises:
         ConfigError: there is none, or it is too old; says what to install.
@@ -73,7 +73,7 @@ def require_java(engine: Engine, launcher: str = "java") -> None:
 
 
 def find_or_build(engine: Engine, configured: str | None) -> Path:
-    """Gives the jar: the one that was named, else the one in the cache, which Maven fills the first time.
+    """Return the jar: the one that was named, else the one in the cache, which Maven fills the first time.
 
     Raises:
         ConfigError: the one named is not there, or none can be built.
@@ -90,7 +90,7 @@ def find_or_build(engine: Engine, configured: str | None) -> Path:
 
 
 def guard_options(job_server: Path | None = None, all_ports: bool = True) -> list[str]:
-    """Gives the options of Java that start the guard: the one beside a jar that was named, else that of the cache.
+    """Return the options of Java that start the guard: the one beside a jar that was named, else that of the cache.
 
     With `all_ports` none is left at an address of the network, also where one was asked for by name.
 
@@ -102,7 +102,7 @@ def guard_options(job_server: Path | None = None, all_ports: bool = True) -> lis
 
 
 def find_or_build_guard(job_server: Path | None = None) -> Path:
-    """Gives the guard's jar, which Maven makes the first time.
+    """Return the guard's jar, which Maven makes the first time.
 
     Raises:
         ConfigError: there is none and none can be built.
@@ -137,7 +137,7 @@ def _version_of(engine: Engine) -> str:
 
 
 def _build(what: str, source: Path, cached: Path) -> None:
-    """Has Maven build a folder of `runners`, and moves the jar to its place in the cache."""
+    """Have Maven build a folder of `runners`, and move the jar to its place in the cache."""
     maven = shutil.which("mvn")
     if maven is None:
         raise ConfigError(
@@ -157,7 +157,7 @@ def _build(what: str, source: Path, cached: Path) -> None:
 
 
 def _require_checksum(what: str, built: Path, expected: Path) -> None:
-    """Checks that what Maven brought is what was looked at when the versions were chosen.
+    """Check that what Maven brought is what was looked at when the versions were chosen.
 
     Raises:
         ConfigError: it is not.
@@ -174,18 +174,18 @@ def _require_checksum(what: str, built: Path, expected: Path) -> None:
 def _run_maven(what: str, command: list[str]) -> None:
     started = said_at = time.monotonic()
     artifacts = 0
-    last_words = "nothing"
+    log_tail = "nothing"
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as maven:
         assert maven.stdout is not None  # noqa: S101 - asked for one line above
         for line in maven.stdout:
             artifacts += "Downloaded from" in line
-            if "[ERROR]" in line and last_words == "nothing":
-                last_words = line.split("[ERROR]", 1)[1].strip()
+            if "[ERROR]" in line and log_tail == "nothing":
+                log_tail = line.split("[ERROR]", 1)[1].strip()
             if line.startswith("[INFO] --- "):
                 _log.info("Maven: %s", line.removeprefix("[INFO] --- ").split(" (")[0])
             elif time.monotonic() - said_at > _SAY_EVERY_S:
                 said_at = time.monotonic()
                 _log.info("Maven: %d files downloaded, %.0f s", artifacts, said_at - started)
     if maven.returncode != 0:
-        raise ConfigError(f"Maven cannot build {what}: {last_words}")
+        raise ConfigError(f"Maven cannot build {what}: {log_tail}")
     _log.info("Maven: done in %.0f s", time.monotonic() - started)

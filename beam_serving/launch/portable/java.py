@@ -28,7 +28,7 @@ _STOP_S = 10.0
 def start_java(
     command: Sequence[str], output: Path, environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Starts a process that dies with this one, however that ends; what it prints is added to a file."""
+    """Start a process that dies with this one, however that ends; what it prints is added to a file."""
     with output.open("ab") as file:
         return subprocess.Popen(
             command,
@@ -62,22 +62,22 @@ class Part:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Starts it, or starts it again."""
+        """Start it, or starts it again."""
         self._process = start_java(self._command, self._output, self._environment)
         print(f"{self._label}: process {self._process.pid}, log {self._log}", flush=True)
 
     def died(self) -> bool:
-        """Whether it was started and has ended."""
+        """Return whether it was started and has ended."""
         return self._process is not None and self._process.poll() is not None
 
     def stop(self) -> None:
-        """Ends it."""
+        """End it."""
         if self._process is not None:
             end(self._process, _STOP_S)
 
 
 def run_cluster(parts: Sequence[Part], offer: Callable[[], str | None]) -> None:
-    """Runs the parts until SIGTERM or Ctrl-C, and starts those again that die.
+    """Run the parts until SIGTERM or Ctrl-C, and starts those again that die.
 
     `offer` gives what the cluster offers, which is said once, or None while it offers nothing.
     """
@@ -108,7 +108,7 @@ def run_cluster_in(
     parts_in: Callable[[Path], Sequence[Part]],
     offer_of: Callable[[Sequence[Part]], str | None],
 ) -> int:
-    """Runs the parts of a cluster in a folder, its own where none is given; gives the exit code.
+    """Run the parts of a cluster in a folder, its own where none is given; return the exit code.
 
     `parts_in` makes the parts, whose files are in the folder; `offer_of` says what they offer, see `run_cluster`.
     """
@@ -126,7 +126,7 @@ def run_cluster_in(
 
 
 def _warn_of_others(host: str) -> None:
-    """Says what a cluster at an address of the network is open for: neither Flink nor Spark asks who comes."""
+    """Say what a cluster at an address of the network is open for: neither Flink nor Spark asks who comes."""
     if host != LOOPBACK:
         print(
             f"warning: whoever reaches {host} can run programs on this cluster: keep its network private, or turn on "
@@ -136,7 +136,7 @@ def _warn_of_others(host: str) -> None:
 
 
 def said_at(url: str) -> dict[str, Any]:
-    """Gives the JSON object at an address of a cluster's page; an empty one while it does not answer."""
+    """Return the JSON object at an address of a cluster's page; an empty one while it does not answer."""
     try:
         with urllib.request.urlopen(url, timeout=2) as reply:  # noqa: S310 - an address of our own making
             said: dict[str, Any] = json.load(reply)
@@ -146,7 +146,7 @@ def said_at(url: str) -> dict[str, Any]:
 
 
 def _die_with_parent() -> None:
-    """Asks the kernel, in the child before it becomes Java, to kill it when its parent ends."""
+    """Ask the kernel, in the child before it becomes Java, to kill it when its parent ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

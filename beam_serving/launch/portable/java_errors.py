@@ -12,7 +12,7 @@ _WRAPPERS = ("RuntimeException", "ExecutionException", "CompletionException", "U
 
 
 def raise_cause(said: str) -> None:
-    """Raises the error that a worker ended with, where it is one for the operator."""
+    """Raise the error that a worker ended with, where it is one for the operator."""
     for found in _OURS.finditer(said):
         for error in (ConnectError, ConfigError, ModelLoadError):
             if found["type"] == error.__name__:
@@ -20,7 +20,7 @@ def raise_cause(said: str) -> None:
 
 
 def telling_line(said: str) -> str:
-    """Gives the line of a stack trace that tells most: its innermost cause that is no mere wrapper.
+    """Return the line of a stack trace that tells most: its innermost cause that is no mere wrapper.
 
     A cause whose text an outer one repeats tells less than that.
     """

@@ -49,7 +49,7 @@ class JobServer:
         return f"127.0.0.1:{self._port}"
 
     def alive(self, for_s: float = 0.0) -> bool:
-        """Whether its process runs, and goes on for so long."""
+        """Return whether its process runs, and goes on for so long."""
         try:
             self._process.wait(for_s)
         except subprocess.TimeoutExpired:
@@ -57,7 +57,7 @@ class JobServer:
         return False
 
     def await_start(self, within_s: float) -> None:
-        """Waits until it takes jobs.
+        """Wait until it takes jobs.
 
         Raises:
             BeamServingError: it ended, or does not answer in time; with its last words.
@@ -65,16 +65,16 @@ class JobServer:
         give_up_at = time.monotonic() + within_s
         while not is_ours(self._port):
             if not self.alive():
-                raise BeamServingError(f"{self._name} ended at once; it said: {self.last_words()}")
+                raise BeamServingError(f"{self._name} ended at once; it said: {self.log_tail()}")
             if time.monotonic() > give_up_at:
-                raise BeamServingError(f"{self._name} does not answer in {within_s:g} s: {self.last_words()}")
+                raise BeamServingError(f"{self._name} does not answer in {within_s:g} s: {self.log_tail()}")
             time.sleep(0.05)
 
-    def last_words(self) -> str:
-        """Gives the line of its log that tells most of what went wrong."""
+    def log_tail(self) -> str:
+        """Return the line of its log that tells most of what went wrong."""
         return telling_line(self._log_path.read_text(encoding="utf-8", errors="replace")) or "nothing"
 
     def stop(self) -> None:
-        """Ends the process and removes its files."""
+        """End the process and remove its files."""
         end(self._process, _STOP_S)
         self._folder.cleanup()

@@ -21,7 +21,7 @@ QUICK_START = "--experiments=disable_logging_submission_environment"
 
 
 def last_value(arguments: Sequence[str], flag: str) -> str | None:
-    """Gives the value of a flag, written `--flag=value` or `--flag value`; the last one counts."""
+    """Return the value of a flag, written `--flag=value` or `--flag value`; the last one counts."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(flag, dest="value")
     value: str | None = parser.parse_known_args(list(arguments))[0].value
@@ -29,12 +29,12 @@ def last_value(arguments: Sequence[str], flag: str) -> str | None:
 
 
 def launcher_of(arguments: Sequence[str]) -> str:
-    """Gives the program that runs the job server's jar."""
+    """Return the program that runs the job server's jar."""
     return last_value(arguments, "--job_server_java_launcher") or "java"
 
 
 def java_of(arguments: Sequence[str], *options: str) -> list[str]:
-    """Gives that program with our options, and the operator's after them."""
+    """Return that program with our options, and the operator's after them."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--job_server_jvm_properties", action="append", default=[])
     properties: list[str] = parser.parse_known_args(list(arguments))[0].job_server_jvm_properties
@@ -42,7 +42,7 @@ def java_of(arguments: Sequence[str], *options: str) -> list[str]:
 
 
 def process_environment(command: str | None, job: str) -> list[str]:
-    """Gives the flags that make the hosts of a cluster start this program, or `command`, and tell it the job."""
+    """Return the flags that make the hosts of a cluster start this program, or `command`, and tell it the job."""
     program = command or str(Path(sys.executable).with_name(WORKER_PROGRAM))
     process = {"command": program, "env": {**ALLOCATOR, JOB_VARIABLE: job}}
     return ["--environment_type=PROCESS", f"--environment_config={json.dumps(process)}"]

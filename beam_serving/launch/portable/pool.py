@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
-    """Gives the runner, a process of our user, one of the processes for each worker that it asks for."""
+    """Hands the runner, a process of our user, one of the processes for each worker that it asks for."""
 
     def __init__(self, processes: list[subprocess.Popen[bytes]]) -> None:
         self.port = 0
@@ -43,7 +43,7 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         self._lock = threading.Lock()
 
     def StartWorker(self, request: Any, context: Any) -> Any:  # noqa: N802 - a name of gRPC
-        """Answers the runner: tells a process that waits where its work comes from."""
+        """Answer the runner: tells a process that waits where its work comes from."""
         _require_own_user(context, self.port)
         _require_here(context, request.control_endpoint.url)
         with self._lock:
@@ -60,18 +60,18 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         return beam_fn_api_pb2.StartWorkerResponse()
 
     def StopWorker(self, request: Any, context: Any) -> Any:  # noqa: N802 - a name of gRPC
-        """Answers the runner: lets the process go, whose way of ending says nothing from now on."""
+        """Answer the runner: lets the process go, whose way of ending says nothing from now on."""
         _require_own_user(context, self.port)
         if process := self._by_id.pop(request.worker_id, None):
             process.terminate()
         return beam_fn_api_pb2.StopWorkerResponse()
 
     def dead(self) -> bool:
-        """Whether a worker ended badly that the runner still wants."""
+        """Return whether a worker ended badly that the runner still wants."""
         return any(process.poll() for process in [*self._by_id.values()])
 
     def stop_reading(self) -> None:
-        """Asks all workers to finish what is in flight and to read no more."""
+        """Ask all workers to finish what is in flight and to read no more."""
         for process in self._processes:
             process.terminate()
 
@@ -91,7 +91,7 @@ class HostPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         self._lock = threading.Lock()
 
     def StartWorker(self, request: Any, context: Any) -> Any:  # noqa: N802 - a name of gRPC
-        """Answers the runner: starts a process that will ask it for its work."""
+        """Answer the runner: starts a process that will ask it for its work."""
         caller = self._admitted(context, request)
         _require_here(context, request.provision_endpoint.url)
         try:
@@ -109,7 +109,7 @@ class HostPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         return beam_fn_api_pb2.StartWorkerResponse()
 
     def StopWorker(self, request: Any, context: Any) -> Any:  # noqa: N802 - a name of gRPC
-        """Answers the runner: ends the process, if it is the one who had it started."""
+        """Answer the runner: ends the process, if it is the one who had it started."""
         caller = caller_of(context.peer(), self.port)
         with self._lock:
             worker = self._by_id.get(request.worker_id)
@@ -137,7 +137,7 @@ class HostPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         return replace(job, settings=self._settings.model_dump_json(), arguments=())
 
     def close(self) -> None:
-        """Ends all processes."""
+        """End all processes."""
         with self._lock:
             processes = [worker.process for worker in self._by_id.values()]
             self._by_id.clear()
@@ -162,20 +162,20 @@ def _require_own_user(context: Any, port: int) -> Caller:
 
 
 def _require_here(context: Any, endpoint: str) -> None:
-    """Checks that a worker would take its work from this machine, as each runner beside its workers has it."""
+    """Check that a worker would take its work from this machine, as each runner beside its workers has it."""
     if not is_here(endpoint):
         _refuse(context, f"its endpoint {endpoint!r} is not on this machine")
 
 
 def _refuse(context: Any, reason: str) -> None:
-    """Ends the call by an exception of gRPC's."""
+    """End the call by an exception of gRPC's."""
     _log.warning("a caller at %s is refused: %s", context.peer(), reason)
     context.abort(grpc.StatusCode.PERMISSION_DENIED, "this pool has no workers for you")
 
 
 @contextmanager
 def served(pool: WorkerPool | HostPool, address: str = "127.0.0.1:0") -> Iterator[str]:
-    """Offers the pool at an address and gives it with the port that was taken.
+    """Offer the pool at an address and yield it with the port that was taken.
 
     Raises:
         ConfigError: the address cannot be used.

@@ -20,7 +20,7 @@ WORKER_STOP_S = 10.0
 
 @contextmanager
 def started_workers(job: Job) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Starts a process for each name of the job, which loads Beam and waits to be told where its work comes from."""
+    """Start a process for each name of the job, which loads Beam and wait to be told where its work comes from."""
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for name in job.consumers:
@@ -45,7 +45,7 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
 
 
 def tell_of_thread(died: threading.ExceptHookArgs) -> None:
-    """Logs what ended a thread. Beam's threads end with an error of gRPC when the runner hangs up, as it does."""
+    """Log what ended a thread. Beam's threads end with an error of gRPC when the runner hangs up, as it does."""
     level = logging.DEBUG if isinstance(died.exc_value, grpc.RpcError) else logging.ERROR
     name = died.thread.name if died.thread else "?"
     _log.log(level, "thread %s ended", name, exc_info=died.exc_value)

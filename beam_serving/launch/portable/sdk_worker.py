@@ -34,7 +34,7 @@ _PROVISION_S = 30.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Works for the runner that the arguments name or, without any, for the one that standard input will name."""
+    """Work for the runner that the arguments name or, without any, for the one that standard input will name."""
     parser = argparse.ArgumentParser(description="A worker for Beam, which starts it. It is of no use by hand.")
     parser.add_argument("--id", help="name that the runner gives this worker")
     parser.add_argument("--provision_endpoint", help="where the runner tells what there is to do")
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _await_work() -> int:
-    """Reads two lines from standard input: the job and, once the runner wants it, the worker id and the endpoint.
+    """Read two lines from standard input: the job and, once the runner wants it, the worker id and the endpoint.
 
     Loading Beam takes seconds, which pass while Java starts.
     """
@@ -75,7 +75,7 @@ def _await_work() -> int:
 
 
 def _work(control: str, worker_id: str, logs: str | None = None) -> None:
-    """Runs what the runner sends, until it hangs up; with `logs`, what is logged is sent there too."""
+    """Run what the runner sends, until it hangs up; with `logs`, what is logged is sent there too."""
     from apache_beam.runners.worker.sdk_worker import SdkHarness
 
     threading.excepthook = tell_of_thread
@@ -102,7 +102,7 @@ def _log_handler(logs: str) -> logging.Handler:
 
 
 def _require_here(*endpoints: str) -> None:
-    """Checks that what names our work is on this machine, where each runner starts its workers.
+    """Check that what names our work is on this machine, where each runner starts its workers.
 
     Raises:
         ConfigError: it is not.
@@ -113,7 +113,7 @@ def _require_here(*endpoints: str) -> None:
 
 
 def _endpoints(provision: str, worker_id: str) -> tuple[str, str]:
-    """Asks the runner where this worker gets its work from, and where its log goes."""
+    """Ask the runner where this worker gets its work from, and where its log goes."""
     from apache_beam.portability.api import beam_provision_api_pb2, beam_provision_api_pb2_grpc
 
     with grpc.insecure_channel(provision) as channel:

@@ -35,14 +35,14 @@ class Listener:
 
 
 def listeners() -> list[Listener]:
-    """Gives all that listen in our network."""
+    """Return all that listen in our network."""
     return [
         Listener(str(row.local[0]), row.local[1], row.user, row.inode) for row in _rows() if row.state == _LISTENING
     ]
 
 
 def listeners_of(pid: int) -> list[Listener]:
-    """Gives those that a process holds; none of one that is gone."""
+    """Return those that a process holds; none of one that is gone."""
     inodes = set()
     try:
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
@@ -56,13 +56,13 @@ def listeners_of(pid: int) -> list[Listener]:
 
 
 def is_ours(port: int) -> bool:
-    """Whether we, that is our user, and nobody else listen at a port by which 127.0.0.1 is reached."""
+    """Return whether we, that is our user, and nobody else listen at a port by which 127.0.0.1 is reached."""
     reached = [one for one in listeners() if one.port == port and (one.on_this_machine_only or one.at_all_addresses)]
     return {one.user for one in reached} == {os.geteuid()}
 
 
 def user_of_peer(address: IPv4Address | IPv6Address, peer_port: int, port: int) -> int | None:
-    """Gives the user of the other end of a connection to our port; None where no process holds one.
+    """Return the user of the other end of a connection to our port; None where no process holds one.
 
     An end that its process has closed belongs to user 0 by the table, though it may have sent something.
     """
@@ -94,7 +94,7 @@ def _rows() -> Iterator[_Row]:
 
 
 def _end(text: str) -> tuple[IPv4Address | IPv6Address, int]:
-    """Reads an address as the table has it: words of four bytes in the machine's order, and the port."""
+    """Read an address as the table has it: words of four bytes in the machine's order, and the port."""
     words, port = text.split(":")
     steps = range(0, len(words), _WORD)
     packed = b"".join(int(words[at : at + _WORD], 16).to_bytes(4, sys.byteorder) for at in steps)

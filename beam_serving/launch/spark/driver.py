@@ -75,7 +75,7 @@ class Drains:
         return outcome
 
     def _prepare(self) -> None:
-        """Checks the model and waits for the job server, the first time."""
+        """Check the model and wait for the job server, the first time."""
         if self._prepared:
             return
         self._settings = with_batch_size(self._settings)
@@ -92,14 +92,14 @@ class Drains:
         return watch(result, self._server, workers, self._settings.params.grace_s)
 
     def _give_up_if_hopeless(self, outcome: Outcome, workers: Workers) -> None:
-        """Ends a drain that no worker came up for: what failed at the start fails at each start."""
-        if outcome.state != ENDED and isinstance(workers, _OnCluster) and not workers.came():
+        """End a drain that no worker came up for: what failed at the start fails at each start."""
+        if outcome.state != ENDED and isinstance(workers, _OnCluster) and not workers.arrived():
             raise_cause(outcome.said)
             # The job server has the whole trace, of which Beam passes on the innermost cause.
-            raise BeamServingError(f"no worker came up: {self._server.last_words()}")
+            raise BeamServingError(f"no worker came up: {self._server.log_tail()}")
 
     def _await_turn(self, at: float, workers: Workers) -> bool:
-        """Waits for the next drain, which nothing queued puts off; says whether there is one."""
+        """Wait for the next drain, which nothing queued puts off; say whether there is one."""
         if self._job.every_s is None:
             return not self._context.stop.is_set()
         while not self._context.stop.wait(_TICK_S):
@@ -119,7 +119,7 @@ class Drains:
 
     @contextmanager
     def _workers(self) -> Iterator[tuple[Workers, list[str]]]:
-        """Gives the workers of one drain and the flags by which Spark finds them."""
+        """Yield the workers of one drain and the flags by which Spark finds them."""
         if not self._master.local:
             job = self._job.encode().decode().strip()
             workers = _OnCluster(self._client, self._settings, self._job)
@@ -144,17 +144,17 @@ class _OnCluster:
         self._settings = settings
         self._run = job.run
         self._give_up_at: float | None = None
-        self._came = False
+        self._arrived = False
 
     def dead(self) -> bool:
-        """Says no.
+        """Say no.
 
         Raises:
             BeamServingError: none has come up in time.
         """
         start_s = self._settings.spark.start_s
         self._give_up_at = self._give_up_at or time.monotonic() + start_s
-        if not self._came and time.monotonic() > self._give_up_at and not self.came():
+        if not self._arrived and time.monotonic() > self._give_up_at and not self.arrived():
             spark = self._settings.spark
             raise BeamServingError(
                 f"no worker came up within {start_s:g} s: has the cluster no executor free with {spark.executor_cores} "
@@ -162,18 +162,18 @@ class _OnCluster:
             )
         return False
 
-    def came(self) -> bool:
-        """Whether one has come up, in this drain or lately."""
+    def arrived(self) -> bool:
+        """Return whether one has come up, in this drain or lately."""
         try:
             reports = read_reports(self._client, self._settings.name, self._run, LIFETIME_S)
         except RedisError as err:
             _log.debug("cannot read the workers' numbers: %s", err)
             return True
-        self._came = self._came or any(not report.worker.endswith(_DRIVER) for report in reports)
-        return self._came
+        self._arrived = self._arrived or any(not report.worker.endswith(_DRIVER) for report in reports)
+        return self._arrived
 
     def stop_reading(self) -> None:
-        """Asks for it in Redis, where workers look once a second."""
+        """Ask for it in Redis, where workers look once a second."""
         try:
             ask_to_stop(self._client, self._settings.name, self._run)
         except RedisError as err:

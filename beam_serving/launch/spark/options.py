@@ -40,7 +40,7 @@ class Master:
 
 
 def master_of(arguments: Sequence[str], spark: Spark, workers: int) -> Master:
-    """Gives the master that the command line names, else the configuration.
+    """Return the master that the command line names, else the configuration.
 
     `local[N]` has N readers, each with a worker process of its own; `local[*]` and `local` leave it to `workers`. On a
     cluster there are as many as its executors have cores for us.
@@ -64,7 +64,7 @@ def master_of(arguments: Sequence[str], spark: Spark, workers: int) -> Master:
 
 
 def require_master(master: Master) -> None:
-    """Checks that one of a cluster's masters is there.
+    """Check that one of a cluster's masters is there.
 
     Raises:
         ConfigError: none is.
@@ -75,19 +75,19 @@ def require_master(master: Master) -> None:
 
 
 def cores_of(spark: Spark) -> int:
-    """Gives the cores of all executors together."""
+    """Return the cores of all executors together."""
     return spark.total_executor_cores or spark.num_executors * spark.executor_cores
 
 
 def jar_of(arguments: Sequence[str], spark: Spark) -> str | None:
-    """Gives the jar that was named: on the command line, else in the configuration."""
+    """Return the jar that was named: on the command line, else in the configuration."""
     return last_value(arguments, "--spark_job_server_jar") or spark.job_server_jar
 
 
 def command(
     arguments: Sequence[str], spark: Spark, master: Master, jar: Path, folder: Path, stays: bool = False
 ) -> list[str]:
-    """Gives the command of the job server, which is Spark's driver too; what it writes goes into the folder.
+    """Return the command of the job server, which is Spark's driver too; what it writes goes into the folder.
 
     One that `stays` keeps its executors from drain to drain.
     """
@@ -126,7 +126,7 @@ def command(
 
 
 def flags(name: str, master: Master, job_server: str, environment: Sequence[str]) -> list[str]:
-    """Gives what we set for the pipeline; flags of the operator come after these and win."""
+    """Return what we set for the pipeline; flags of the operator come after these and win."""
     return [
         "--runner=SparkRunner",
         f"--job_name={name}",
@@ -142,7 +142,7 @@ def flags(name: str, master: Master, job_server: str, environment: Sequence[str]
 
 
 def _own_address(master: tuple[str, int]) -> str:
-    """Gives the address under which executors reach us: the one that we have on the way to the master.
+    """Return the address under which executors reach us: the one that we have on the way to the master.
 
     Raises:
         ConfigError: the master's host is unknown.

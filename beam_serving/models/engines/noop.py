@@ -29,7 +29,7 @@ class NoopModel:
 
 
 def load_noop(_files: ModelFiles, options: ModelOptions) -> LoadedModel:
-    """Give the no-op model; with `input_shape` it takes only float32 tensors of these shapes."""
+    """Return the no-op model; with `input_shape` it takes only float32 tensors of these shapes."""
     if options.input_shape is None:
         return NoopModel()
     shapes = options.input_shape

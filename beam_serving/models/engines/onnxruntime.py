@@ -153,7 +153,7 @@ def _mapped(file: Path) -> memoryview:
 
 
 def _types_without_numpy(session: onnxruntime.InferenceSession, graph: Changed) -> dict[str, int]:
-    """Give the types, by output, that must be cast but of which the file said nothing."""
+    """Return the types, by output, that must be cast but of which the file said nothing."""
     kinds = {f"tensor({name.lower()})": number for name, number in TensorProto.DataType.items()}
     types = {given.name: kinds.get(given.type, 0) for given in session.get_outputs()}
     return {port.name: types[port.tensor] for port in graph.outputs if border_of(types[port.tensor])}
@@ -171,7 +171,7 @@ def _spec(port: Port, given: onnxruntime.NodeArg, what: str, path: Path) -> Tens
 
 
 def _as_text(array: np.ndarray) -> np.ndarray:
-    """Give text as `str`: onnxruntime would take the notation of a Python value for anything else."""
+    """Return text as `str`: onnxruntime would take the notation of a Python value for anything else."""
     texts = np.empty(array.shape, STRING)
     for place, value in np.ndenumerate(array):
         texts[place] = value.decode() if isinstance(value, bytes) else value

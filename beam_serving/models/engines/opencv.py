@@ -116,7 +116,7 @@ def _inputs(path: Path) -> list[NetInput]:
 
 
 def net_inputs(net: Message) -> list[NetInput]:
-    """Finds the inputs of a net: layers of the type Input or Data, or the older top-level fields.
+    """Find the inputs of a net: layers of the type Input or Data, or the older top-level fields.
 
     It takes more than the reader for OpenVINO does: inputs without a shape, too, and layers that nobody knows.
     """
@@ -146,6 +146,6 @@ def _check_outputs(path: Path, wanted: tuple[str, ...], known: Sequence[str]) ->
 
 
 def _first_reason(err: BaseException) -> str:
-    """Takes OpenCV's reason without the version and the source position in front of it."""
+    """Take OpenCV's reason without the version and the source position in front of it."""
     text = " ".join(str(err).split())
     return text.split("error: ", 1)[-1]

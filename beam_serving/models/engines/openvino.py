@@ -20,9 +20,9 @@ from beam_serving.models.base import (
     ModelOptions,
     TensorSpec,
     engine_threads,
+    ensure_writable,
     failed_on,
     numbered,
-    readable,
     whole_shapes,
 )
 from beam_serving.models.engines.openvino_int8 import compress_weights
@@ -140,7 +140,7 @@ class OpenVinoModel:
         request = self._full_request if self._full_request and rows == self._options.full_batch else any_batch
         try:
             # The request does not keep what it reads in place: without `held`, a copy of read-only input would be gone.
-            held = [array.astype(str) if array.dtype == STRING else readable(array) for array in arrays]
+            held = [array.astype(str) if array.dtype == STRING else ensure_writable(array) for array in arrays]
             for position, array in enumerate(held):
                 request.set_input_tensor(position, _tensor(array))
             if self.facts.state:
@@ -265,13 +265,13 @@ def names_of(ports: Sequence[openvino.Output], fallback: str) -> list[str]:
     for port, unnamed in zip(ports, numbered(fallback, len(ports)), strict=True):
         known = sorted(filterfalse(_OWN_NAME.fullmatch, port.get_names()), key=lambda name: (len(name), name))
         friendly = port.get_node().get_friendly_name()
-        chosen = friendly if friendly in known else next(iter(known), unnamed)
-        names.append(chosen.removesuffix(":0"))
+        select_outputs = friendly if friendly in known else next(iter(known), unnamed)
+        names.append(select_outputs.removesuffix(":0"))
     return names if len(set(names)) == len(names) else numbered(fallback, len(ports))
 
 
 def _with_outputs(model: openvino.Model, wanted: tuple[str, ...], source: Path) -> openvino.Model:
-    """Give the model with these outputs only: its own, or tensors inside it by the names that the file gives them."""
+    """Return the model with these outputs only: its own, or tensors inside it by the names that the file gives them."""
     if not wanted:
         return model
     known = dict(zip(names_of(model.outputs, "output"), model.outputs, strict=True))
@@ -330,7 +330,7 @@ def _with_plain_types(model: openvino.Model) -> openvino.Model:
 
 
 def _of_batch(model: openvino.Model, size: int | None) -> openvino.Model | None:
-    """Give the model with this batch size; None where its graph does not allow it."""
+    """Return the model with this batch size; None where its graph does not allow it."""
     changed = model.clone()
     shapes = {port: port.get_partial_shape() for port in changed.inputs}
     if not size or any(shape.rank.is_dynamic or not len(shape) for shape in shapes.values()):
@@ -349,7 +349,7 @@ def _constant_bytes(model: openvino.Model) -> int:
 
 
 def _freed(model: openvino.Model) -> openvino.Model | None:
-    """Give the model with a free batch axis, None where OpenVINO sees that it depends on its batch."""
+    """Return the model with a free batch axis, None where OpenVINO sees that it depends on its batch."""
     changed = model.clone()
     shapes = {port: port.get_partial_shape() for port in changed.inputs}
     if any(shape.rank.is_dynamic or not len(shape) for shape in shapes.values()):

@@ -23,7 +23,7 @@ _LEAST_SHARE = 0.5
 
 
 def compress_weights(model: openvino.Model, source: Path) -> None:
-    """Turns the weights of matrix multiplications into int8 with one scale per output; quantised models stay as is.
+    """Turn the weights of matrix multiplications into int8 with one scale per output; quantised models stay as is.
 
     Raises:
         ModelLoadError: they are less than half of the weights, so that the model would lose digits and gain nothing.
@@ -53,7 +53,7 @@ def _is_quantised(model: openvino.Model) -> bool:
 
 
 def _weights_of(op: openvino.Node) -> openvino.Node | None:
-    """Gives the constant that is the right side of a matrix multiplication, also behind a conversion from float16."""
+    """Return the constant that is the right side of a matrix multiplication, also behind a conversion from float16."""
     if op.get_type_name() != "MatMul":
         return None
     node = op.input_value(1).get_node()

@@ -75,7 +75,7 @@ def facts_of(model: openvino.Model) -> Facts:
 
 
 def table_sizes(model: openvino.Model) -> dict[int, int]:
-    """Give, by the place of an input, the size of the smallest table that its integers are looked up in.
+    """Return, by the place of an input, the size of the smallest table that its integers are looked up in.
 
     OpenVINO answers for a place beyond the table, where other frameworks refuse the request.
     """
@@ -113,7 +113,7 @@ def _operators(model: openvino.Model) -> Iterator[openvino.Node]:
 
 
 def _bodies(op: openvino.Node) -> list[openvino.Model]:
-    """Give the graphs inside an operator: of a loop or of the branches of a condition."""
+    """Return the graphs inside an operator: of a loop or of the branches of a condition."""
     if op.get_type_name() == "If":
         return [op.get_function(0), op.get_function(1)]
     return [op.get_function()] if op.get_type_name() in ("Loop", "TensorIterator") else []
@@ -199,7 +199,7 @@ def _doubts_of_integers(step: _Step) -> Iterator[str]:
 
 
 def _compares_small(step: _Step) -> bool:
-    """Tell whether whole numbers are compared with a constant that float32 keeps apart from its neighbours."""
+    """Return whether whole numbers are compared with a constant that float32 keeps apart from its neighbours."""
     others = [_source(port).get_node() for port, sent in zip(step.op.inputs(), step.sent, strict=True) if not sent]
     return (
         len(others) == 1
@@ -217,7 +217,7 @@ def _is_whole(kind: openvino.Type) -> bool:
 
 
 def _narrows(step: _Step) -> bool:
-    """Tell whether integers become integers of fewer bits, below 32."""
+    """Return whether integers become integers of fewer bits, below 32."""
     old, new = step.takes[0], step.gives[0]
     return _is_whole(old) and _is_whole(new) and new.bitwidth < min(old.bitwidth, 32)
 

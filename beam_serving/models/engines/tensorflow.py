@@ -117,7 +117,7 @@ def port_of(name: str, shape: tuple[int | None, ...] | None, dtype: tf.DType, wh
 
 
 def served_type(name: str) -> np.dtype | None:
-    """Give the type in which values of a type of TensorFlow come and go; None for what cannot be sent."""
+    """Return the type in which values of a type of TensorFlow come and go; None for what cannot be sent."""
     if name == "string":
         return STRING
     if name == "bfloat16" or re.match(r"float[468]_", name):
@@ -130,13 +130,13 @@ def served_type(name: str) -> np.dtype | None:
 
 
 def _below(name: str) -> int | None:
-    """Give the bound of the integers that TensorFlow has and NumPy has not."""
+    """Return the bound of the integers that TensorFlow has and NumPy has not."""
     narrow = _NARROW.fullmatch(name)
     return None if narrow is None else 1 << (int(narrow[1]) - (not name.startswith("u")))
 
 
 def plain(array: np.ndarray) -> np.ndarray:
-    """Give an array of the caller's own in a type that NumPy has, with texts as `str` where they are UTF-8."""
+    """Return an array of the caller's own in a type that NumPy has, with texts as `str` where they are UTF-8."""
     if array.dtype == STRING:
         texts = np.empty(array.shape, STRING)
         for index in np.ndindex(array.shape):

@@ -16,11 +16,11 @@ from beam_serving.models.base import (
     Facts,
     ModelOptions,
     TensorSpec,
-    chosen,
     describe,
     engine_threads,
     failed_on,
     only_f32_on_cpu,
+    select_outputs,
     whole_shapes,
 )
 from beam_serving.models.detect import ModelFiles
@@ -48,12 +48,12 @@ class _Graph:
         self._indices = [[one["index"] for one in some] for some in (self.inputs(), self.outputs())]
 
     def inputs(self) -> list[Details]:
-        """Give what the interpreter says of the inputs."""
+        """Return what the interpreter says of the inputs."""
         runner = self._runner
         return list(runner.get_input_details().values() if runner else self._interpreter.get_input_details())
 
     def outputs(self) -> list[Details]:
-        """Give what the interpreter says of the outputs; sizes may be another once it is set up."""
+        """Return what the interpreter says of the outputs; sizes may be another once it is set up."""
         runner = self._runner
         return list(runner.get_output_details().values() if runner else self._interpreter.get_output_details())
 
@@ -187,7 +187,7 @@ def _model(
                 f"{path}: its operators do not take {asked}: {_reason(err)}; change data: shape"
             ) from err
     names = _unique([_plain_name(one["name"]) for one in graph.outputs()])
-    places = tuple(names.index(name) for name in chosen(names, options, path))
+    places = tuple(names.index(name) for name in select_outputs(names, options, path))
     details = graph.outputs()
     outputs = _specs([details[place] for place in places], "output", path, described.unranked)
     taken = tuple(spec._replace(name=names[place]) for spec, place in zip(outputs, places, strict=True))
@@ -197,7 +197,7 @@ def _model(
 
 
 def _freed(form: _Form, source: _Source, is_anew: bool) -> EngineModel | None:
-    """Give the model in an interpreter of its own whose inputs have twice and three times their first size."""
+    """Return the model in an interpreter of its own whose inputs have twice and three times their first size."""
     sizes = {spec.shape[0] for spec in form.inputs if spec.shape}
     if len(sizes) != 1 or None in sizes:
         return None
@@ -231,7 +231,7 @@ def _common(one: tuple[int, ...], other: tuple[int, ...]) -> Shape:
 
 
 def _maker(path: Path, options: ModelOptions, keep: bool) -> Callable[[], tf.lite.Interpreter]:
-    """Give what makes an interpreter; it maps the file, or has its bytes in order to `keep` being able to."""
+    """Return what makes an interpreter; it maps the file, or has its bytes in order to `keep` being able to."""
     given: dict[str, object] = {"model_content": path.read_bytes()} if keep else {"model_path": str(path)}
 
     def make() -> tf.lite.Interpreter:
@@ -289,7 +289,7 @@ def _specs(
 
 
 def _shape(one: Details) -> tuple[int | None, ...]:
-    """Give the sizes that the interpreter is set up with, None where the file leaves them free."""
+    """Return the sizes that the interpreter is set up with, None where the file leaves them free."""
     sizes, signature = [int(size) for size in one["shape"]], [int(size) for size in one["shape_signature"]]
     if len(sizes) != len(signature):
         return tuple(sizes)

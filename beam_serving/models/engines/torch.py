@@ -14,9 +14,9 @@ from beam_serving.models.base import (
     Facts,
     ModelOptions,
     TensorSpec,
-    chosen,
     engine_threads,
     failed_on,
+    select_outputs,
     whole_shapes,
 )
 from beam_serving.models.formats.torch_values import (
@@ -121,7 +121,7 @@ def prepare(options: ModelOptions, path: Path) -> str:
 
 
 def shaped(arguments: Sequence[Argument], options: ModelOptions, path: Path) -> list[Argument]:
-    """Give the inputs the shapes that the options want; single values have none to be wanted.
+    """Return the inputs with the shapes that the options want; single values have none to be wanted.
 
     Raises:
         ModelLoadError: the shapes are for other inputs than these.
@@ -139,14 +139,14 @@ def shaped(arguments: Sequence[Argument], options: ModelOptions, path: Path) -> 
 def with_outputs(
     model: TorchModel, leaves: Sequence[tuple[str, TensorSpec | str]], options: ModelOptions, path: Path
 ) -> TorchModel:
-    """Give the model with the outputs that the options choose out of these: descriptions, or why there is none.
+    """Return the model with the outputs that the options choose out of these: descriptions, or why there is none.
 
     Raises:
         ModelLoadError: one that is chosen does not exist, or requests cannot be given it.
     """
     known = dict(leaves)
     outputs = []
-    for name in chosen(list(known), options, path):
+    for name in select_outputs(list(known), options, path):
         spec = known[name]
         if isinstance(spec, str):
             able = [other for other, one in leaves if isinstance(one, TensorSpec)]
@@ -198,7 +198,7 @@ def _trials(
     shapes: dict[str, tuple[int, ...]],
     options: ModelOptions,
 ) -> Iterator[list[np.ndarray]]:
-    """Give inputs of one record, of two, and of another size where sizes are free."""
+    """Yield inputs of one record, of two, and of another size where sizes are free."""
     constants = constant_arrays(model.inputs, options)
 
     def tensors(rows: list[Record]) -> list[np.ndarray]:

@@ -52,7 +52,7 @@ def check_members(archive: zipfile.ZipFile, file_bytes: int) -> None:
 
 
 def rewritten(path: Path, check: Callable[[zipfile.ZipFile], Callable[[str], bool]]) -> IO[bytes]:
-    """Give an archive with the checked parts of another one, in memory.
+    """Return an archive with the checked parts of another one, in memory.
 
     Beside the model this takes the memory of its file once more while it is loaded, and 0.3 s for 100 MB.
 
@@ -83,7 +83,7 @@ def copy_or_reason(
     remedy: str,
     errors: tuple[type[Exception], ...] = (),
 ) -> IO[bytes]:
-    """Give `rewritten` of an archive, or say what is wrong with it in the words of its format.
+    """Return `rewritten` of an archive, or say what is wrong with it in the words of its format.
 
     Args:
         path: the file.
@@ -105,7 +105,7 @@ def copy_or_reason(
 
 
 def name_of(copy: IO[bytes]) -> str | IO[bytes]:
-    """Give what a framework opens an archive in memory by: a path where it has one, which saves two copies more."""
+    """Return what a framework opens an archive in memory by: a path where it has one, which saves two copies more."""
     return copy if isinstance(copy, io.BytesIO) else f"/proc/self/fd/{copy.fileno()}"
 
 

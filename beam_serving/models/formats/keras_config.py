@@ -24,7 +24,7 @@ _REMEDY = "build the model of Keras's own layers, or export it with model.export
 
 
 def reason_to_refuse(config: object) -> str | None:
-    """Says why a model is not built from this description, as the end of a sentence about its file.
+    """Say why a model is not built from this description, as the end of a sentence about its file.
 
     None where it names nothing but Keras's own layers, none of which holds code.
     """

@@ -40,7 +40,7 @@ _ERRORS = (
 
 
 def main(path: Path, directory: Path) -> int:
-    """Exports; gives the exit code."""
+    """Export; return the exit code."""
     try:
         path = _checked(path, directory)
         reason = reason_to_refuse(description(path))
@@ -62,7 +62,7 @@ def main(path: Path, directory: Path) -> int:
 
 
 def _checked(path: Path, directory: Path) -> Path:
-    """Give the file to load: of an archive, one with what was looked at."""
+    """Return the file to load: of an archive, one with what was looked at."""
     if path.suffix.lower() != ".keras":
         return path
     copy = directory / "checked.keras"
@@ -86,7 +86,7 @@ def _export(path: Path, directory: Path) -> None:
 
 
 def _trial(model: Any) -> tuple[dict[str, np.ndarray], str]:
-    """Give invented inputs that the model takes with what it gives for them, or why there are none."""
+    """Return invented inputs that the model takes with what it gives for them, or why there are none."""
     import tensorflow as tf
 
     rows = next((tensor.shape[0] for tensor in model.inputs if len(tensor.shape) and tensor.shape[0]), _TRIAL_RECORDS)
@@ -119,7 +119,7 @@ def _invented(tensors: Any, rows: int) -> Iterator[dict[str, np.ndarray]]:
 
 
 def _said(err: BaseException) -> str:
-    """Give what Keras says in one line, without its colours."""
+    """Return what Keras says in one line, without its colours."""
     return " ".join(_COLOUR.sub("", str(err)).split())[:300] or type(err).__name__
 
 

@@ -23,7 +23,7 @@ class WeightsOnlyError(Exception):
 
 
 def description(path: Path) -> Any:
-    """Give the description of the model in a file.
+    """Return the description of the model in a file.
 
     Raises:
         WeightsOnlyError: there is none.
@@ -43,7 +43,7 @@ def description(path: Path) -> Any:
 
 
 def checked_copy(path: Path) -> IO[bytes]:
-    """Give a copy of a `.keras` file in memory, of what Python found in it and looked at.
+    """Return a copy of a `.keras` file in memory, of what Python found in it and looked at.
 
     Raises:
         ArchiveError, OSError, ValueError, ...: see `description`.

@@ -71,7 +71,7 @@ def _load(path: Path, options: ModelOptions, load: Callable[[Path, ModelOptions]
 
 @contextmanager
 def _exported(path: Path, mode: str) -> Iterator[Path]:
-    """Give the folder of an export: of a private copy it is made once and kept with it, else gone afterwards."""
+    """Yield the folder of an export: of a private copy it is made once and kept with it, else gone afterwards."""
     derived = derived_folder(path)
     kept = derived / "keras" if derived else None
     if kept is not None and kept.is_dir():

@@ -129,7 +129,7 @@ def _choose_outputs(graph: GraphProto, options: ModelOptions, path: Path) -> boo
 
 
 def _zipped(graph: GraphProto) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """Give, by output that a ZipMap makes, the names of its classes and the tensor of its scores."""
+    """Return, by output that a ZipMap makes, the names of its classes and the tensor of its scores."""
     wanted = {value.name for value in graph.output}
     class_names, scores = {}, {}
     for node in graph.node:
@@ -168,7 +168,7 @@ def _read_by(node: NodeProto) -> Iterator[str]:
 
 
 def _reshape(inputs: Sequence[ValueInfoProto], options: ModelOptions, path: Path, free: bool) -> bool:
-    """Give inputs the shapes that are wanted; tells whether they had others."""
+    """Give inputs the shapes that are wanted; tell whether they had others."""
     specs = [TensorSpec(value.name, _shape_of(value), np.dtype(np.float32)) for value in inputs]
     wanted = whole_shapes(specs, options, path)
     names = options.input_names or tuple(spec.name for spec in specs)

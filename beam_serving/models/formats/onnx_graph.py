@@ -63,7 +63,7 @@ def read_whole(path: Path) -> ModelProto:
 
 
 def _without_weights(message: Span, way: Sequence[int]) -> Iterator[bytes]:
-    """Give the bytes of a message; `way` are the numbers of the fields that lead to its weights."""
+    """Yield the bytes of a message; `way` are the numbers of the fields that lead to its weights."""
     found = list(fields(message))
     ends = [field.offset - message.offset for field in found[1:]] + [len(message.view)]
     for field, end in zip(found, ends, strict=True):
@@ -84,7 +84,7 @@ def _varint(value: int) -> bytes:
 
 
 def external_files(model: ModelProto, path: Path) -> dict[str, Path]:
-    """Give the files that hold weights of a model, by the names that it has for them.
+    """Return the files that hold weights of a model, by the names that it has for them.
 
     Raises:
         ModelLoadError: one is missing, or does not lie in the directory of the model.
@@ -114,7 +114,7 @@ def _external_file(tensor: str, location: str, path: Path) -> Path:
 
 
 def in_memory(file: Path, model: Path) -> bool:
-    """Tell whether a file is one in memory, of the same folder as its model; see `memory_folder`."""
+    """Return whether a file is one in memory, of the same folder as its model; see `memory_folder`."""
     homes = [_MEMORY.match(os.readlink(path)) if path.is_symlink() else None for path in (file, model)]
     return homes[0] is not None and homes[1] is not None and homes[0][0] == homes[1][0]
 
@@ -132,7 +132,7 @@ def _tensors(model: ModelProto) -> Iterator[TensorProto]:
 
 
 def graphs(model: ModelProto) -> Iterator[GraphProto]:
-    """Give the graph of a model and the graphs inside it."""
+    """Yield the graph of a model and the graphs inside it."""
     yield model.graph
     for node in all_nodes(model):
         for attribute in node.attribute:
@@ -140,14 +140,14 @@ def graphs(model: ModelProto) -> Iterator[GraphProto]:
 
 
 def graphs_of(attribute: AttributeProto) -> list[GraphProto]:
-    """Give the graphs that an attribute of a node holds."""
+    """Return the graphs that an attribute of a node holds."""
     # A file may leave out the type, or give another one: what is not said to be a graph is looked at all the same.
     is_graph = attribute.type == AttributeProto.GRAPH or attribute.HasField("g")
     return [*([attribute.g] if is_graph else ()), *attribute.graphs]
 
 
 def all_nodes(model: ModelProto) -> Iterator[NodeProto]:
-    """Give the nodes of a model, of the graphs inside them and of its functions."""
+    """Yield the nodes of a model, of the graphs inside them and of its functions."""
     waiting = [model.graph.node, *(function.node for function in model.functions)]
     while waiting:
         for node in waiting.pop():

@@ -9,7 +9,7 @@ from beam_serving.models.engines.openvino import compile_model, read_model
 
 
 def load_file(files: ModelFiles, options: ModelOptions) -> EngineModel:
-    """Loads OpenVINO's own format, ONNX, TensorFlow Lite, a SavedModel's serving signature or a frozen graph.
+    """Load OpenVINO's own format, ONNX, TensorFlow Lite, a SavedModel's serving signature or a frozen graph.
 
     The inputs of a frozen graph are its placeholders, its outputs the nodes that no other node consumes.
     """
@@ -17,7 +17,7 @@ def load_file(files: ModelFiles, options: ModelOptions) -> EngineModel:
 
 
 def load_caffe(files: ModelFiles, options: ModelOptions) -> EngineModel:
-    """Loads a Caffe net, 1.6 times as fast as OpenCV runs it."""
+    """Load a Caffe net, 1.6 times as fast as OpenCV runs it."""
     from beam_serving.models.formats.caffe import read_caffe
 
     assert files.weights is not None  # noqa: S101 - a Caffe model is a pair

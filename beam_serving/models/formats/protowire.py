@@ -62,7 +62,7 @@ class Field(NamedTuple):
     offset: int
 
     def integer(self) -> int:
-        """The value as a signed 64-bit integer (int32, int64, enum)."""
+        """Return the value as a signed 64-bit integer (int32, int64, enum)."""
         value = self._varint()
         return value - (1 << 64) if value >= 1 << 63 else value
 
@@ -70,7 +70,7 @@ class Field(NamedTuple):
         return self._varint() != 0
 
     def message(self) -> Span:
-        """The contents of a nested message.
+        """Return the contents of a nested message.
 
         Raises ProtoError when it is nested deeper than `MAX_DEPTH`.
         """
@@ -80,7 +80,7 @@ class Field(NamedTuple):
         return span._replace(depth=span.depth + 1)
 
     def contents(self) -> memoryview:
-        """The bytes of a length-delimited field."""
+        """Return the bytes of a length-delimited field."""
         return self._span(LENGTH).view
 
     def text(self) -> str:
@@ -90,11 +90,11 @@ class Field(NamedTuple):
             raise ProtoError(f"field {self.number} is not UTF-8 text", self.offset) from err
 
     def float32(self) -> float:
-        """The value of a single float; the last one of a run, as protobuf has it."""
+        """Return the value of a single float; the last one of a run, as protobuf has it."""
         return float(self.floats()[-1])
 
     def float64(self) -> float:
-        """The value of a single double; the last one of a run, as protobuf has it."""
+        """Return the value of a single double; the last one of a run, as protobuf has it."""
         return float(self.doubles()[-1])
 
     def floats(self) -> npt.NDArray[np.float32]:
@@ -138,7 +138,7 @@ class Field(NamedTuple):
 
 
 def map_file(path: Path) -> Span:
-    """Maps a file into memory; the mapping lives as long as a view of it.
+    """Map a file into memory; the mapping lives as long as a view of it.
 
     Raises OSError, and ProtoError when the file is empty.
     """
@@ -149,7 +149,7 @@ def map_file(path: Path) -> Span:
 
 
 def fields(message: Span) -> Iterator[Field]:
-    """Gives the fields of a message in the order of the file.
+    """Yield the fields of a message in the order of the file.
 
     Raises ProtoError for a broken tag, length or varint, and for the groups of protobuf 1.
     """
@@ -183,7 +183,7 @@ def fields(message: Span) -> Iterator[Field]:
 
 
 def _varint(view: memoryview, position: int, base: int) -> tuple[int, int]:
-    """Decodes an unsigned varint of at most 64 bits; gives it and the position behind it."""
+    """Decode an unsigned varint of at most 64 bits; return it and the position behind it."""
     value = 0
     for index, byte in enumerate(view[position : position + _VARINT_BYTES]):
         value |= (byte & 0x7F) << (7 * index)
@@ -217,7 +217,7 @@ def _end_of_run(view: memoryview, first: int, second: int) -> int:
 
 
 def _unpack_varints(span: Span, limit: int) -> npt.NDArray[np.int64]:
-    """Decodes packed varints with numpy, all at once."""
+    """Decode packed varints with numpy, all at once."""
     encoded = np.frombuffer(span.view, np.uint8)
     if len(encoded) == 0:
         return np.empty(0, np.int64)

@@ -138,11 +138,11 @@ def engines() -> tuple[str, ...]:
 
 
 def format_of(name: str) -> Format:
-    """Gives a format by its name, "noop" included."""
+    """Return a format by its name, "noop" included."""
     return next(known for known in (*formats(), NO_MODEL) if known.name == name)
 
 
 def loader_of(name: str, engine: str) -> tuple[str, str]:
-    """Gives the module, and the function in it, that load a format for an engine."""
+    """Return the module, and the function in it, that load a format for an engine."""
     module, _, function = format_of(name).loaders[engine].partition(":")
     return resolve_name(module, "beam_serving.models"), function

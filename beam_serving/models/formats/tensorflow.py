@@ -8,7 +8,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from beam_serving.errors import ModelLoadError
-from beam_serving.models.base import EngineModel, ModelOptions, TensorSpec, chosen, describe, whole_shapes
+from beam_serving.models.base import EngineModel, ModelOptions, TensorSpec, describe, select_outputs, whole_shapes
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.engines.tensorflow import (
     TENSORFLOW_ERRORS,
@@ -56,7 +56,7 @@ def load_saved_model(files: ModelFiles, options: ModelOptions) -> EngineModel:
         _refuse(f"keeps state in {unbound}, which is no variable of the SavedModel; export it without", path)
     inputs = saved.tensors_of(signature.structured_input_signature[1], "input", path)
     outputs = saved.tensors_of(signature.structured_outputs, "output", path)
-    names = chosen(list(outputs), options, path)
+    names = select_outputs(list(outputs), options, path)
     given = [port_of(name, shape_of(one), one.dtype, "input", path) for name, one in inputs.items()]
     taken = [port_of(name, shape_of(outputs[name]), outputs[name].dtype, "output", path) for name in names]
 
@@ -136,7 +136,7 @@ class _FrozenGraph:
         self._path = path
 
     def wanted_shapes(self, shapes: Mapping[str, Shape], options: ModelOptions) -> dict[str, Shape]:
-        """Give the shapes that the operator wants, else those of the file, else what the operators behind tell.
+        """Return the shapes that the operator wants, else those of the file, else what the operators behind tell.
 
         Raises:
             ModelLoadError: the operator's shapes do not fit the graph.
@@ -158,7 +158,7 @@ class _FrozenGraph:
         return wanted
 
     def _ranks(self, name: str) -> list[int]:
-        """Give the ranks of a placeholder that TensorFlow's own check of shapes lets pass.
+        """Return the ranks of a placeholder that TensorFlow's own check of shapes lets pass.
 
         Some kernels end the process over a tensor of another rank, so what can be known is known before.
         """
@@ -173,7 +173,7 @@ class _FrozenGraph:
         return passed
 
     def model(self, shapes: Mapping[str, Shape]) -> TensorFlowModel:
-        """Give the model whose placeholders have these shapes."""
+        """Return the model whose placeholders have these shapes."""
         function = _imported(_reshaped(self._graph, shapes))
         inputs, outputs = self._ports(function)
         feeds = [function.graph.as_graph_element(f"{name}:0") for name in self._inputs]
@@ -201,7 +201,7 @@ class _FrozenGraph:
 
 
 def shape_of(tensor: tf.Tensor | tf.TensorSpec) -> Shape:
-    """Give the shape of a tensor or a spec of TensorFlow, None where even the rank is free."""
+    """Return the shape of a tensor or a spec of TensorFlow, None where even the rank is free."""
     return None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
 
 
@@ -210,7 +210,7 @@ def _imported(graph: tf.compat.v1.GraphDef) -> tf.types.experimental.ConcreteFun
 
 
 def _reshaped(graph: tf.compat.v1.GraphDef, shapes: Mapping[str, Shape]) -> tf.compat.v1.GraphDef:
-    """Give the graph with these shapes of placeholders."""
+    """Return the graph with these shapes of placeholders."""
     changed = type(graph)()
     changed.CopyFrom(graph)
     if changed.versions.producer < _KNOWS_SCALARS:
@@ -242,13 +242,13 @@ def _ends(graph: tf.compat.v1.GraphDef, options: ModelOptions) -> tuple[list[str
 
 
 def _fetches(graph: tf.Graph, nodes: Sequence[str], options: ModelOptions, path: Path) -> dict[str, str]:
-    """Give the tensors to fetch by the names of outputs; asked for may also be what other nodes consume."""
+    """Return the tensors to fetch by the names of outputs; asked for may also be what other nodes consume."""
     known = dict(tensor for name in nodes for tensor in _tensors(graph, name))
     for asked in options.output_names:
         tensor = asked if ":" in asked else f"{asked}:0"
         if asked not in known and tensor in dict(_tensors(graph, node_of(asked))).values():
             known[asked] = tensor
-    return {name: known[name] for name in chosen(list(known), options, path)}
+    return {name: known[name] for name in select_outputs(list(known), options, path)}
 
 
 def _tensors(graph: tf.Graph, node: str) -> Iterator[tuple[str, str]]:

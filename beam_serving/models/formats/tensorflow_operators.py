@@ -72,7 +72,7 @@ _TABLES = ("HashTable", "HashTableV2", "AnonymousHashTable")
 
 
 def reached(graph: GraphDef, nodes: Iterable[str] = (), functions: Iterable[str] = ()) -> list[Reached]:
-    """Give all nodes of a GraphDef that run for these nodes and functions, those of called functions too."""
+    """Return all nodes of a GraphDef that run for these nodes and functions, those of called functions too."""
     by_name = {node.name: node for node in graph.node}
     library = {function.signature.name: function for function in graph.library.function}
     found = [Reached(by_name[name]) for name in _behind(by_name, nodes)]
@@ -101,7 +101,7 @@ def _behind(by_name: Mapping[str, NodeDef], names: Iterable[str]) -> Iterator[st
 
 
 def node_of(tensor: str) -> str:
-    """Give the name of the node that a tensor or a control input belongs to."""
+    """Return the name of the node that a tensor or a control input belongs to."""
     return tensor.lstrip("^").partition(":")[0]
 
 
@@ -116,7 +116,7 @@ def _called(node: NodeDef, library: Mapping[str, FunctionDef]) -> Iterator[str]:
 
 
 def _alternatives(function: FunctionDef, library: Mapping[str, FunctionDef]) -> Iterator[str]:
-    """Give the functions that TensorFlow may put in this one's place."""
+    """Yield the functions that TensorFlow may put in this one's place."""
     implements = function.attr["api_implements"].s if "api_implements" in function.attr else b""
     if implements:
         for name, other in library.items():
@@ -159,7 +159,7 @@ def _reads_a_file(node: NodeDef) -> bool:
 
 
 def refused_by_name(op: str) -> bool:
-    """Tell whether an operator, of which only the name is known, may do more than compute."""
+    """Return whether an operator, of which only the name is known, may do more than compute."""
     careful = (*_TEXT_FILE_TABLES, "PrintV2", "DecodeProtoV2", "EncodeProto", "FixedUnigramCandidateSampler")
     return bool(_TOUCHES_MORE.fullmatch(op) or _FOREIGN.fullmatch(op)) or op in careful
 
@@ -185,12 +185,12 @@ def _origin(tensor: str, function: FunctionDef) -> str:
 
 
 def facts_of(found: Iterable[Reached]) -> tuple[Facts, tuple[str, ...]]:
-    """Give the random operators and those that write variables; and, apart, those whose state cannot be set back."""
+    """Return the random operators and those that write variables; and, apart, those whose state cannot be set back."""
     return facts_of_names({one.node.op for one in found})
 
 
 def facts_of_names(ops: Collection[str]) -> tuple[Facts, tuple[str, ...]]:
-    """Give the same of operators by name; see `facts_of`."""
+    """Return the same of operators by name; see `facts_of`."""
     random = {op for op in ops if _RANDOM.fullmatch(op)}
     writes = {op for op in ops if _WRITES_VARIABLES.fullmatch(op)}
     keeps = {op for op in ops if keeps_state(op)}
@@ -198,7 +198,7 @@ def facts_of_names(ops: Collection[str]) -> tuple[Facts, tuple[str, ...]]:
 
 
 def keeps_state(op: str) -> bool:
-    """Tell whether an operator keeps something that is no variable from one inference to the next."""
+    """Return whether an operator keeps something that is no variable from one inference to the next."""
     known = op_def_registry.get(op)
     if known is None or _RANDOM.fullmatch(op) or _WRITES_VARIABLES.fullmatch(op) or op in _VARIABLES:
         return False

@@ -49,7 +49,7 @@ def load_checked(path: Path) -> Any:
 
 
 def _checked(path: Path) -> tuple[saved_model_pb2.SavedModel, list[str] | None]:
-    """Give the description of a SavedModel and the tags to load it with, None where there is only one choice."""
+    """Return the description of a SavedModel and the tags to load it with, None where there is only one choice."""
     if (path / "saved_model.cpb").exists():
         raise ModelLoadError(f"{path}: is split into parts (saved_model.cpb); wanted is a single saved_model.pb")
     model = saved_model_pb2.SavedModel()
@@ -70,7 +70,7 @@ def _checked(path: Path) -> tuple[saved_model_pb2.SavedModel, list[str] | None]:
 
 
 def _assets(meta: meta_graph_pb2.MetaGraphDef) -> list[meta_graph_pb2.AssetFileDef]:
-    """Give the files that the model brings along; TensorFlow 1 has them in a collection."""
+    """Return the files that the model brings along; TensorFlow 1 has them in a collection."""
     if meta.asset_file_def or _OLD_ASSETS not in meta.collection_def:
         return list(meta.asset_file_def)
     packed = meta.collection_def[_OLD_ASSETS].any_list.value
@@ -154,7 +154,7 @@ def signature_of(
 
 
 def tensors_of(named: object, what: str, path: Path) -> dict[str, tf.TensorSpec | tf.Tensor]:
-    """Give the inputs or outputs of a signature by name, in the order of their names: the file has no other.
+    """Return the inputs or outputs of a signature by name, in the order of their names: the file has no other.
 
     Raises:
         ModelLoadError: one is no plain tensor.

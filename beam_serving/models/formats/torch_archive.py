@@ -36,7 +36,7 @@ _PICKLE = f"is a pickle, which runs code of its own when it is loaded; {_EXPORT}
 
 
 def reason_to_refuse(path: Path) -> str | None:
-    """Says why this file is not served, as the end of a sentence about it; None for a TorchScript archive.
+    """Say why this file is not served, as the end of a sentence about it; None for a TorchScript archive.
 
     A TorchScript archive is a zip with `constants.pkl`; `torch.save` writes one with `data.pkl` alone.
     """
@@ -54,7 +54,7 @@ def reason_to_refuse(path: Path) -> str | None:
 
 
 def checked_copy(path: Path) -> IO[bytes]:
-    """Give a copy of a TorchScript archive in memory, of what Python found in it and looked at.
+    """Return a copy of a TorchScript archive in memory, of what Python found in it and looked at.
 
     Torch has a zip reader of its own, which may find other parts in a file that was made for it.
 
@@ -95,18 +95,18 @@ def _reason_of_objects(archive: zipfile.ZipFile, members: dict[str, str]) -> str
 
 
 def was_traced(path: Path) -> bool:
-    """Tells whether a TorchScript archive remembers the inputs that it was traced with."""
+    """Return whether a TorchScript archive remembers the inputs that it was traced with."""
     with zipfile.ZipFile(path) as archive:
         return "traced_inputs.pkl" in _members(archive)
 
 
 def _members(archive: zipfile.ZipFile) -> dict[str, str]:
-    """Gives the members by their names without the archive's own directory."""
+    """Return the members by their names without the archive's own directory."""
     return {name.partition("/")[2]: name for name in archive.namelist()}
 
 
 def _names_classes(pickled: bytes) -> bool:
-    """Tells whether a pickle builds more than dictionaries of tensors; `genops` only reads it."""
+    """Return whether a pickle builds more than dictionaries of tensors; `genops` only reads it."""
     strings: list[str] = []
     for opcode, argument, _ in pickletools.genops(pickled):
         if opcode.name == "GLOBAL" and str(argument).split(" ")[0] not in _TENSOR_MODULES:

@@ -140,14 +140,14 @@ def _attribute(module: torch.nn.Module, name: str) -> torch.Tensor:
 
 
 def _symbols(shape: torch.Size) -> Iterator[tuple[int, object]]:
-    """Give the axes whose size is a symbol of its own, and the symbol."""
+    """Yield the axes whose size is a symbol of its own, and the symbol."""
     for axis, size in enumerate(shape):
         if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
             yield axis, size.node.expr
 
 
 def _values(program: torch.export.ExportedProgram) -> list[Any]:
-    """Give what the file says of each input: a tensor without values, a symbol, or the constant that it must be."""
+    """Return what the file says of each input: a tensor without values, a symbol, or the constant that it must be."""
     known = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
     return [known.get(name, name) if isinstance(name, str) else name for name in program.graph_signature.user_inputs]
 
@@ -155,7 +155,7 @@ def _values(program: torch.export.ExportedProgram) -> list[Any]:
 def _arguments(
     program: torch.export.ExportedProgram, path: Path, options: ModelOptions
 ) -> tuple[list[int], list[Argument]]:
-    """Give the inputs that requests send, and their places among all that the program takes."""
+    """Return the inputs that requests send, and their places among all that the program takes."""
     places, arguments = [], []
     for place, (name, value) in enumerate(zip(program.graph_signature.user_inputs, _values(program), strict=True)):
         kind = value.dtype if isinstance(value, torch.Tensor) else _SYMBOLS.get(type(value))

@@ -51,7 +51,7 @@ _REMEDY = "export a plain model with torch.export.save, or use torch.jit.trace(m
 
 
 def reason_to_refuse(path: Path) -> str | None:
-    """Says why this file is not served, as the end of a sentence about it; None where it is safe to load."""
+    """Say why this file is not served, as the end of a sentence about it; None where it is safe to load."""
     try:
         with zipfile.ZipFile(path) as archive:
             check_members(archive, path.stat().st_size)
@@ -63,7 +63,7 @@ def reason_to_refuse(path: Path) -> str | None:
 
 
 def checked_copy(path: Path) -> IO[bytes]:
-    """Give a copy of an archive in memory that is safe to load.
+    """Return a copy of an archive in memory that is safe to load.
 
     Torch has a zip reader of its own, which may find other parts in a file that was made for it, and the file may
     change. A copy with what Python found in it is looked at and loaded. Beside the weights, this takes their memory
@@ -82,7 +82,7 @@ def _check(archive: zipfile.ZipFile) -> Callable[[str], bool]:
 
 
 def sample_inputs(archive_file: IO[bytes]) -> bytes:
-    """Gives the pickled sample inputs; empty where there are none."""
+    """Return the pickled sample inputs; empty where there are none."""
     with zipfile.ZipFile(archive_file) as archive:
         members = _members(archive)
         return archive.read(members[SAMPLE_INPUTS]) if SAMPLE_INPUTS in members else b""
@@ -105,7 +105,7 @@ def _reason(archive: zipfile.ZipFile) -> str | None:
 
 
 def _members(archive: zipfile.ZipFile) -> dict[str, str]:
-    """Gives the members by their names without the archive's own directory, which is one for all."""
+    """Return the members by their names without the archive's own directory, which is one for all."""
     names = archive.namelist()
     if len({name.partition("/")[0] for name in names}) > 1:
         raise ValueError("members in several directories")
@@ -119,7 +119,7 @@ def _json(archive: zipfile.ZipFile, name: str) -> Any:
 
 
 def _suspicious(value: object, key: str = "") -> Iterator[str]:
-    """Finds what torch would evaluate or write into source of Python, and what is not of the plain form."""
+    """Find what torch would evaluate or write into source of Python, and what is not of the plain form."""
     if isinstance(value, dict):
         for name, inner in value.items():
             if name in ("default_factory_module", "__enum__"):
@@ -136,7 +136,7 @@ def _suspicious(value: object, key: str = "") -> Iterator[str]:
 
 
 def _is_of_node(value: dict[str, object]) -> bool:
-    """Tells whether these are the parts of a node, whose `metadata` are notes."""
+    """Return whether these are the parts of a node, whose `metadata` are notes."""
     return isinstance(value.get("target"), str) and isinstance(value.get("metadata"), dict)
 
 
@@ -161,7 +161,7 @@ def _is_known(target: str) -> bool:
 
 
 def _is_arithmetic(text: str) -> bool:
-    """Tells whether an expression has only numbers, symbols such as `s77` and known functions.
+    """Return whether an expression has only numbers, symbols such as `s77` and known functions.
 
     Powers of powers are no sizes, but may take all time and memory there is to be worked out.
     """

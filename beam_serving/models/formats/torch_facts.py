@@ -35,7 +35,7 @@ def state_operators(graph: torch.Graph) -> tuple[str, ...]:
 
 
 def trains_statistics(graph: torch.Graph) -> bool:
-    """Tell whether a TorchScript graph writes statistics, which freezing makes constants of the code."""
+    """Return whether a TorchScript graph writes statistics, which freezing makes constants of the code."""
     return any(node.kind() in _STATISTICS and _is_training(node) for node in nodes_of(graph))
 
 
@@ -75,7 +75,7 @@ def _calls(module: torch.nn.Module) -> Iterator[torch.fx.Node]:
 
 
 def _kept(value: object) -> set[str]:
-    """Give the tensors of the program that a value is, or may be a view of."""
+    """Return the tensors of the program that a value is, or may be a view of."""
     if isinstance(value, list | tuple):
         return {target for one in value for target in _kept(one)}
     while isinstance(value, torch.fx.Node):
@@ -119,7 +119,7 @@ def _kind(target: torch._ops.OpOverload) -> str:
 
 
 def nodes_of(block: torch.Graph | torch.Block) -> Iterator[torch.Node]:
-    """Give the nodes of a TorchScript graph, those of the blocks and graphs inside it too."""
+    """Yield the nodes of a TorchScript graph, those of the blocks and graphs inside it too."""
     for node in block.nodes():
         yield node
         for inner in node.blocks():
@@ -138,7 +138,7 @@ def _is_training(node: torch.Node) -> bool:
 
 
 def _constants(node: torch.Node) -> dict[str, int | float]:
-    """Give the arguments of a node that are numbers or truth values in the file, by name."""
+    """Return the arguments of a node that are numbers or truth values in the file, by name."""
     try:
         schema = torch._C.parse_schema(node.schema())
     except RuntimeError:

@@ -67,7 +67,7 @@ def _named_in(text: str) -> Iterator[str]:
 
 
 def _arguments(line: str) -> str:
-    """Give what stands in the first brackets of a line of code; "" where they are not closed in it."""
+    """Return what stands in the first brackets of a line of code; "" where they are not closed in it."""
     depth, start = 0, line.find("(") + 1
     for place, character in enumerate(line):
         depth += {"(": 1, ")": -1}.get(character, 0)

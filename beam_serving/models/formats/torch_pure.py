@@ -270,7 +270,7 @@ SPACES = ("aten", "prim", "prims", *_WHOLE)
 
 
 def is_pure(operator: str) -> bool:
-    """Tell whether an operator, such as `aten::add` or `aten::add.Tensor`, is known to compute only."""
+    """Return whether an operator, such as `aten::add` or `aten::add.Tensor`, is known to compute only."""
     space, _, name = operator.partition("::")
     name = name.partition(".")[0]
     allowed = {"aten": ATEN, "prims": PRIMS, "prim": PRIM}

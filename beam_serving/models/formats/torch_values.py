@@ -37,7 +37,7 @@ class Argument(NamedTuple):
     kind: Kind
 
     def value(self, array: np.ndarray, device: str) -> Value:
-        """Give what the module takes for an array; never the array's own memory, which a module may write to."""
+        """Return what the module takes for an array; never the array's own memory, which a module may write to."""
         if isinstance(self.kind, torch.dtype):
             return torch.from_numpy(np.array(array, order="C")).to(device, self.kind)
         value = array.item()
@@ -58,12 +58,12 @@ def argument(name: str, shape: tuple[int | None, ...] | None, kind: Kind, path: 
 
 
 def free_or_fixed(size: object) -> int | None:
-    """Give a size, None where it is a symbol."""
+    """Return a size, None where it is a symbol."""
     return size if isinstance(size, int) else None
 
 
 def plain_dtype(kind: torch.dtype) -> np.dtype | None:
-    """Give the type of NumPy that holds all values of a type of torch; None for complex numbers and packed bits."""
+    """Return the type of NumPy that holds all values of a type of torch; None for complex numbers and packed bits."""
     if kind in _AS_FLOAT32:
         return np.dtype(np.float32)
     try:
@@ -129,12 +129,12 @@ def leaf_spec(name: str, leaf: object) -> TensorSpec | str:
 
 
 def _concrete(leaf: object) -> object:
-    """Give some number for a symbol, which stands for one."""
+    """Return some number for a symbol, which stands for one."""
     return next((kind() for symbol, kind in _SYMBOLS.items() if isinstance(leaf, symbol)), leaf)
 
 
 def to_array(leaf: object) -> np.ndarray:
-    """Give an output as an array of its own.
+    """Return an output as an array of its own.
 
     Raises:
         TypeError: requests cannot be given it.

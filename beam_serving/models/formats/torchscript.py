@@ -120,7 +120,7 @@ def _described(
 
 
 def _arguments(module: torch.jit.ScriptModule, path: Path, options: ModelOptions) -> tuple[list[Argument], list[int]]:
-    """Give the inputs, and which of them are tensors whose type the file does not say."""
+    """Return the inputs, and which of them are tensors whose type the file does not say."""
     asked = set(options.constants) | (set(options.input_shape) if isinstance(options.input_shape, Mapping) else set())
     traced = _traced_types(path)
     arguments: list[Argument] = []
@@ -143,14 +143,14 @@ def _arguments(module: torch.jit.ScriptModule, path: Path, options: ModelOptions
 
 
 def _kind_of(declared: torch.Type) -> Kind | None:
-    """Give `torch.Tensor`, int, float, bool or str for the declared type of an argument; None for any other."""
+    """Return `torch.Tensor`, int, float, bool or str for the declared type of an argument; None for any other."""
     if declared.kind() == "OptionalType":
         declared = declared.getElementType()
     return torch.Tensor if declared.kind() == "TensorType" else _SCALARS.get(declared.kind())
 
 
 def _traced_types(path: Path) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-    """Give type and shape of the tensors that a module was traced with, as torch restores them into its graph."""
+    """Return type and shape of the tensors that a module was traced with, as torch restores them into its graph."""
     if not was_traced(path):
         return {}
     module = _read(path, restore_shapes=True)
@@ -164,7 +164,7 @@ def _traced_types(path: Path) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
 
 
 def _kinds(count: int) -> Iterator[tuple[torch.dtype, ...]]:
-    """Give the types to try for tensors whose types are unknown: all alike first."""
+    """Return the types to try for tensors whose types are unknown: all alike first."""
     alike = [(kind,) * count for kind in _KINDS]
     mixed = (kinds for kinds in itertools.product(_KINDS, repeat=count) if kinds not in alike)
     return itertools.islice(itertools.chain(alike, mixed) if count else iter([()]), _MOST_TRIALS)
@@ -198,7 +198,7 @@ def _announced(returns: Sequence[torch.Argument]) -> list[tuple[str, TensorSpec 
 
 
 def _runner(module: torch.jit.ScriptModule, device: str) -> tuple[Run, Facts]:
-    """Give a function that calls a module from its initial state, and what its operators say of it.
+    """Return a function that calls a module from its initial state, and what its operators say of it.
 
     A module that writes its attributes is copied before each call. A frozen one has its weights in its code, so that
     nothing is copied but what it writes; freezing also folds the weights in, which is up to 1.5 times faster.

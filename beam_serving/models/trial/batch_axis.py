@@ -74,7 +74,7 @@ def axis_of(inputs: Sequence[TensorSpec], wanted: str | int) -> Axis:
 
 
 def place_of(shape: Sequence[int | None], axis: int) -> int:
-    """Give the axis of the records in a tensor, which is the last one where it has no axis of that number."""
+    """Return the axis of the records in a tensor, which is the last one where it has no axis of that number."""
     return min(axis, len(shape) - 1)
 
 
@@ -99,7 +99,7 @@ def stack(records: Sequence[Record], specs: Sequence[TensorSpec], axis: int | No
 
 
 def rows_of(outputs: Sequence[np.ndarray], axis: int, count: int) -> list[np.ndarray] | None:
-    """Give outputs with the axis of the records first; None where one has not exactly `count` of them."""
+    """Return outputs with the axis of the records first; None where one has not exactly `count` of them."""
     moved = []
     for output in outputs:
         place = place_of(output.shape, axis) if output.ndim else 0
@@ -112,7 +112,7 @@ def rows_of(outputs: Sequence[np.ndarray], axis: int, count: int) -> list[np.nda
 def keeps_rows_apart(
     together: Infer, alone: Infer, records: Sequence[Record], specs: Sequence[TensorSpec], axis: int
 ) -> bool:
-    """Tell whether each record gets from `together` what it gets `alone`.
+    """Return whether each record gets from `together` what it gets `alone`.
 
     Raises:
         ModelError: the model failed on a record alone.
@@ -132,7 +132,7 @@ def keeps_rows_apart(
 def keeps_positions_apart(
     infer: Infer, records: Sequence[Record], specs: Sequence[TensorSpec], axis: int, size: int
 ) -> bool:
-    """Tell whether a record of a fixed batch gets the same at any place and beside any neighbours.
+    """Return whether a record of a fixed batch gets the same at any place and beside any neighbours.
 
     Raises:
         ModelError: the model failed on them.
@@ -157,7 +157,7 @@ def keeps_positions_apart(
 def keeps_neighbours_out(
     infer: Infer, some: Sequence[Record], others: Sequence[Record], specs: Sequence[TensorSpec], axis: int
 ) -> bool:
-    """Tell whether records get the same, each at its place among `some`, when `others` are beside them instead.
+    """Return whether records get the same, each at its place among `some`, when `others` are beside them instead.
 
     The batches have one size, so an engine computes them alike: also of huge numbers no rounding differs.
 
@@ -228,7 +228,7 @@ class BatchedModel:
         return {spec.name: output for spec, output in zip(self.outputs, outputs, strict=True)}
 
     def _check(self, batch: Mapping[str, np.ndarray]) -> int:
-        """Give the number of records.
+        """Return the number of records.
 
         Raises:
             ModelError: an input is missing, or has not the type, shape or values that the model takes.
@@ -301,7 +301,7 @@ class BatchedModel:
         self.one_by_one = True
 
     def _has_unequal_records(self, batch: Mapping[str, np.ndarray]) -> bool:
-        """Tell whether every input differs between records: what is equal shows nothing of its neighbours' part."""
+        """Return whether every input differs between records: what is equal shows nothing of its neighbours' part."""
         return all(
             any(not equal(array[row : row + 1], array[:1]) for row in range(1, len(array)))
             for array in (batch[spec.name] for spec in self.inputs)

@@ -14,7 +14,7 @@ _COARSE = 64.0
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
-    """Give how far `one` is from `other`, as a share of the largest magnitude in `other`.
+    """Return how far `one` is from `other`, as a share of the largest magnitude in `other`.
 
     Returns:
         0 where they are equal, infinity where type, shape, text, integers or the places of NaN and infinity differ.
@@ -37,7 +37,7 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def equal(one: np.ndarray, other: np.ndarray, coarse: bool = False) -> bool:
-    """Tell whether two outputs are equal but for the rounding of float32, or of float16 where it is `coarse`."""
+    """Return whether two outputs are equal but for the rounding of float32, or of float16 where it is `coarse`."""
     if difference(one, other) == float("inf"):
         return False
     if one.dtype.kind not in "fc" or not one.size:
@@ -52,5 +52,5 @@ def equal(one: np.ndarray, other: np.ndarray, coarse: bool = False) -> bool:
 
 
 def all_equal(some: Sequence[np.ndarray], others: Sequence[np.ndarray], coarse: bool = False) -> bool:
-    """Tell whether all outputs of two inferences are equal; see `equal`."""
+    """Return whether all outputs of two inferences are equal; see `equal`."""
     return len(some) == len(others) and all(equal(one, other, coarse) for one, other in zip(some, others, strict=True))

@@ -74,7 +74,7 @@ class Verdict:
     sandbox: str = ""
 
     def encode(self) -> dict[str, Any]:
-        """Give the verdict as plain values of JSON."""
+        """Return the verdict as plain values of JSON."""
         return {**asdict(self), "plan": self.plan._asdict()}
 
     @classmethod
@@ -174,7 +174,7 @@ def _has_free_front(specs: Sequence[TensorSpec]) -> bool:
 
 
 def _tensors(engine: EngineModel, found: Axis, some: Sequence[Record], options: ModelOptions) -> list[np.ndarray]:
-    """Give tensors for the engine: records repeated to its fixed number, and the operator's constants."""
+    """Return tensors for the engine: records repeated to its fixed number, and the operator's constants."""
     rows = [some[place % len(some)] for place in range(found.size)] if found.axis is not None and found.size else some
     asked = [spec for spec in engine.inputs if spec.name not in options.constants]
     return _with_constants(engine, stack(rows, asked, found.axis), options)
@@ -186,7 +186,7 @@ def _with_constants(engine: EngineModel, arrays: Sequence[np.ndarray], options: 
 
 
 def constant_arrays(inputs: Sequence[TensorSpec], options: ModelOptions) -> dict[str, np.ndarray]:
-    """Give the values of `model: constants` in the types of the model's inputs.
+    """Return the values of `model: constants` in the types of the model's inputs.
 
     Raises:
         ModelLoadError: one is for no input, or does not fit it.
@@ -213,7 +213,7 @@ def constant_arrays(inputs: Sequence[TensorSpec], options: ModelOptions) -> dict
 def plan_of(
     engine: EngineModel, found: Axis, trial: Trial, options: ModelOptions, steady: bool = True
 ) -> tuple[Plan, list[str]]:
-    """Decide how records and tensors go together; gives lines for the log, too.
+    """Decide how records and tensors go together; return lines for the log, too.
 
     Of a model that is not `steady`, which gives something else each time, no rows can be compared.
     """
@@ -254,7 +254,7 @@ def plan_of(
 
 
 def _in_crowds(together: Infer, alone: Infer | None, trial: Trial, axis: int, count: int = _CROWD) -> bool:
-    """Tell whether rows stay apart among many, beside equal ones, huge ones and NaN; what fails there shows nothing.
+    """Return whether rows stay apart among many, beside equal ones, huge ones and NaN; what fails there shows nothing.
 
     Without `alone`, only batches of `count` records are compared with each other.
     """
@@ -280,12 +280,12 @@ def _in_crowds(together: Infer, alone: Infer | None, trial: Trial, axis: int, co
 
 
 def _infer(engine: EngineModel, options: ModelOptions) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
-    """Give the engine's inference on what requests send: constants are put in their places."""
+    """Return the engine's inference on what requests send: constants are put in their places."""
     return lambda arrays: engine.infer(_with_constants(engine, arrays, options))
 
 
 def _shown(trial: Trial, show: Callable[[list[Record]], bool]) -> bool | None:
-    """Tell whether something holds for all sets of records, None where the model fails on each of them."""
+    """Return whether something holds for all sets of records, None where the model fails on each of them."""
     results = []
     for some in trial.sets:
         try:
@@ -299,7 +299,7 @@ def _shown(trial: Trial, show: Callable[[list[Record]], bool]) -> bool | None:
 
 
 def _freed_form(engine: EngineModel, found: Axis, trial: Trial, options: ModelOptions) -> bool:
-    """Tell whether the form with a free first axis gives, for several records, what the fixed one gives for each."""
+    """Return whether the form with a free first axis gives, for several records, what the fixed one gives for each."""
     freed = engine.freed()
     try:
         if freed is not None:
@@ -359,7 +359,7 @@ def _has_one_row(spec: TensorSpec, axis: int) -> bool:
 
 
 def is_steady(engine: EngineModel, found: Axis, trial: Trial, options: ModelOptions) -> bool:
-    """Tell whether a model answers the same question the same way after another one."""
+    """Return whether a model answers the same question the same way after another one."""
     for some in trial.sets:
         try:
             first, _, second = (
@@ -435,7 +435,7 @@ def _compare(
 
 
 def _to_compare(found: Axis, trial: Trial) -> Iterator[list[Record]]:
-    """Give records to compare two engines on: equal values (which of them comes first?), noise, alone and together."""
+    """Yield records to compare two engines on: equal values (which of them comes first?), noise, alone and together."""
     yield [{name: np.full_like(array, "a" if array.dtype == STRING else 1) for name, array in trial.sets[0][0].items()}]
     for some in trial.sets:
         yield from ([record] for record in (some if trial.single_s < _SLOW_S else some[:2]))

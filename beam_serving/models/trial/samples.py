@@ -29,7 +29,7 @@ _LARGE = (0, 1, -1, 127, -128, 255, 32767, -32768, 2**24 + 1, 2**31 - 1, -(2**31
 
 
 def invented_shapes(specs: Sequence[TensorSpec]) -> Iterator[dict[str, tuple[int, ...]]]:
-    """Give shapes of records to try one after the other, where sizes are free."""
+    """Yield shapes of records to try one after the other, where sizes are free."""
     tried = []
     for image_size, size in zip(_IMAGE_SIZES, _SIZES, strict=True):
         shapes = {spec.name: _invented_shape(spec.shape, image_size, size) for spec in specs}
@@ -50,7 +50,7 @@ def _invented_shape(shape: tuple[int | None, ...] | None, image_size: int, size:
 def records(
     specs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ...]], count: int, least: int = 0
 ) -> Iterator[list[Record]]:
-    """Give lists of `count` records that differ from each other: mild values first, then ones far apart.
+    """Yield lists of `count` records that differ from each other: mild values first, then ones far apart.
 
     Whole numbers are at least `least`: 0 is no divisor, and 1 is no place in a list of one.
     """
@@ -82,7 +82,7 @@ def _values(
 
 
 def extremes(specs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Record]:
-    """Give records of numbers at the edges of their types; only where a model takes integers."""
+    """Yield records of numbers at the edges of their types; only where a model takes integers."""
     if not any(spec.dtype.kind in "iu" for spec in specs):
         return
     for start in range(0, len(_LARGE), 5):
@@ -106,7 +106,7 @@ def _large(spec: TensorSpec, shape: tuple[int, ...], start: int) -> np.ndarray:
 
 
 def not_finite(record: Record) -> Iterator[Record]:
-    """Give the record with NaN, infinity and minus infinity in its tensors of floats, one after the other."""
+    """Yield the record with NaN, infinity and minus infinity in its tensors of floats, one after the other."""
     if not any(array.dtype.kind == "f" and array.size for array in record.values()):
         return
     for value in (np.nan, np.inf, -np.inf):
@@ -119,12 +119,12 @@ def not_finite(record: Record) -> Iterator[Record]:
 
 
 def many_of(some: Sequence[Record], count: int) -> list[Record]:
-    """Give more records than a few, some of them equal, from the ones that a model takes."""
+    """Return more records than a few, some of them equal, from the ones that a model takes."""
     return [some[place % len(some)] for place in range(count)]
 
 
 def far_of(some: Sequence[Record], count: int, all_below: bool = False) -> list[Record]:
-    """Give records whose numbers are far from those of `some`: of one sign in each record, or `all_below` zero."""
+    """Return records whose numbers are far from those of `some`: of one sign in each record, or `all_below` zero."""
     random = np.random.default_rng(0)
     fars = np.resize(_FAR, count).tolist()
     return [
@@ -181,8 +181,8 @@ def sampled(
 
 def _cut(array: np.ndarray, spec: TensorSpec, path: Path) -> Sequence[np.ndarray]:
     if (array.dtype.kind in "US") != (spec.dtype == STRING):
-        came, wanted = ("text" if array.dtype.kind in "US" else array.dtype), type_name(spec.dtype)
-        raise ModelLoadError(f"model: sample: {path}: array {spec.name!r} is {came}, the model takes {wanted}")
+        got, wanted = ("text" if array.dtype.kind in "US" else array.dtype), type_name(spec.dtype)
+        raise ModelLoadError(f"model: sample: {path}: array {spec.name!r} is {got}, the model takes {wanted}")
     array = array.astype(spec.dtype, copy=False)
     if fits(array.shape, spec.shape):
         return [array]

@@ -59,7 +59,7 @@ _SECRETS = re.compile(r"BEAM_SERVING_\w*(SECRET|SALT|PASSWORD|TOKEN|KEY)\w*|AWS_
 
 
 def command(mode: str, writable: Sequence[Path], module: str, *arguments: str, model: Path | None = None) -> list[str]:
-    """Give the command that runs a module: in the sandbox, unless the mode is `off`.
+    """Return the command that runs a module: in the sandbox, unless the mode is `off`.
 
     Args:
         mode: `auto`, `required` or `off`.
@@ -75,17 +75,17 @@ def command(mode: str, writable: Sequence[Path], module: str, *arguments: str, m
 
 
 def place_of(model: Path, writable: Path) -> Path:
-    """Give the folder where the files of a folder in memory are found inside."""
+    """Return the folder where the files of a folder in memory are found inside."""
     return writable / _MODEL if model.is_dir() else model
 
 
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """Give an environment without what a model has no business with."""
+    """Return an environment without what a model has no business with."""
     return {name: value for name, value in environment.items() if not _SECRETS.fullmatch(name)}
 
 
 def enter(writable: Sequence[Path]) -> str:
-    """Give up what this process may do; gives what was given up, for a person."""
+    """Give up what this process may do; return what was given up, for a person."""
     libc = ctypes.CDLL(None, use_errno=True)
     if sys.platform != "linux" or libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         return f"none: {sys.platform} has no Landlock and no seccomp"

@@ -47,7 +47,7 @@ _IRRELEVANT = (
 def verdict_of(
     files: ModelFiles, options: ModelOptions, content: str, directory: Path | None = None, *, fresh: bool = False
 ) -> Verdict:
-    """Give the verdict on a model, from the cache or by a trial in a process of its own.
+    """Return the verdict on a model, from the cache or by a trial in a process of its own.
 
     Args:
         files: the files of the model.
@@ -78,7 +78,7 @@ def verdict_of(
 
 
 def keep_verdict(verdict: Verdict, options: ModelOptions, content: str, directory: Path) -> Path:
-    """Put a verdict beside the model; gives the file.
+    """Put a verdict beside the model; return the file.
 
     Raises:
         ModelLoadError: the file cannot be written.
@@ -183,7 +183,7 @@ def _run(
     known: Verdict | None,
     describe: Mapping[str, int | None] | None = None,
 ) -> tuple[dict[str, Any], int | None, str]:
-    """Give what the process answered, its exit code, None where it took too long, and the last line of its log."""
+    """Return what the process answered, its exit code, None where it took too long, and the last line of its log."""
     with tempfile.TemporaryDirectory(prefix="beam-serving-trial-") as folder:
         writable = [Path(folder), *filter(None, [derived_folder(files.model)])]
         memory = _folder_in_memory(files.model) if options.sandbox != "off" else None
@@ -225,7 +225,7 @@ def _run(
 
 
 def _folder_in_memory(model: Path) -> Path | None:
-    """Give the folder of a model that was decrypted into memory, which the sandbox does not reach by its path."""
+    """Return the folder of a model that was decrypted into memory, which the sandbox does not reach by its path."""
     linked = next((path for path in (model, *model.rglob("*")) if path.is_symlink()), None)
     if linked is None or not os.readlink(linked).startswith("/proc/"):
         return None
@@ -244,7 +244,7 @@ def _answer(path: Path, inside: Path, memory: Path | None) -> dict[str, Any]:
 
 
 def _read(path: Path, options: ModelOptions) -> Verdict | None:
-    """Give what is remembered; where the sandbox is required, only what was found in it."""
+    """Return what is remembered; where the sandbox is required, only what was found in it."""
     known = _decoded(read_json(path))
     return None if known and options.sandbox == "required" and known.sandbox != sandbox.FULL else known
 
@@ -258,7 +258,7 @@ def _decoded(plain: object) -> Verdict | None:
 
 
 def _is_sound(verdict: Verdict) -> bool:
-    """Tell whether a verdict that was read is one that `probe` may give: a file may hold anything."""
+    """Return whether a verdict that was read is one that `probe` may give: a file may hold anything."""
     plan = verdict.plan
     counts = [plan.axis, *([] if plan.size is None else [plan.size])]
     ports = [*verdict.inputs, *verdict.outputs]
@@ -297,7 +297,7 @@ def _file_hash(path: str) -> str:
 
 
 def _versions(of_all: bool) -> dict[str, str]:
-    """Give the versions of what may serve or be compared with; of a kept verdict, of OpenVINO alone."""
+    """Return the versions of what may serve or be compared with; of a kept verdict, of OpenVINO alone."""
     versions = {"beam-serving": _version("beam-serving")}
     for name in _DISTRIBUTIONS if of_all else _DISTRIBUTIONS[:1]:
         versions[name] = _version(name)

@@ -15,12 +15,12 @@ def identity(_: Layer, x: Activity) -> Activity:
 
 
 def dropout(layer: Layer, x: Node) -> Node:
-    """Does nothing, but where training does not scale its output up: then evaluation scales it down."""
+    """Do nothing, but where training does not scale its output up: then evaluation scales it down."""
     return x if layer.flag("scale", True) else spatial_dropout(layer, x)
 
 
 def spatial_dropout(layer: Layer, x: Node) -> Node:
-    """Scales by the share that training keeps."""
+    """Scale by the share that training keeps."""
     return ops.multiply(x, constant(1.0 - layer.number("initP", 0.5)))
 
 

@@ -54,12 +54,12 @@ def cadd(layer: Layer, x: Node) -> Node:
 
 
 def scale(layer: Layer, x: Node) -> Node:
-    """A CMul and a CAdd of the same size."""
+    """Return a CMul and a CAdd of the same size."""
     return ops.add(ops.multiply(x, _spread(layer.parameter(0), x)), _spread(layer.parameter(1), x))
 
 
 def _spread(values: np.ndarray, x: Node) -> Node:
-    """A weight as the library expands it: without a batch dimension it gets one; a vector finds its own axis."""
+    """Return a weight as the library expands it: without a batch dimension it gets one; a vector finds its own axis."""
     dimensions = rank(x)
     if values.ndim > dimensions and values.size == max(values.shape, default=1):
         axes = [axis for axis, length in enumerate(sizes(x)) if length == values.size]
@@ -118,7 +118,7 @@ def pairwise_distance(layer: Layer, x: Activity) -> Node:
 
 
 def cross_product(_: Layer, x: Activity) -> Node:
-    """The dot products of every pair of entries, in the order 1-2, 1-3, ..., 2-3, ..."""
+    """Return the dot products of every pair of entries, in the order 1-2, 1-3, ..., 2-3, ..."""
     entries = table(x, 2)
     pairs = [(left, right) for index, left in enumerate(entries) for right in entries[index + 1 :]]
     dots = [reduced("sum", ops.multiply(left, right), [rank(left) - 1], keep_dims=True) for left, right in pairs]
@@ -150,7 +150,7 @@ def euclidean(layer: Layer, x: Node) -> Node:
 
 
 def maxout(layer: Layer, x: Node) -> Node:
-    """The largest of several linear layers' outputs; the library keeps all of it in one module."""
+    """Return the largest of several linear layers' outputs; the library keeps all of it in one module."""
     inner = layer.child("layer")
     if inner is None:
         raise layer.refuse("it has no layer")
@@ -158,7 +158,7 @@ def maxout(layer: Layer, x: Node) -> Node:
 
 
 def mixture_table(layer: Layer, x: Activity) -> Node:
-    """Weighs experts (a table, or one tensor with them along `dim`) by the first entry."""
+    """Weigh experts (a table, or one tensor with them along `dim`) by the first entry."""
     gates, experts = table(x, 2)[:2]
     if not isinstance(experts, list):
         dimension = layer.integer("dim", 2)

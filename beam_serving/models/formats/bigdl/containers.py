@@ -60,7 +60,7 @@ def bottle(layer: Layer, x: Activity) -> Activity:
 
 
 def time_distributed(layer: Layer, x: Activity) -> Activity:
-    """Applies a module to every time step: batch and time are folded into one dimension and unfolded again."""
+    """Apply a module to every time step: batch and time are folded into one dimension and unfolded again."""
     module = layer.child("layer")
     if module is None:
         raise layer.refuse("it has no layer")
@@ -75,7 +75,7 @@ def time_distributed(layer: Layer, x: Activity) -> Activity:
 
 
 def graph(layer: Layer, x: Activity) -> Activity:
-    """Builds the nodes of a graph in the order of their dependencies."""
+    """Build the nodes of a graph in the order of their dependencies."""
     nodes = {module.name: module for module in layer.module.submodules}
     inputs, outputs = layer.texts("inputNames"), layer.texts("outputNames")
     unknown = [name for name in (*inputs, *outputs) if name not in nodes]
@@ -91,7 +91,7 @@ def graph(layer: Layer, x: Activity) -> Activity:
 
 
 def _in_order(layer: Layer, nodes: dict[str, Module], outputs: tuple[str, ...]) -> list[str]:
-    """The nodes that the outputs need, each behind its predecessors; a cycle is refused."""
+    """Return the nodes that the outputs need, each behind its predecessors; a cycle is refused."""
     order: list[str] = []
     state: dict[str, bool] = {}
     stack = list(reversed(outputs))

@@ -34,7 +34,7 @@ class Window(NamedTuple):
 
 
 def window(layer: Layer, names: dict[str, str], dilation: tuple[int, ...] | None = None) -> Window:
-    """Reads a window; `names` gives the letter of each spatial dimension (H, W) its attributes' patterns."""
+    """Read a window; `names` gives the letter of each spatial dimension (H, W) its attributes' patterns."""
     letters = names["dimensions"]
     kernel = tuple(layer.integer(names["kernel"] + letter) for letter in letters)
     stride = tuple(layer.integer(names["stride"] + letter, 1) for letter in letters)
@@ -52,7 +52,7 @@ VOLUME = {"dimensions": "THW", "kernel": "k", "stride": "d", "pad": "pad"}
 
 
 def pads(x: Node, w: Window) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Padding before and behind; SAME gives the odd pixel to the end. `x` is channels-first."""
+    """Return padding before and behind; SAME gives the odd pixel to the end. `x` is channels-first."""
     if w.padding is not None:
         return w.padding, w.padding
     before, behind = [], []
@@ -144,7 +144,7 @@ def _full(layer: Layer, x: Node, planes: tuple[int, ...], w: Window, adjust: tup
 
 
 def separable_convolution(layer: Layer, x: Node) -> Node:
-    """A depthwise convolution and a 1x1 convolution behind it."""
+    """Return a depthwise convolution and a 1x1 convolution behind it."""
     inside, outside = layer.integer("nInputChannel"), layer.integer("nOutputChannel")
     times = layer.integer("depthMultiplier")
     w = window(layer, {"dimensions": "HW", "kernel": "k", "stride": "s", "pad": "p"})
@@ -162,7 +162,7 @@ def separable_convolution(layer: Layer, x: Node) -> Node:
 
 
 def convolution_map(layer: Layer, x: Node) -> Node:
-    """A convolution of which only the connections in a table (from, to) exist; the others become zeros."""
+    """Return a convolution of which only the connections in a table (from, to) exist; the others become zeros."""
     connections = layer.tensor("connTable").astype(np.int64)
     w = window(layer, SHORT)
     inside = size(x, 1)
@@ -179,7 +179,7 @@ def convolution_map(layer: Layer, x: Node) -> Node:
 
 
 def locally_connected_1d(layer: Layer, x: Node) -> Node:
-    """A temporal convolution with a weight of its own for each step."""
+    """Return a temporal convolution with a weight of its own for each step."""
     inside, outside = layer.integer("inputFrameSize"), layer.integer("outputFrameSize")
     kernel, stride = layer.integer("kernelW"), layer.integer("strideW", 1)
     if min(kernel, stride) < 1:
@@ -195,7 +195,7 @@ def locally_connected_1d(layer: Layer, x: Node) -> Node:
 
 
 def locally_connected_2d(layer: Layer, x: Node) -> Node:
-    """A convolution with a weight of its own for each place: (places, out, in * kernel) by (places, in * kernel)."""
+    """Return a convolution with its own weight for each place: (places, out, in * kernel) by (places, in * kernel)."""
     inside, outside = layer.integer("nInputPlane"), layer.integer("nOutputPlane")
     w = window(layer, LONG)
     last = layer.channels_last()

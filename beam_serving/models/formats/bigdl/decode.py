@@ -28,7 +28,7 @@ _BOOL_TYPE = 5
 
 
 def decode_model(file: Span) -> ModelFile:
-    """Decodes a whole file.
+    """Decode a whole file.
 
     Raises ProtoError when the bytes are damaged or are not a BigDL module.
     """
@@ -102,7 +102,7 @@ class _Decoder:
         return key, value
 
     def _attribute(self, message: Span) -> Attribute:
-        """The value of an attribute; proto3 leaves out zeros, so an absent value is the zero of its type."""
+        """Return the value of an attribute; proto3 leaves out zeros, so an absent value is the zero of its type."""
         zeros: dict[int, Attribute] = {0: 0, 1: 0, 2: 0.0, 3: 0.0, 4: "", _BOOL_TYPE: False, 11: 0, 16: 0}
         data_type = 0
         value: Attribute = None
@@ -135,7 +135,7 @@ class _Decoder:
         return dict(self._entry(item.message()) for item in self._fields(message) if item.number == 2)
 
     def _array(self, message: Span) -> tuple[Any, ...] | None:
-        """An array attribute; a size of -1 stands for null."""
+        """Return an array attribute; a size of -1 stands for null."""
         values: list[Any] = []
         size = 0
         data_type = 0

@@ -18,7 +18,7 @@ def keras_layer(layer: Layer, x: Activity) -> Activity:
 
 
 def keras_reshape(layer: Layer, x: Node) -> Node:
-    """Views each example as `targetShape`; the module inside has no batch and would fit one batch size only."""
+    """View each example as `targetShape`; the module inside has no batch and would fit one batch size only."""
     target = layer.integers("targetShape")
     if target.count(-1) == 0:
         return reshape(x, [None, *target])

@@ -88,14 +88,14 @@ class Layer:
         return value
 
     def child(self, name: str) -> Module | None:
-        """A module that stands in an attribute, or None where the attribute is null or absent."""
+        """Return a module that stands in an attribute, or None where the attribute is null or absent."""
         value: Attribute = self.module.attributes.get(name)
         if value is not None and not isinstance(value, Module):
             raise self.refuse(f"attribute {name} is no module")
         return value
 
     def tensor(self, name: str) -> np.ndarray:
-        """A tensor attribute as float32."""
+        """Return a tensor attribute as float32."""
         value = self._attribute(name, _MISSING)
         if not isinstance(value, TensorRef):
             raise self.refuse(f"attribute {name} is no tensor")
@@ -108,7 +108,7 @@ class Layer:
             raise self.refuse(str(err)) from err
 
     def parameter(self, index: int, shape: Sequence[int] | None = None) -> np.ndarray:
-        """The weight number `index` as float32; with `shape`, another shape of as many values is viewed as that."""
+        """Return the weight number `index` as float32; with `shape`, another shape of as many values is viewed so."""
         if index >= len(self.module.parameters):
             raise self.refuse(f"it has {len(self.module.parameters)} weights, {index + 1} are expected")
         values = self.array(self.module.parameters[index])
@@ -119,7 +119,7 @@ class Layer:
         return values.reshape(shape)
 
     def channels_last(self, name: str = "format") -> bool:
-        """Whether the data format is NHWC."""
+        """Return whether the data format is NHWC."""
         return self.integer(name, 0) == 1
 
 
@@ -128,7 +128,7 @@ def constant(value: npt.ArrayLike, dtype: npt.DTypeLike = np.float32) -> Node:
 
 
 def sizes(x: Activity) -> tuple[int | None, ...]:
-    """The shape of a tensor, None for a dimension that is free (the batch).
+    """Return the shape of a tensor, None for a dimension that is free (the batch).
 
     Raises ModelLoadError for a table or when not even the number of dimensions is known.
     """
@@ -141,7 +141,7 @@ def sizes(x: Activity) -> tuple[int | None, ...]:
 
 
 def size(x: Node, axis: int) -> int:
-    """The size of a dimension that has to be known."""
+    """Return the size of a dimension that has to be known."""
     value = sizes(x)[axis]
     if value is None:
         raise ModelLoadError(f"dimension {axis + 1} has to be known, but it is free")
@@ -153,7 +153,7 @@ def rank(x: Node) -> int:
 
 
 def table(x: Activity, at_least: int = 1) -> list[Activity]:
-    """A table of at least so many entries."""
+    """Return a table of at least so many entries."""
     if not isinstance(x, list) or len(x) < at_least:
         found = f"a table of {len(x)}" if isinstance(x, list) else "a tensor"
         raise ModelLoadError(f"{found} arrives where a table of at least {at_least} is expected")
@@ -161,7 +161,7 @@ def table(x: Activity, at_least: int = 1) -> list[Activity]:
 
 
 def flat(x: Activity) -> list[Node]:
-    """The tensors of nested tables, in order.
+    """Return the tensors of nested tables, in order.
 
     Raises ModelLoadError for more than `MAX_ENTRIES`.
     """
@@ -179,7 +179,7 @@ def flat(x: Activity) -> list[Node]:
 
 
 def axis_of(x: Node, dimension: int, shift: int = 0) -> int:
-    """The axis of a 1-based dimension; negative ones count from the end; `shift` is added to positive ones."""
+    """Return the axis of a 1-based dimension; negative ones count from the end; `shift` is added to positive ones."""
     axis = rank(x) + dimension if dimension < 0 else dimension + shift - 1
     if not 0 <= axis < rank(x):
         raise ModelLoadError(f"dimension {dimension} of a tensor with {rank(x)} dimensions")
@@ -187,7 +187,7 @@ def axis_of(x: Node, dimension: int, shift: int = 0) -> int:
 
 
 def reshape(x: Node, target: Sequence[int | None]) -> Node:
-    """Views a tensor in another shape; None (at most one) takes what is left."""
+    """View a tensor in another shape; None (at most one) takes what is left."""
     sizes_ = [-1 if size is None else size for size in target]
     if sizes_.count(-1) > 1:
         raise ModelLoadError(f"the shape {tuple(target)} is not known well enough")
@@ -209,12 +209,12 @@ def channels_last(x: Node) -> Node:
 
 
 def along(values: np.ndarray, axis: int, of_rank: int) -> Node:
-    """A vector as a constant that broadcasts along one axis."""
+    """Return a vector as a constant that broadcasts along one axis."""
     return constant(values.reshape([-1 if index == axis else 1 for index in range(of_rank)]))
 
 
 def narrow(x: Node, axis: int, start: int, length: int) -> Node:
-    """Cuts `length` entries from the 0-based `start` out of an axis."""
+    """Cut `length` entries from the 0-based `start` out of an axis."""
     total = sizes(x)[axis]
     if start < 0 or length < 0 or (total is not None and start + length > total):
         raise ModelLoadError(f"entries {start + 1} to {start + length} of a dimension of {total}")
@@ -223,7 +223,7 @@ def narrow(x: Node, axis: int, start: int, length: int) -> Node:
 
 
 def reduced(kind: str, x: Node, axes: Sequence[int], keep_dims: bool = False) -> Node:
-    """Reduces axes by "sum", "mean", "max" or "min".
+    """Reduce axes by "sum", "mean", "max" or "min".
 
     OpenVINO 2026.4 applies a constant behind a reduction of the last of three axes along the wrong axis (its CPU
     plugin fuses the two, also when it has moved a transposition first), so three axes are reduced as four.

@@ -22,7 +22,7 @@ _LARGEST_DOUBLE = float(np.finfo(np.float64).max)
 
 
 def batch_normalisation(layer: Layer, x: Node) -> Node:
-    """Scales by the running statistics; `parameters` are gamma and beta, if it is affine."""
+    """Scale by the running statistics; `parameters` are gamma and beta, if it is affine."""
     planes = layer.integer("nOutput")
     mean, variance = layer.tensor("runningMean"), layer.tensor("runningVar")
     if mean.size != planes or variance.size != planes:
@@ -57,7 +57,7 @@ def within_channel_lrn(layer: Layer, x: Node) -> Node:
 
 
 def normalize(layer: Layer, x: Node) -> Node:
-    """Divides by the p-norm along dimension 2 (of one dimension: along it)."""
+    """Divide by the p-norm along dimension 2 (of one dimension: along it)."""
     p, eps = layer.number("p"), constant(layer.number("eps", 1e-10))
     axis = [min(1, rank(x) - 1)]
     magnitudes = ops.abs(x)
@@ -68,7 +68,7 @@ def normalize(layer: Layer, x: Node) -> Node:
 
 
 def normalize_scale(layer: Layer, x: Node) -> Node:
-    """A Normalize and a CMul."""
+    """Return a Normalize and a CMul."""
     weight = layer.parameter(0)
     return ops.multiply(normalize(layer, x), constant(weight if weight.ndim == rank(x) else weight[None]))
 
@@ -83,12 +83,12 @@ def layer_normalisation(layer: Layer, x: Node) -> Node:
 
 
 def subtractive(layer: Layer, x: Node) -> Node:
-    """Subtracts the weighted local mean; at the borders it is corrected by the mean of an image of ones."""
+    """Subtract the weighted local mean; at the borders it is corrected by the mean of an image of ones."""
     return ops.subtract(x, ops.divide(_estimate(layer, "meanestimator", x), _of_ones(layer, x)))
 
 
 def divisive(layer: Layer, x: Node) -> Node:
-    """Divides by the local deviation, which is replaced where it is below the threshold."""
+    """Divide by the local deviation, which is replaced where it is below the threshold."""
     deviation = ops.divide(_estimate(layer, "stdestimator", x), _of_ones(layer, x))
     limit, instead = constant(layer.number("threshold", 1e-4)), constant(layer.number("thresval", 1e-4))
     return ops.divide(x, ops.select(ops.greater(deviation, limit), deviation, instead))
@@ -107,7 +107,7 @@ def _inner(layer: Layer, name: str, x: Activity) -> Activity:
 
 
 def _estimate(layer: Layer, name: str, x: Node) -> Node:
-    """Runs an estimator, which gives the same plane for every input plane, and drops the dimension it adds."""
+    """Run an estimator, which gives the same plane for every input plane, and drop the dimension it adds."""
     return reshape(_inner(layer, name, x), [None, *(size(x, axis) for axis in (1, 2, 3))])
 
 

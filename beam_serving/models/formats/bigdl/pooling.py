@@ -64,7 +64,7 @@ def _maximum(layer: Layer, x: Node, w: Window) -> Node:
 
 
 def _average(layer: Layer, x: Node, w: Window) -> Node:
-    """The sum of each window by the number of pixels that the library counts for it."""
+    """Return the sum of each window by the number of pixels that the library counts for it."""
     axes = list(range(2, rank(x)))
     if layer.flag("globalPooling", False):
         return reduced("mean" if layer.flag("divide", True) else "sum", x, axes, keep_dims=True)
@@ -92,7 +92,7 @@ def _counted(
 
 
 def _geometry(layer: Layer, x: Node, w: Window) -> tuple[list[int], list[int], list[int]]:
-    """Padding before, padding behind and output size of each spatial dimension."""
+    """Return padding before, padding behind and output size of each spatial dimension."""
     ceil = layer.flag("ceil_mode", False) or layer.flag("ceilMode", False)
     before, behind = (list(amounts) for amounts in pads(x, w))
     outputs = []

@@ -119,7 +119,7 @@ def _product(levels: Node, of: Range, rows: Rows, bias: np.ndarray) -> Node:
 def _rounding(
     layer: Layer, w: Window, planes: int, length: tuple[int, int], before: tuple[int, ...], places: tuple[int, int]
 ) -> np.ndarray:
-    """What is added before rounding down, for each place and entry of its window: a half, or nothing."""
+    """Return what is added before rounding down, for each place and entry of its window: a half, or nothing."""
     (high, wide), (rows, columns) = places, w.kernel
     entries = rows * columns * planes
     if high * wide * entries > MAX_CONSTANT:
@@ -189,7 +189,7 @@ def _exact_product(left: Node, right: Node) -> tuple[Node, Node]:
 
 
 def _halves(x: Node) -> tuple[Node, Node]:
-    """The upper and lower half of a float32's digits (Veltkamp's splitting)."""
+    """Return the upper and lower half of a float32's digits (Veltkamp's splitting)."""
     shifted = ops.multiply(x, constant(4097.0))
     high = ops.subtract(shifted, ops.subtract(shifted, x))
     return high, ops.subtract(x, high)

@@ -28,7 +28,7 @@ MAX_LAYERS = 50_000
 
 
 def read_bigdl(model: Path, weights: Path | None = None, input_shape: InputShapes | None = None) -> ov.Model:
-    """Builds the model with a free batch dimension, float32 inputs and BigDL's evaluation mode.
+    """Build the model with a free batch dimension, float32 inputs and BigDL's evaluation mode.
 
     `input_shape` stands in where the file does not say its own (Keras-style models do); the file's has precedence.
     Raises ModelLoadError when the files cannot be read as a model, or hold layers that are not supported.
@@ -67,7 +67,7 @@ def _decode(model: Path) -> ModelFile:
 
 
 def _parameters(root: Module, given: InputShapes | None) -> list[ov.op.Parameter]:
-    """The inputs of the model, each with a free batch dimension."""
+    """Return the inputs of the model, each with a free batch dimension."""
     names = _input_names(root)
     shapes = _stored_shapes(root) or _given_shapes(given, len(names))
     if shapes is None:
@@ -85,7 +85,7 @@ def _parameters(root: Module, given: InputShapes | None) -> list[ov.op.Parameter
 
 
 def _input_names(root: Module) -> list[str]:
-    """Names of the inputs: those of the graph's input nodes, else `input`."""
+    """Name of the inputs: those of the graph's input nodes, else `input`."""
     module = root
     while module.kind != "StaticGraph" and len(module.submodules) == 1:
         module = module.submodules[0]
@@ -96,7 +96,7 @@ def _input_names(root: Module) -> list[str]:
 
 
 def _stored_shapes(root: Module) -> list[tuple[int, ...]] | None:
-    """The shapes a Keras-style model says, without the batch; of a plain container, what its first layer says."""
+    """Return the shapes of a Keras-style model, without the batch; of a plain container, what its first layer says."""
     first = root
     while first.submodules and first.kind in ("Sequential", "Merge") and not _merged(first):
         first = first.submodules[0]
@@ -117,7 +117,7 @@ def _merged(module: Module) -> tuple[Module, ...]:
 
 
 def _is_single(shape: ShapeValue | None) -> bool:
-    """Whether it is the shape of one tensor with everything but the batch known."""
+    """Return whether it is the shape of one tensor with everything but the batch known."""
     return bool(shape) and all(isinstance(size, int) for size in shape or ()) and min((shape or ())[1:], default=1) > 0
 
 
@@ -138,7 +138,7 @@ class _Job(NamedTuple):
 
 
 def _build(job: _Job, module: Module, x: Activity) -> Activity:
-    """Builds one module; errors name it."""
+    """Build one module; errors name it."""
     builder = builder_of(module.class_name)
     if builder is None:
         raise UnsupportedLayerError(f"layer {module} is not supported")

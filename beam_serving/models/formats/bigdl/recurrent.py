@@ -51,7 +51,7 @@ def bidirectional(layer: Layer, x: Node) -> Activity:
 
 
 def recurrent_decoder(layer: Layer, x: Node) -> Node:
-    """Feeds the output of each step back as the input of the next, from an input without a time dimension."""
+    """Feed the output of each step back as the input of the next, from an input without a time dimension."""
     cell = _part(layer, "topology")
     steps = layer.integer("seqLength")
     if not 1 <= steps <= MAX_DECODER_STEPS:

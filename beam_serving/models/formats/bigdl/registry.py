@@ -195,7 +195,7 @@ INTERNAL: Mapping[str, Builder] = {
 
 
 def builder_of(class_name: str) -> Builder | None:
-    """The builder of a Java class, or None where there is none."""
+    """Return the builder of a Java class, or None where there is none."""
     package, _, kind = class_name.rpartition(".")
     if package.endswith(".quantized"):
         return QUANTISED.get(kind)

@@ -80,7 +80,7 @@ def infer_reshape(layer: Layer, x: Node) -> Node:
 
 
 def squeeze(layer: Layer, x: Node) -> Node:
-    """Drops dimensions of size 1; the free batch is never one of them."""
+    """Drop dimensions of size 1; the free batch is never one of them."""
     dims = layer.module.attributes.get("dims")
     shape = sizes(x)
     if dims is None:
@@ -164,7 +164,7 @@ def _extreme_axis(layer: Layer, x: Node) -> int:
 
 
 def padding(layer: Layer, x: Node) -> Node:
-    """Puts |pad| entries of a value before (negative) or behind (positive) the place `nIndex`, counted from there."""
+    """Put |pad| entries of a value before (negative) or behind (positive) the place `nIndex`, counted from there."""
     axis = layer.integer("dim") - (1 if rank(x) == layer.integer("nInputDim") else 0)
     pad, index = layer.integer("pad"), layer.integer("nIndex", 1)
     if not 0 <= axis < rank(x):
@@ -214,7 +214,7 @@ def cropping_3d(layer: Layer, x: Node) -> Node:
 
 
 def _repeat(x: Node, axis: int, times: int) -> Node:
-    """Repeats every entry of an axis in place."""
+    """Repeat every entry of an axis in place."""
     length = size(x, axis)
     if not 1 <= times * length <= MAX_CONSTANT:
         raise ModelLoadError(f"{length} entries are repeated {times} times")

@@ -65,7 +65,7 @@ def flatten_table(_: Layer, x: Activity) -> Activity:
 
 
 def pack(layer: Layer, x: Activity) -> Node:
-    """Joins entries along a new dimension."""
+    """Join entries along a new dimension."""
     entries = table(x) if isinstance(x, list) else [x]
     axis = layer.integer("dimension") - 1
     return ops.concat([ops.unsqueeze(entry, constant([axis], np.int64)) for entry in entries], axis)

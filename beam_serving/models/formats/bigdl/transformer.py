@@ -48,7 +48,7 @@ def feed_forward(layer: Layer, x: Node) -> Node:
 
 
 def self_attention_mask(layer: Layer, x: Node) -> Node:
-    """A bias that hides from each position the ones behind it."""
+    """Return a bias that hides from each position the ones behind it."""
     length = size(x, 1)
     if length * length > MAX_CONSTANT:
         raise layer.refuse(f"{length} positions are too many")
@@ -61,7 +61,7 @@ def position_encoding(layer: Layer, x: Node) -> Node:
 
 
 def shifted_position_encoding(layer: Layer, x: Node) -> Node:
-    """The input moved one position back, behind zeros, plus the encoding of its positions."""
+    """Return the input moved one position back, behind zeros, plus the encoding of its positions."""
     shifted = ops.pad(
         narrow(x, 1, 0, size(x, 1) - 1),
         constant([0, 1, 0], np.int64),
@@ -85,7 +85,7 @@ def _waves(layer: Layer, x: Node) -> np.ndarray:
 
 
 def language_model(layer: Layer, x: Activity) -> Activity:
-    """A Transformer as language model; the library keeps all of it in one module."""
+    """Return a Transformer as language model; the library keeps all of it in one module."""
     model = layer.child("model")
     if model is None or layer.flag("withShareWeightsLinear", False):
         raise layer.refuse("only a language model without a shared output layer is supported")

@@ -24,7 +24,7 @@ _SPAN_OF_RECORD = 12
 
 
 def read_weights_file(path: Path) -> dict[int, Storage]:
-    """Reads a file of split weights; gives the storages by id, as views of the mapped file.
+    """Read a file of split weights; return the storages by id, as views of the mapped file.
 
     Raises ModelLoadError when it is not such a file, is cut off, or its checksum is wrong; and OSError.
     """
@@ -45,7 +45,7 @@ def read_weights_file(path: Path) -> dict[int, Storage]:
 
 
 def _read_storages(view: memoryview, count: int) -> tuple[dict[int, Storage], int]:
-    """Reads `count` storages behind the header; gives them and the position behind the last."""
+    """Read `count` storages behind the header; return them and the position behind the last."""
     position = 8
     if not 0 <= count <= len(view) // _SPAN_OF_RECORD:
         raise ValueError(f"{count} storages in {len(view)} bytes")
@@ -64,14 +64,14 @@ def _read_storages(view: memoryview, count: int) -> tuple[dict[int, Storage], in
 
 
 class Weights:
-    """Gives tensors as arrays; `storages` by id, from the model file and the weights file together."""
+    """The tensors as arrays; `storages` by id, from the model file and the weights file together."""
 
     def __init__(self, storages: Mapping[int, Storage], has_weights_file: bool) -> None:
         self._storages = storages
         self._has_weights_file = has_weights_file
 
     def storage(self, ref: TensorRef) -> Storage:
-        """The storage of a tensor.
+        """Return the storage of a tensor.
 
         Raises ModelLoadError when it is in neither file.
         """
@@ -83,7 +83,7 @@ class Weights:
         return storage
 
     def array(self, ref: TensorRef) -> np.ndarray:
-        """A tensor as a float32 array of its shape, contiguous; its size is checked against its storage.
+        """Return a tensor as a float32 array of its shape, contiguous; its size is checked against its storage.
 
         Raises ModelLoadError for a tensor that does not lie within its storage.
         """

@@ -69,7 +69,7 @@ def build_power(site: Site) -> list[Tensor]:
 
 
 def build_exp(site: Site) -> list[Tensor]:
-    """base ** (shift + scale * x); the base -1 stands for e."""
+    """Return base ** (shift + scale * x); the base -1 stands for e."""
     param = site.param("exp_param")
     log_base = _log_base(param.real("base", -1.0))
     inner = _affine(site.bottom(), log_base * param.real("scale", 1.0), log_base * param.real("shift", 0.0))
@@ -77,7 +77,7 @@ def build_exp(site: Site) -> list[Tensor]:
 
 
 def build_log(site: Site) -> list[Tensor]:
-    """The logarithm of shift + scale * x to a base; the base -1 stands for e."""
+    """Return the logarithm of shift + scale * x to a base; the base -1 stands for e."""
     param = site.param("log_param")
     base = param.real("base", -1.0)
     log_base = _log_base(base)
@@ -94,7 +94,7 @@ def build_threshold(site: Site) -> list[Tensor]:
 
 
 def element_wise(operation: Callable[[Tensor], Tensor], param: str = "") -> Callable[[Site], list[Tensor]]:
-    """Makes the builder of a layer without parameters, whose `param` message only picks an implementation."""
+    """Make the builder of a layer without parameters, whose `param` message only picks an implementation."""
 
     def build(site: Site) -> list[Tensor]:
         if param:

@@ -49,7 +49,7 @@ def build_bias(site: Site) -> list[Tensor]:
 
 
 def build_axpy(site: Site) -> list[Tensor]:
-    """a * x + y with a factor per example and channel: the excitation of SE-ResNet."""
+    """Return a * x + y with a factor per example and channel: the excitation of SE-ResNet."""
     site.want_bottoms(3, 3)
     factor, x, y = site.bottoms
     rank = len(shape_of(x))
@@ -63,7 +63,7 @@ def build_axpy(site: Site) -> list[Tensor]:
 
 
 def _operand(site: Site, name: str, what: str) -> tuple[Tensor, list[int], int]:
-    """Gives the second operand spread over the first bottom, its own shape, and the axis where that stands."""
+    """Return the second operand spread over the first bottom, its own shape, and the axis where that stands."""
     site.want_bottoms(1, 2)
     param = site.param(name)
     shape = shape_of(site.bottoms[0])

@@ -17,7 +17,7 @@ from beam_serving.models.formats.caffe import (
 from beam_serving.models.formats.caffe.layer_context import Site, Tensor
 
 Builder = Callable[[Site], list[Tensor]]
-"""Gives the tops of a layer; raises TextError, without the layer's name, for what it cannot make."""
+"""Returns the tops of a layer; raises TextError, without the layer's name, for what it cannot make."""
 
 BUILDERS: dict[str, Builder] = {
     "AbsVal": activation.element_wise(ops.abs),

@@ -26,12 +26,12 @@ def build_convolution(site: Site) -> list[Tensor]:
 
 
 def build_depthwise(site: Site) -> list[Tensor]:
-    """A convolution with as many groups as channels, whatever `group` says; forks write one or the other."""
+    """Return a convolution with as many groups as channels, whatever `group` says; forks write one or the other."""
     return _convolve(site, site.param("convolution_param"), depthwise=True)
 
 
 def build_deconvolution(site: Site) -> list[Tensor]:
-    """The gradient of a convolution: size = stride * (size - 1) + dilation * (kernel - 1) + 1 - 2 * pad."""
+    """Return the gradient of a convolution: size = stride * (size - 1) + dilation * (kernel - 1) + 1 - 2 * pad."""
     param = site.param("convolution_param")
     data, (channels, *sizes), outputs, group = _grouped(site, param, depthwise=False)
     kernel, window = _window(param, len(sizes))
@@ -84,7 +84,7 @@ def _convolve(site: Site, param: Message, depthwise: bool) -> list[Tensor]:
 
 
 def _grouped(site: Site, param: Message, depthwise: bool) -> tuple[Tensor, list[int], int, int]:
-    """Gives the bottom, its channels and spatial sizes, the number of outputs and that of groups."""
+    """Return the bottom, its channels and spatial sizes, the number of outputs and that of groups."""
     param.ignore(IGNORED)
     data = site.bottom()
     _, *rest = shape_of(data)
@@ -101,7 +101,7 @@ def _grouped(site: Site, param: Message, depthwise: bool) -> tuple[Tensor, list[
 
 
 def _window(param: Message, count: int) -> tuple[list[int], dict[str, list[int]]]:
-    """Gives the kernel's size and the arguments of OpenVINO's convolutions."""
+    """Return the kernel's size and the arguments of OpenVINO's convolutions."""
     kernel = spatial(param, ("kernel_size", "kernel_h", "kernel_w"), count, None)
     strides = spatial(param, ("stride", "stride_h", "stride_w"), count, 1)
     pads = spatial(param, ("pad", "pad_h", "pad_w"), count, 0)

@@ -43,7 +43,7 @@ def build_prior_box(site: Site) -> list[Tensor]:
 
 
 def build_detection_output(site: Site) -> list[Tensor]:
-    """The best boxes after non-maximum suppression: (batch, 1, keep_top_k, 7).
+    """Return the best boxes after non-maximum suppression: (batch, 1, keep_top_k, 7).
 
     A row is (0, class, score, xmin, ymin, xmax, ymax), or starts with -1 where an example has fewer boxes: what Caffe
     gives for a batch of one, so that an example's rows do not depend on the rest of its batch.
@@ -88,7 +88,7 @@ def _detection_options(param: Message, classes: int) -> dict[str, object]:
 
 
 def _rows_by_example(detections: Tensor, locations: Tensor) -> Tensor:
-    """Gives each example its own rows: OpenVINO packs those of the whole batch and ends them with a -1."""
+    """Hand each example its own rows: OpenVINO packs those of the whole batch and ends them with a -1."""
     keep = shape_of(detections)[2] // shape_of(locations)[0]
     rows = ops.reshape(detections, indices([-1, 7]), special_zero=False)
     ids = ops.squeeze(ops.slice(rows, indices([0]), indices([1]), indices([1]), indices([1])), indices([1]))
@@ -140,7 +140,7 @@ def _variances(param: Message) -> npt.NDArray[np.float64]:
 
 
 def _pair(param: Message, both: str, height: str, width: str, default: tuple[float, float]) -> tuple[float, float]:
-    """A number for both axes, or one each, or the default; 0 stands for not given."""
+    """Return a number for both axes, or one each, or the default; 0 stands for not given."""
     one = param.real(both, 0.0)
     pair = (one, one) if one else (param.real(height, 0.0) or default[0], param.real(width, 0.0) or default[1])
     if min(pair) <= 0:

@@ -25,7 +25,7 @@ _PROBE_BATCHES = (3, 5)
 
 
 def build_graph(net: Net, weights: Mapping[str, tuple[Blob, ...]]) -> ov.Model:
-    """Builds the graph; inputs and outputs are named as their blobs, and the first axis of each is free.
+    """Build the graph; inputs and outputs are named as their blobs, and the first axis of each is free.
 
     Raises TextError or LayerError for a net that cannot be served.
     """
@@ -87,7 +87,7 @@ def _tops(layer: Layer, blobs: Mapping[str, Tensor], net: Net, learned: tuple[Bl
 
 
 def _check_read(message: Message) -> None:
-    """Refuses fields that no builder knows: a mistyped or foreign one would silently change the results."""
+    """Refuse fields that no builder knows: a mistyped or foreign one would silently change the results."""
     message.ignore(_LAYER_FIELDS)
     unknown = message.unread()
     if unknown:
@@ -100,7 +100,7 @@ def _last_line(err: Exception) -> str:
 
 
 def _result(name: str, tensor: Tensor) -> ov.op.Result:
-    """Ends the graph in a blob; a tensor that has a name already (an input, another output) gets a second node."""
+    """End the graph in a blob; a tensor that has a name already (an input, another output) gets a second node."""
     if tensor.get_names():
         tensor = ops.convert(tensor, "f32").output(0)
     tensor.set_names({name})
@@ -108,7 +108,7 @@ def _result(name: str, tensor: Tensor) -> ov.op.Result:
 
 
 def _with_free_batch(model: ov.Model) -> ov.Model:
-    """Frees the first axis of every input, after a trial that each output has one row for every example."""
+    """Free the first axis of every input, after a trial that each output has one row for every example."""
     declared = {tensor.get_any_name(): list(tensor.get_shape()) for tensor in model.inputs}
     for batch in _PROBE_BATCHES:
         _reshape(model, declared, batch)

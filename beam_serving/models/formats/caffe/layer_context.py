@@ -32,11 +32,11 @@ class Site(NamedTuple):
     tops: int
 
     def param(self, name: str) -> Message:
-        """The layer's own parameters."""
+        """Return the layer's own parameters."""
         return self.message.message(name)
 
     def bottom(self, rank: int | None = None) -> Tensor:
-        """The only bottom.
+        """Return the only bottom.
 
         Raises TextError when there are more or fewer, or it has another rank than wanted.
         """
@@ -51,7 +51,7 @@ class Site(NamedTuple):
             raise TextError(f"{len(self.bottoms)} bottoms, wanted {wanted}")
 
     def blob(self, index: int, shape: Sequence[int], what: str) -> Blob:
-        """A learned blob in the wanted shape; the file may have more leading ones, as 4-D blobs of 2014 do.
+        """Return a learned blob in the wanted shape; the file may have more leading ones, as 4-D blobs of 2014 do.
 
         Raises TextError when the file has no such blob, or one of another shape.
         """
@@ -63,13 +63,13 @@ class Site(NamedTuple):
         return blob.reshape(tuple(shape))
 
     def want_blobs(self, count: int) -> None:
-        """Raises TextError for more blobs than the layer uses: the two files do not belong together."""
+        """Raise TextError for more blobs than the layer uses: the two files do not belong together."""
         if len(self.blobs) > count:
             raise TextError(f"the caffemodel has {len(self.blobs)} blobs of it, wanted {count}")
 
 
 def shape_of(tensor: Tensor) -> tuple[int, ...]:
-    """The static shape, with the declared batch size first."""
+    """Return the static shape, with the declared batch size first."""
     return tuple(tensor.get_shape())
 
 
@@ -83,7 +83,7 @@ class _Writeable:
 
 
 def constant(values: npt.ArrayLike) -> Tensor:
-    """A float32 constant. A contiguous float32 blob is not copied: the graph keeps the mapped file alive."""
+    """Return a float32 constant. A contiguous float32 blob is not copied: the graph keeps the mapped file alive."""
     array = np.asarray(values)
     if array.dtype != np.float32 or not array.flags.c_contiguous:
         with np.errstate(over="ignore"):
@@ -115,7 +115,7 @@ def reshape(tensor: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def axis_of(value: int, rank: int, least: int = 1) -> int:
-    """Resolves a maybe negative axis.
+    """Resolve a maybe negative axis.
 
     Raises TextError when there is no such axis, or it is below `least`: axis 0 is the batch, whose examples are
     independent requests.
@@ -129,13 +129,13 @@ def axis_of(value: int, rank: int, least: int = 1) -> int:
 
 
 def along(values: Blob | Sequence[float], axis: int, rank: int) -> Tensor:
-    """A constant that spreads over a blob of `rank` dimensions, its own first axis standing at `axis`."""
+    """Return a constant that spreads over a blob of `rank` dimensions, its own first axis standing at `axis`."""
     array = np.asarray(values)
     return constant(array.reshape((1,) * axis + array.shape + (1,) * (rank - axis - array.ndim)))
 
 
 def spatial(param: Message, names: tuple[str, str, str], count: int, default: int | None) -> list[int]:
-    """A size for each of `count` spatial axes: repeated, one for all, or as its _h and _w forms.
+    """Return a size for each of `count` spatial axes: repeated, one for all, or as its _h and _w forms.
 
     Raises TextError when it is missing without a default, negative, or beyond `MAX_KERNEL`.
     """

@@ -34,7 +34,7 @@ class Message:
         return bool(self._all(name))
 
     def unread(self) -> list[str]:
-        """The names of the fields that no reader has asked for, those of the messages inside with their path."""
+        """Return the names of the fields that no reader has asked for, those of the messages inside with their path."""
         names = []
         for name, values in self._fields.items():
             if name not in self._read:
@@ -45,7 +45,7 @@ class Message:
         return [name for name in (*names, *self._unknown) if name.partition(".")[0] not in self._ignored]
 
     def ignore(self, names: Iterable[str]) -> None:
-        """Notes fields that do not matter, with all that is in them."""
+        """Note fields that do not matter, with all that is in them."""
         self._ignored.update(names)
 
     def text(self, name: str, default: str | None = None) -> str:
@@ -61,11 +61,11 @@ class Message:
         return self._one(name, self._of(name, bool), default)
 
     def choice(self, name: str, default: str) -> str:
-        """The name of an enum's value; in the file it may also be the number."""
+        """Return the name of an enum's value; in the file it may also be the number."""
         return self._one(name, self.texts(name), default)
 
     def message(self, name: str) -> "Message":
-        """A nested message; an empty one where the field is absent."""
+        """Return a nested message; an empty one where the field is absent."""
         return self._one(name, self.messages(name), Message({}))
 
     def texts(self, name: str) -> list[str]:
@@ -101,7 +101,7 @@ class Message:
 
     @staticmethod
     def _one(name: str, values: Sequence[_T], default: _T | None) -> _T:
-        """The last value; protobuf takes one of a field that is not repeated."""
+        """Return the last value; protobuf takes one of a field that is not repeated."""
         if values:
             return values[-1]
         if default is None:

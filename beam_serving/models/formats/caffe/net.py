@@ -79,7 +79,7 @@ class Net(NamedTuple):
 
 
 def read_net(root: Message) -> Net:
-    """Raises TextError or LayerError for a file that is not a net that could be served."""
+    """Raise TextError or LayerError for a file that is not a net that could be served."""
     inputs = _legacy_inputs(root)
     _check_root(root)
     layers: list[Layer] = []
@@ -101,7 +101,7 @@ def read_net(root: Message) -> Net:
 
 
 def check_shape(what: str, shape: Sequence[int]) -> None:
-    """Raises TextError unless every dimension is positive and an example has at most `MAX_BLOB_ELEMENTS`."""
+    """Raise TextError unless every dimension is positive and an example has at most `MAX_BLOB_ELEMENTS`."""
     if not all(0 < dim < 1 << 31 for dim in shape) or math.prod(shape[1:]) > MAX_BLOB_ELEMENTS:
         raise TextError(
             f"{what} has the shape {list(shape)}, wanted positive dimensions and at most {MAX_BLOB_ELEMENTS} elements "
@@ -110,7 +110,7 @@ def check_shape(what: str, shape: Sequence[int]) -> None:
 
 
 def _check_root(root: Message) -> None:
-    """Refuses fields that are not of a net: a layer behind a mistyped name would silently be left out."""
+    """Refuse fields that are not of a net: a layer behind a mistyped name would silently be left out."""
     root.ignore(_ROOT_FIELDS)
     unknown = [name for name in root.unread() if "." not in name]
     if unknown:
@@ -176,7 +176,7 @@ def _layer(message: Message, old: bool) -> Layer:
 
 
 def _runs(layer: Layer, state: Message) -> bool:
-    """Whether the layer's include and exclude rules keep it in the TEST phase."""
+    """Return whether the layer's include and exclude rules keep it in the TEST phase."""
     include, exclude = layer.message.messages("include"), layer.message.messages("exclude")
     if include and exclude:
         raise LayerError(layer, "has include and exclude rules, wanted one kind of them")

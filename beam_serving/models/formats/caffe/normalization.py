@@ -33,7 +33,7 @@ def build_batch_norm(site: Site) -> list[Tensor]:
 
 
 def build_bn(site: Site) -> list[Tensor]:
-    """The BN of SegNet (scale, shift) and of PSPNet (slope, bias, mean, variance)."""
+    """Return the BN of SegNet (scale, shift) and of PSPNet (slope, bias, mean, variance)."""
     param = site.param("bn_param")
     param.ignore(
         ["slope_filler", "bias_filler", "scale_filler", "shift_filler", "bn_mode", "momentum", "frozen", "engine"]

@@ -14,7 +14,7 @@ from beam_serving.models.formats.protowire import ProtoError
 
 
 def read_caffe(prototxt: Path, caffemodel: Path) -> ov.Model:
-    """Builds the graph: float32 inputs and outputs named as the net's blobs, the batch axis first and free.
+    """Build the graph: float32 inputs and outputs named as the net's blobs, the batch axis first and free.
 
     Outputs are the blobs that no layer consumes. The weights stay views of the mapped file, which therefore must not
     be changed in place while the model is in use.

@@ -219,7 +219,7 @@ def _file() -> descriptor_pb2.FileDescriptorProto:
 
 
 def new_net() -> Proto:
-    """Returns an empty message of a whole net."""
+    """Return an empty message of a whole net."""
     return message_factory.GetMessageClass(NET)()
 
 

@@ -21,7 +21,7 @@ def build_concat(site: Site) -> list[Tensor]:
 
 
 def build_slice(site: Site) -> list[Tensor]:
-    """Cuts at the slice points, or in equal parts."""
+    """Cut at the slice points, or in equal parts."""
     param = site.param("slice_param")
     data = site.bottom()
     shape = shape_of(data)
@@ -48,7 +48,7 @@ def build_flatten(site: Site) -> list[Tensor]:
 
 
 def build_reshape(site: Site) -> list[Tensor]:
-    """Replaces `num_axes` axes from `axis` on by the wanted shape: 0 copies an axis, -1 is what is left."""
+    """Replace `num_axes` axes from `axis` on by the wanted shape: 0 copies an axis, -1 is what is left."""
     param = site.param("reshape_param")
     data = site.bottom()
     shape = list(shape_of(data))
@@ -68,7 +68,7 @@ def build_reshape(site: Site) -> list[Tensor]:
 
 
 def build_permute(site: Site) -> list[Tensor]:
-    """The order may name the first axes only; the others follow as they are."""
+    """Return all axes: the order may name the first ones only, the others follow as they are."""
     data = site.bottom()
     rank = len(shape_of(data))
     order = site.param("permute_param").integers("order")
@@ -79,7 +79,7 @@ def build_permute(site: Site) -> list[Tensor]:
 
 
 def build_crop(site: Site) -> list[Tensor]:
-    """Cuts the axes from `axis` on to the second bottom's size, at an offset for all or for each of them."""
+    """Cut the axes from `axis` on to the second bottom's size, at an offset for all or for each of them."""
     param = site.param("crop_param")
     site.want_bottoms(2, 2)
     data, reference = site.bottoms
@@ -116,7 +116,7 @@ def build_softmax(site: Site) -> list[Tensor]:
 
 
 def build_arg_max(site: Site) -> list[Tensor]:
-    """The positions of the largest values as floats; with `out_max_val` also, or instead, the values.
+    """Return the positions of the largest values as floats; with `out_max_val` also, or instead, the values.
 
     Without an axis each example is one vector, and the result is (batch, 1 or 2, top_k) padded with ones to the rank
     of the input.
@@ -143,7 +143,7 @@ def build_arg_max(site: Site) -> list[Tensor]:
 
 
 def build_reduction(site: Site) -> list[Tensor]:
-    """Reduces all axes from `axis` on."""
+    """Reduce all axes from `axis` on."""
     param = site.param("reduction_param")
     data = site.bottom()
     rank = len(shape_of(data))
@@ -158,7 +158,7 @@ def build_reduction(site: Site) -> list[Tensor]:
 
 
 def _copied(wanted: list[int], shape: list[int]) -> list[int]:
-    """Replaces zeros by the bottom's dimension at the same place."""
+    """Replace zeros by the bottom's dimension at the same place."""
     if any(dim == 0 and index >= len(shape) for index, dim in enumerate(wanted)):
         raise TextError(f"shape {wanted} copies an axis that the input {shape} does not have")
     return [shape[index] if dim == 0 else dim for index, dim in enumerate(wanted)]

@@ -36,7 +36,7 @@ _OPENING, _ENDING, _QUOTES = frozenset("{<["), frozenset("}>]"), frozenset("\"'"
 
 
 def parse_text(text: str) -> Message:
-    """Parses a whole file into its root message.
+    """Parse a whole file into its root message.
 
     Raises TextError, with the line where there is one, for what is not the text format or of another type than the
     schema says, is nested deeper than `MAX_DEPTH` or is longer than `MAX_TEXT_BYTES`.
@@ -68,7 +68,7 @@ def _message(proto: Proto, unknown: Mapping[Path, list[str]], path: Path = ()) -
 
 
 def _scalar(field: FieldDescriptor, value: bool | int | float | str) -> Value:
-    """A value, that of an enum as its name."""
+    """Return a value, that of an enum as its name."""
     return value if field.enum_type is None else field.enum_type.values_by_number[int(value)].name
 
 
@@ -89,14 +89,14 @@ class _UnknownFields:
         self._found: defaultdict[Path, list[str]] = defaultdict(list)
 
     def of(self, root: Descriptor) -> dict[Path, list[str]]:
-        """The names of unknown fields by the path of their message."""
+        """Return the names of unknown fields by the path of their message."""
         counts: Counter[str] = Counter()
         while not self._tokens.AtEnd():
             self._field(root, (), counts)
         return self._found
 
     def _field(self, within: Descriptor, path: Path, counts: Counter[str]) -> None:
-        """Takes a field; `counts` are those of its message before it, by name."""
+        """Take a field; `counts` are those of its message before it, by name."""
         tokens = self._tokens
         name = tokens.ConsumeIdentifierOrNumber()
         field = within.fields_by_name.get(name)
@@ -125,7 +125,7 @@ class _UnknownFields:
             self._field(within, path, counts)
 
     def _skip_value(self) -> None:
-        """Takes a value: a number, maybe with its sign, strings in a row, or all up to a closing bracket."""
+        """Take a value: a number, maybe with its sign, strings in a row, or all up to a closing bracket."""
         tokens, depth = self._tokens, 0
         while True:
             taken = tokens.token

@@ -30,7 +30,7 @@ _DATA, _SHAPE, _DOUBLE_DATA, _RAW_TYPE, _RAW_DATA = 5, 7, 8, 10, 12
 
 
 def read_weights(path: Path) -> dict[str, tuple[Blob, ...]]:
-    """Gives the blobs by layer name, layers without any left out; of two layers of one name the last one counts.
+    """Return the blobs by layer name, layers without any left out; of two layers of one name the last one counts.
 
     Raises OSError, and ProtoError for a file that is cut off or is no caffemodel.
     """
@@ -95,7 +95,7 @@ def _raw(field: Field, raw_type: int) -> Blob:
 
 
 def _shaped(parts: list[Blob], shape: list[int], offset: int) -> Blob:
-    """The blob's values in its shape; only a blob that is stored in several pieces has to be copied."""
+    """Return the blob's values in its shape; only a blob that is stored in several pieces has to be copied."""
     elements = sum(part.size for part in parts)
     if len(shape) > MAX_DIMS or any(dim < 0 for dim in shape) or math.prod(shape) != elements:
         raise ProtoError(f"a blob of shape {shape[:MAX_DIMS]} holds {elements} values", offset)
