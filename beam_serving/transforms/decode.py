@@ -164,13 +164,13 @@ def resolve_columns(
     named = all(spec.name in columns for spec in inputs)
     if len(inputs) != len(columns) or not (named or columns.keys() == {""}):
         return None
-    resolve_input: dict[str, np.ndarray] = {}
+    resolved: dict[str, np.ndarray] = {}
     for spec in inputs:
         rows = columns[spec.name if named else ""]
         if not fits(rows.shape[1:], spec.shape) or not holds_all(rows.dtype, spec.dtype):
             return None
-        resolve_input[spec.name] = rows.astype(spec.dtype, copy=False)
-    return resolve_input
+        resolved[spec.name] = rows.astype(spec.dtype, copy=False)
+    return resolved
 
 
 def side_by_side(examples: Sequence[Example]) -> Iterable[Examples]:

@@ -20,8 +20,8 @@ RANDOM = np.random.default_rng(0)
 
 
 def loaded(directory: Path, **options: Any) -> LoadedModel:
-    select_outputs = ModelOptions(**{"engine": "onnxruntime", **options})
-    return load(find_model(directory, select_outputs.engine), select_outputs)
+    chosen = ModelOptions(**{"engine": "onnxruntime", **options})
+    return load(find_model(directory, chosen.engine), chosen)
 
 
 def normal(*shape: int) -> np.ndarray:

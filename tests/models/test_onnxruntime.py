@@ -73,8 +73,8 @@ def engine(directory: Path, **options: Any) -> EngineModel:
 
 
 def loaded(directory: Path, **options: Any) -> LoadedModel:
-    select_outputs = ModelOptions(**{"engine": "onnxruntime", **options})
-    return load(find_model(directory, select_outputs.engine), select_outputs)
+    chosen = ModelOptions(**{"engine": "onnxruntime", **options})
+    return load(find_model(directory, chosen.engine), chosen)
 
 
 def refusal(directory: Path, **options: Any) -> str:
@@ -113,8 +113,8 @@ def test_several_inputs_and_outputs_of_several_types(tmp_path: Path, batch: int 
     outputs = model.predict({"ids": ids, "by": ROWS})
     np.testing.assert_array_equal(outputs["scaled"], ROWS * ROWS)
     np.testing.assert_array_equal(outputs["negative"], -ids)
-    select_outputs = loaded(tmp_path, input_names=("a", "b"), output_names=("negative",))
-    assert list(select_outputs.predict({"a": ids, "b": ROWS})) == ["negative"]
+    chosen = loaded(tmp_path, input_names=("a", "b"), output_names=("negative",))
+    assert list(chosen.predict({"a": ids, "b": ROWS})) == ["negative"]
 
 
 def test_texts_run_in_onnxruntime_and_the_log_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

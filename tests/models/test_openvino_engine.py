@@ -218,9 +218,9 @@ def test_names_are_those_of_the_file() -> None:
 
     assert [spec.name for spec in model.inputs] == ["input_0", "serving_default_y"]
     assert [spec.name for spec in model.outputs] == ["output_0", "product"]
-    select_outputs = compiled(summing(), output_names=("product",))
-    assert [spec.name for spec in select_outputs.outputs] == ["product"]
-    np.testing.assert_array_equal(select_outputs.infer([ROWS, ROWS])[0], ROWS * ROWS)
+    chosen = compiled(summing(), output_names=("product",))
+    assert [spec.name for spec in chosen.outputs] == ["product"]
+    np.testing.assert_array_equal(chosen.infer([ROWS, ROWS])[0], ROWS * ROWS)
     message = "model.xml: has no output 'sum', its outputs are output_0, product"
     assert refusal(summing(), output_names=("sum",)) == message
 

@@ -119,8 +119,8 @@ def test_integers_and_several_outputs_in_tensorflow(tmp_path: Path) -> None:
         assert {spec.name: spec.dtype.name for spec in model.inputs} == {"ids": "int64", "by": "float32"}
         np.testing.assert_array_equal(outputs["scaled"], ROWS * ROWS)
         np.testing.assert_array_equal(outputs["sum"], batch["ids"].sum(1))
-    select_outputs = loaded(tmp_path, engine="tensorflow", output_names=("sum",))
-    assert list(select_outputs.predict(batch)) == ["sum"]
+    chosen = loaded(tmp_path, engine="tensorflow", output_names=("sum",))
+    assert list(chosen.predict(batch)) == ["sum"]
 
 
 def test_a_batch_that_depends_on_its_rows_is_served_whole(tmp_path: Path) -> None:

@@ -121,9 +121,9 @@ def test_all_tensors_of_a_node_are_outputs_and_inner_ones_can_be_asked_for(tmp_p
     given = model.predict({"x": ROWS[:1]})
     assert given["best:0"].tolist() == [[4, 3]]
     assert given["best:1"].tolist() == [[3, 2]]
-    select_outputs = loaded(directory, output_names=("inner", "best:1"))
-    assert [spec.name for spec in select_outputs.outputs] == ["inner", "best:1"]
-    np.testing.assert_array_equal(select_outputs.predict({"x": ROWS})["inner"], ROWS + 1)
+    chosen = loaded(directory, output_names=("inner", "best:1"))
+    assert [spec.name for spec in chosen.outputs] == ["inner", "best:1"]
+    np.testing.assert_array_equal(chosen.predict({"x": ROWS})["inner"], ROWS + 1)
 
 
 @pytest.mark.parametrize(

@@ -127,8 +127,8 @@ def test_several_inputs_by_place_and_name_and_named_outputs(tmp_path: Path, engi
     outputs = model.predict({"ids": ids, "by": ROWS})
     np.testing.assert_array_equal(outputs["scaled"], ROWS * ROWS)
     np.testing.assert_array_equal(outputs["sum"], ids.sum(1))
-    select_outputs = loaded(tmp_path / "model", engine=engine, input_names=("ids", "by"), output_names=("sum",))
-    assert list(select_outputs.predict({"ids": ids, "by": ROWS})) == ["sum"]
+    chosen = loaded(tmp_path / "model", engine=engine, input_names=("ids", "by"), output_names=("sum",))
+    assert list(chosen.predict({"ids": ids, "by": ROWS})) == ["sum"]
 
 
 def test_what_openvino_cannot_take_runs_in_torch_and_the_log_says_why(

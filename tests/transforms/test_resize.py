@@ -94,11 +94,11 @@ def test_nhwc_models_get_the_same_numbers() -> None:
 def test_fit_keeps_the_ratio_and_fills_with_black() -> None:
     white = np.full((50, 100, 3), 255, np.uint8)
 
-    resolve_input = resized(white, 40, 40, "fit")
+    fitted = resized(white, 40, 40, "fit")
 
-    assert resolve_input.shape == (40, 40, 3)
-    assert resolve_input[10:30].min() == 255
-    assert resolve_input[:10].max() == resolve_input[30:].max() == 0
+    assert fitted.shape == (40, 40, 3)
+    assert fitted[10:30].min() == 255
+    assert fitted[:10].max() == fitted[30:].max() == 0
 
 
 def test_crop_without_a_size_takes_the_largest_middle() -> None:

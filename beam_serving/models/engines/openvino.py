@@ -265,8 +265,8 @@ def names_of(ports: Sequence[openvino.Output], fallback: str) -> list[str]:
     for port, unnamed in zip(ports, numbered(fallback, len(ports)), strict=True):
         known = sorted(filterfalse(_OWN_NAME.fullmatch, port.get_names()), key=lambda name: (len(name), name))
         friendly = port.get_node().get_friendly_name()
-        select_outputs = friendly if friendly in known else next(iter(known), unnamed)
-        names.append(select_outputs.removesuffix(":0"))
+        chosen = friendly if friendly in known else next(iter(known), unnamed)
+        names.append(chosen.removesuffix(":0"))
     return names if len(set(names)) == len(names) else numbered(fallback, len(ports))
 
 
