@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
+from beam_serving.config.own_code import OwnCode, is_own_code
 from beam_serving.config.post_processing import PostProcessing
 from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import Params, Settings
@@ -64,8 +65,10 @@ def image_rules(settings: Settings) -> ImageRules:
     )
 
 
-def _served(params: Params) -> PostProcessing | None:
+def _served(params: Params) -> PostProcessing | OwnCode | None:
     """Return what is served of the outputs; None leaves it to the model."""
+    if is_own_code(params.post_processing):
+        return OwnCode.of("params: post_processing", str(params.post_processing))
     if params.post_processing:
         return PostProcessing.of(params.post_processing)
     return None if params.top_n == "auto" else PostProcessing(params.top_n)
@@ -97,6 +100,7 @@ def steps(settings: Settings, readers: Readers) -> Serving:
             batch_size,
             RecordEncryption(data.encryption, data.secret_file, data.allow_weak_secret),
             params.inference_timeout_s,
+            OwnCode.of("data: preprocess", data.preprocess) if data.preprocess else None,
         ),
         batch=Batch(batch_size),
         infer=Infer(shared_model, params.inference_timeout_s),

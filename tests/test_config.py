@@ -142,7 +142,7 @@ def test_settings_survive_the_way_to_a_worker(shape: str, tmp_path: Path) -> Non
         ("  topn: 8", "params.topn: unknown key; did you mean 'top_n'?"),
         (
             "  zzz: 8",
-            "params.zzz: unknown key; valid here: batch_size, top_n, post_processing, workers, poll_s, "
+            "params.zzz: unknown key; valid here: batch_size, top_n, post_processing, pipeline, workers, poll_s, "
             "checkpoint_interval_s, reclaim_idle_s, max_deliveries, inference_timeout_s, grace_s, statistics_s",
         ),
         ("  batch_size: 0", "params.batch_size: wants a number from 1 to 4096 or 'auto' (got 0)"),
@@ -156,7 +156,8 @@ def test_settings_survive_the_way_to_a_worker(shape: str, tmp_path: Path) -> Non
         ("  top_n: best", f"params.top_n: {TOP_N_WANTED} (got 'best')"),
         (
             "  post_processing: topN",
-            "params.post_processing: wants topN(n), pickTopN(n) or none, with n above 0 (got 'topN')",
+            "params.post_processing: wants topN(n), pickTopN(n) or none, with n above 0, or file.py:function "
+            "(got 'topN')",
         ),
         ("  workers: many", "params.workers: wants a number from 1 to 256 or 'auto' (got 'many')"),
         ("  workers: 0", "params.workers: wants a number from 1 to 256 or 'auto' (got 0)"),

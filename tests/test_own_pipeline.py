@@ -16,7 +16,7 @@ from beam_serving.config.schema import load_settings
 from beam_serving.errors import ConfigError
 from beam_serving.launch.preflight import preflight
 from beam_serving.transport.connection import RedisAt
-from tests.service import service
+from tests.service import await_true, service
 
 PAGE = Path(__file__).parents[1] / "docs" / "pipelines.md"
 
@@ -29,7 +29,7 @@ def blocks(part: str) -> list[str]:
 
 def written(folder: Path, at: RedisAt, code: str, pipeline: str = "lengths.py:build", name: str = "lengths") -> Path:
     (folder / "lengths.py").write_text(code, encoding="utf-8")
-    (config,) = blocks("pipeline: ")
+    (config,) = blocks("{pipeline: ")
     path = folder / "config.yaml"
     about = yaml.safe_load(config)
     about["params"]["pipeline"] = pipeline
@@ -75,8 +75,8 @@ def test_it_is_supervised_as_ours(at: RedisAt, client: redis.Redis, tmp_path: Pa
         for number in range(20):
             queue.enqueue(f"b{number}", point=[6.0, 8.0])
         assert [results.query(f"b{number}", timeout_s=30) for number in range(20)] == [[10.0]] * 20
+        await_true(lambda: "died (signal SIGKILL)" in running.log, "the supervisor has seen it")
         assert running.stop() == 0
-    assert "died (signal SIGKILL)" in running.log
 
 
 def test_the_program_of_the_page_serves(at: RedisAt, own: Path) -> None:

@@ -22,6 +22,11 @@ _FORM = re.compile(r"(?P<place>[^\s:]+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<
 _WANTED = "wants package.module:name, or file.py:name with a path relative to this file"
 
 
+def is_own_code(text: object) -> bool:
+    """Return whether a value of the configuration has the form of such a name."""
+    return isinstance(text, str) and _FORM.fullmatch(text) is not None
+
+
 def own_code(text: object) -> object:
     """Check the form of a reference; the validator of such a key.
 
@@ -30,7 +35,7 @@ def own_code(text: object) -> object:
     """
     if text in (None, ""):
         return None
-    if not isinstance(text, str) or _FORM.fullmatch(text) is None:
+    if not is_own_code(text):
         raise ValueError(_WANTED)
     return text
 

@@ -3,6 +3,8 @@
 import re
 from typing import NamedTuple
 
+from beam_serving.config.own_code import is_own_code
+
 _FORM = re.compile(r"\s*(?:(?P<none>none)|(?P<step>topn|picktopn)\s*\(\s*(?P<n>[1-9]\d{0,8})\s*\))\s*", re.IGNORECASE)
 
 
@@ -25,16 +27,17 @@ class PostProcessing(NamedTuple):
         """
         match = _FORM.fullmatch(text)
         if match is None:
-            raise ValueError("wants topN(n), pickTopN(n) or none, with n above 0")
+            raise ValueError("wants topN(n), pickTopN(n) or none, with n above 0, or file.py:function")
         return cls(int(match["n"] or 0), rows=(match["step"] or "").lower() == "picktopn", as_lists=True)
 
 
 def checked(value: object) -> object:
-    """Return a value of the configuration back; None is unset.
+    """Return a value of the configuration: a rule, or a function of the operator's; None is unset.
 
     Raises:
-        ValueError: it is no post-processing.
+        ValueError: it is neither.
     """
-    if value is not None:
-        PostProcessing.of(str(value))
+    if value is None or is_own_code(value):
+        return value
+    PostProcessing.of(str(value))
     return value

@@ -27,7 +27,7 @@ from pydantic_core import ErrorDetails
 
 from beam_serving.config.legacy.translate import FLAT_0_10, Translation, renamed, translate
 from beam_serving.config.output import is_url
-from beam_serving.config.own_code import own_code
+from beam_serving.config.own_code import is_own_code, own_code
 from beam_serving.config.post_processing import checked as checked_rule
 from beam_serving.config.values import (
     BatchAxis,
@@ -49,10 +49,12 @@ from beam_serving.transport.keys import shared_keys
 
 _log = logging.getLogger(__name__)
 
+_CODE = ("data.preprocess", "params.post_processing", "params.pipeline")
 PATHS = (
     *("model.path", "model.labels", "model.sample", "model.secret_file", "data.secret_file", "data.output"),
     *("redis.password_file", "redis.ca_file", "flink.job_server_jar", "spark.job_server_jar"),
-    *("flink.worker_pool_secret_file", "params.pipeline"),
+    "flink.worker_pool_secret_file",
+    *_CODE,
 )
 """Keys whose values are paths, or may be; relative ones are taken from the folder of the file."""
 
@@ -112,6 +114,7 @@ class Data(_Section):
     mean: Floats = (0.0,)
     scale: Floats = (1.0,)
     strict_images: bool = False
+    preprocess: Annotated[str | None, BeforeValidator(own_code)] = None
     max_pixels: int = Field(default=50_000_000, gt=0)
     max_request_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
     max_decode_mb: int = Field(default=384, gt=0, le=1 << 20)
@@ -278,16 +281,18 @@ def checked(translation: Translation) -> Settings:
     sections: dict[str, dict[str, str]] = {}
     for section, key in (name.split(".") for name in PATHS):
         value = getattr(getattr(settings, section), key)
-        if isinstance(value, str) and value:
-            sections.setdefault(section, {})[key] = _beside(base, value, key)
+        if is_path(f"{section}.{key}", value):
+            sections.setdefault(section, {})[key] = str(base / os.path.expanduser(value))
     return settings.model_copy(
         update={name: getattr(settings, name).model_copy(update=paths) for name, paths in sections.items()}
     )
 
 
-def _beside(base: Path, path: str, key: str) -> str:
-    is_module = key == "pipeline" and ".py:" not in path
-    return path if path == "noop" or is_url(path) or is_module else str(base / os.path.expanduser(path))
+def is_path(name: str, value: object) -> bool:
+    """Return whether the value of one of `PATHS` is a path of this machine: code of the operator's may be a module."""
+    if not isinstance(value, str) or value in ("", "noop") or is_url(value):
+        return False
+    return name not in _CODE or (is_own_code(value) and ".py:" in value)
 
 
 def _explain(error: ErrorDetails, translation: Translation) -> str:

@@ -7,7 +7,7 @@ its own between them. It is supervised, restarted, shown and stopped as the buil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-from beam_serving.config.own_code import OwnCode
+from beam_serving.config.own_code import OwnCode, is_own_code
 from beam_serving.config.schema import Settings
 from beam_serving.errors import ConfigError
 
@@ -26,6 +26,16 @@ def own_pipeline(settings: Settings) -> OwnCode | None:
     """Return what the configuration names, None where it leaves the pipeline to us."""
     reference = settings.params.pipeline
     return OwnCode.of(_KEY, reference) if reference else None
+
+
+def own_code_of(settings: Settings) -> list[OwnCode]:
+    """Return all code of the operator's that a configuration names."""
+    named = {
+        _KEY: settings.params.pipeline,
+        "params: post_processing": settings.params.post_processing,
+        "data: preprocess": settings.data.preprocess,
+    }
+    return [OwnCode.of(key, text) for key, text in named.items() if text and is_own_code(text)]
 
 
 def load_own_pipeline(settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from beam_serving.config.own_code import is_own_code
 from beam_serving.config.schema import Settings
 from beam_serving.errors import ConfigError
 from beam_serving.io.readers import FN_API_RUNNER, Readers
@@ -33,7 +34,7 @@ def check_served(settings: Settings, inputs: Sequence[TensorSpec], outputs: Sequ
     asks = params.post_processing or (f"top_n: {params.top_n}" if params.top_n not in ("auto", 0) else "")
     texts = [spec.name for spec in outputs if spec.dtype == STRING]
     # Best classes of what has no scores.
-    if asks and asks != "none" and len(texts) == len(outputs):
+    if asks and asks != "none" and not is_own_code(asks) and len(texts) == len(outputs):
         raise ConfigError(f"params: {asks}: output {texts[0]!r} of {settings.model.path} is text; set top_n: 0 or auto")
 
 

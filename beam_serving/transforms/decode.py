@@ -11,6 +11,7 @@ import apache_beam as beam
 import numpy as np
 from apache_beam import pvalue
 
+from beam_serving.config.own_code import OwnCode
 from beam_serving.encryption.records import NOT_ENCRYPTED, RecordEncryption
 from beam_serving.errors import RequestError
 from beam_serving.io.aside import Aside, Consumers
@@ -39,6 +40,7 @@ from beam_serving.telemetry.context import service_context
 from beam_serving.transforms.batch_buffer import Rows
 from beam_serving.transforms.image import ImageRules, check_together, tensor_of_image
 from beam_serving.transforms.image_cost import check_memory, takes_long
+from beam_serving.transforms.own_steps import own_preprocess
 from beam_serving.transforms.watchdog import Watchdog
 
 _log = logging.getLogger(__name__)
@@ -220,9 +222,10 @@ class Decode(beam.PTransform[Any, Any]):
         batch_size: int,
         encryption: RecordEncryption = NOT_ENCRYPTED,
         timeout_s: float = math.inf,
+        preprocess: OwnCode | None = None,
     ) -> None:
         super().__init__()
-        self._step = _DecodeFn(model, rules, limits, max_deliveries, batch_size, encryption, timeout_s)
+        self._step = _DecodeFn(model, rules, limits, max_deliveries, batch_size, encryption, timeout_s, preprocess)
 
     def expand(self, entries: beam.PCollection[Block | Flush]) -> Any:  # two collections, which Beam has no type for
         return entries | "Decode" >> beam.ParDo(self._step).with_outputs(REFUSED, main="examples")
@@ -238,7 +241,9 @@ class _DecodeFn(beam.DoFn):
         batch_size: int,
         encryption: RecordEncryption,
         timeout_s: float,
+        preprocess: OwnCode | None,
     ) -> None:
+        self._own_code = preprocess
         self._timeout_s = timeout_s
         self._encryption = encryption
         self._batch_size = batch_size
@@ -257,6 +262,7 @@ class _DecodeFn(beam.DoFn):
         self._watchdog = Watchdog(self._timeout_s, "decoding a request")
         self._long_watchdog = Watchdog(self._timeout_s, "decoding a request")
         self._aside: Aside | None = None
+        self._preprocess = own_preprocess(self._own_code) if self._own_code else None
         self._decryptor = self._encryption.decryptor()
         context = service_context()
         self._stats, self._consumers = context.stats, context.shared(Consumers)
@@ -319,7 +325,7 @@ class _DecodeFn(beam.DoFn):
 
     def _by_columns(self, block: Block) -> tuple[list[Examples], Sequence[int]]:
         """Decode what is alike, and give the places of the rest."""
-        if self._decryptor is not None or block.deliveries > 1:
+        if self._decryptor is not None or self._preprocess is not None or block.deliveries > 1:
             return [], range(len(block.ids))
         started = time.perf_counter()
         groups, rest = decode_alike(block.fields, self._limits)
@@ -352,7 +358,7 @@ class _DecodeFn(beam.DoFn):
                 return self._whatever_it_takes(entry)
         self._watchdog.since = started = time.perf_counter()
         try:
-            payload = decode_request(entry.fields, self._limits, self._decryptor)
+            payload = self._payload(entry)
             if size <= _LARGE_BYTES and any(
                 isinstance(one, Image) and takes_long(one.encoded) for one in payload.inputs.values()
             ):
@@ -364,6 +370,10 @@ class _DecodeFn(beam.DoFn):
             self._watchdog.since = None
         self._stats.stages["decode"].record(time.perf_counter() - started)
         return _example(entry, payload, tensors)
+
+    def _payload(self, entry: Entry) -> Payload:
+        payload = decode_request(entry.fields, self._limits, self._decryptor)
+        return payload if self._preprocess is None else self._preprocess(payload)
 
     def _long(self, entry: Entry) -> "Example | Result | None":
         if self._aside is None:
@@ -378,7 +388,7 @@ class _DecodeFn(beam.DoFn):
         started = time.perf_counter()
         try:
             with self._long_watchdog.watch():
-                payload = decode_request(entry.fields, self._limits, self._decryptor)
+                payload = self._payload(entry)
                 tensors = tensors_for(payload, self._inputs, self._rules)
         except RequestError as err:
             return self._refuse(entry, str(err))

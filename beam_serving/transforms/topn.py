@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 import numpy as np
 
+from beam_serving.config.own_code import OwnCode
 from beam_serving.config.post_processing import PostProcessing
 from beam_serving.models.base import LoadedModel
 from beam_serving.models.shared import SharedModel
 from beam_serving.protocol.text import is_text
 from beam_serving.records import Answer, Predictions, Ranked, Result, TopClasses
 from beam_serving.telemetry.context import service_context
+from beam_serving.transforms.own_steps import Postprocess, own_postprocess
 
 _log = logging.getLogger(__name__)
 _FEW_CLASSES = 64
@@ -137,28 +139,42 @@ def served_of(model: LoadedModel, labels: tuple[str, ...] = ()) -> Served:
 class TopN(beam.PTransform[Any, Any]):
     """Turns `Predictions` into what `served` leaves of the outputs: `Ranked`, or a list of `Result` records.
 
-    A number stands for as many best classes, 0 for whole tensors, None for what `served_of` makes of the model. Without
+    A number stands for as many best classes, 0 for whole tensors, None for what `served_of` makes of the model, code
+    for the operator's own function in its place (`beam_serving.transforms.own_steps`). Without
     `labels` classes have the names that are in the model's file.
     """
 
     def __init__(
-        self, served: int | PostProcessing | None, labels: tuple[str, ...] = (), model: SharedModel | None = None
+        self,
+        served: int | PostProcessing | OwnCode | None,
+        labels: tuple[str, ...] = (),
+        model: SharedModel | None = None,
     ) -> None:
         super().__init__()
-        self._step = _TopNFn(PostProcessing(served) if isinstance(served, int) else served, labels, model)
+        own = served if isinstance(served, OwnCode) else None
+        built_in = None if isinstance(served, OwnCode) else served
+        built_in = PostProcessing(built_in) if isinstance(built_in, int) else built_in
+        self._step = _TopNFn(built_in, labels, model, own)
 
     def expand(self, predictions: beam.PCollection[Predictions]) -> beam.PCollection[Ranked | list[Result]]:
         return predictions | "Rank" >> beam.ParDo(self._step)
 
 
 class _TopNFn(beam.DoFn):
-    def __init__(self, served: PostProcessing | None, labels: tuple[str, ...], model: SharedModel | None) -> None:
+    def __init__(
+        self, served: PostProcessing | None, labels: tuple[str, ...], model: SharedModel | None, own: OwnCode | None
+    ) -> None:
+        self._own_code = own
         self._given = served
         self._labels = labels
         self._model = model
 
     def setup(self) -> None:
         self._stats = service_context().stats
+        self._step: Postprocess = self._rank
+        if self._own_code is not None:
+            self._step = own_postprocess(self._own_code)
+            return
         model = self._model.acquire().model if self._model else None
         if self._given is not None or model is None:
             names = next(iter(model.class_names.values()), ()) if model and len(model.outputs) == 1 else ()
@@ -171,9 +187,12 @@ class _TopNFn(beam.DoFn):
 
     def process(self, predictions: Predictions) -> Iterable[Ranked | list[Result]]:
         started = time.perf_counter()
-        served = self._ranked(predictions) or self._one_by_one(predictions)
+        served = self._step(predictions)
         self._stats.stages["top_n"].record(time.perf_counter() - started, len(predictions.origins.ids))
         return (served,)
+
+    def _rank(self, predictions: Predictions) -> Ranked | list[Result]:
+        return self._ranked(predictions) or self._one_by_one(predictions)
 
     def _ranked(self, predictions: Predictions) -> Ranked | None:
         """Rank the only output of all records at once; None where there are several, or it is served otherwise."""

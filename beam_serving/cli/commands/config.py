@@ -16,8 +16,7 @@ from beam_serving.cli.tables import listed
 from beam_serving.cli.terminal import say
 from beam_serving.config.legacy.rewrite import rewrite
 from beam_serving.config.legacy.translate import NEW, Entry, Translation
-from beam_serving.config.output import is_url
-from beam_serving.config.schema import PATHS, Settings, all_keys, checked, translated
+from beam_serving.config.schema import PATHS, Settings, all_keys, checked, is_path, translated
 from beam_serving.config.yaml_file import parse_yaml, read_yaml
 from beam_serving.errors import ConfigError
 
@@ -164,7 +163,7 @@ def _paths_from(translation: Translation, target: Path) -> dict[str, str]:
     for name in PATHS:
         section, key = name.split(".")
         value = translation.values.get(section, {}).get(key)
-        if value and value != "noop" and not is_url(value) and not os.path.isabs(os.path.expanduser(value)):
+        if is_path(name, value) and not os.path.isabs(os.path.expanduser(value)):
             found[name] = os.path.relpath(here / value, there)
     return found
 
@@ -172,6 +171,6 @@ def _paths_from(translation: Translation, target: Path) -> dict[str, str]:
 def _comparable(settings: Settings) -> dict[str, Any]:
     values = settings.model_dump()
     for section, key in (name.split(".") for name in PATHS):
-        if values[section][key]:
+        if is_path(f"{section}.{key}", values[section][key]):
             values[section][key] = os.path.realpath(values[section][key])
     return values

@@ -35,6 +35,8 @@ KEPT = ".beam-serving-verdict.json"
 _RULES = 5
 """Counts up with every change of how verdicts are made: older ones are made anew."""
 _CRASHES = 2
+_NO_ENGINE = "none"
+"""Stands for the engine while none is at work: what ends the process then would end each next one."""
 _TRIAL_S = 1800
 _DISTRIBUTIONS = ("openvino", "onnxruntime", "tensorflow", "torch", "opencv-python-headless")
 _IRRELEVANT = (
@@ -123,13 +125,15 @@ def tried_apart(files: ModelFiles, options: ModelOptions, known: Verdict | None 
         if answer.get("extremes") and extremes:
             extremes = False
             continue
-        engine = str(answer.get("engine", engines[0]))
+        engine = str(answer.get("engine", _NO_ENGINE))
         told = crashes.setdefault(engine, [])
         told.append(f"engine {engine} {_how(code, log_tail)} while it loaded or tried the model")
         _LOG.warning("%s: %s", files.model, told[-1])
         if code is not None and code > 0:
             # An exception that nobody expected comes again.
             told.append(told[-1])
+        if engine == _NO_ENGINE and len(told) >= _CRASHES:
+            raise ModelLoadError(f"{files.model}: its trial {_how(code, log_tail)} before an engine was at work")
         told[-1] += f", {_CRASHES} times" if len(told) == _CRASHES and code is not None and code < 0 else ""
 
 
