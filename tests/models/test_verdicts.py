@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from beam_serving.cli.commands import model as command
 from beam_serving.errors import ModelLoadError
 from beam_serving.models.base import ModelOptions
 from beam_serving.models.batches import predict_batch
+from beam_serving.models.detect import find_model
 from beam_serving.models.opening import OpenedModel, open_model
 from beam_serving.models.trial import verdicts
 from beam_serving.models.trial.probing import Verdict
@@ -265,3 +267,14 @@ def test_inspect_tells_of_random_operators(tmp_path: Path, capsys: pytest.Captur
     shown = capsys.readouterr().out
     assert "random      RandomNormalLike" in shown
     assert "engine      onnxruntime" in shown
+
+
+def test_a_trial_that_ends_before_an_engine_is_at_work_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where several engines could serve the format: the next one would not get further."""
+    shutil.copytree(Path(__file__).parent / "fixtures/digits/caffe", tmp_path / "model")
+    broken = [sys.executable, "-c", "import sys; sys.exit('no such module')"]
+    monkeypatch.setattr(verdicts.sandbox, "command", lambda *_, **__: broken)
+    with pytest.raises(ModelLoadError, match=r"its trial failed \(no such module\) before an engine was at work$"):
+        verdicts.tried_apart(find_model(tmp_path / "model"), ModelOptions())
