@@ -12,7 +12,7 @@ from beam_serving.errors import ConfigError
 LONGEST_S = 10.0 * 365 * 86_400
 """Ten years, which stand for no limit at all."""
 
-_F = TypeVar("_F", bound=Callable[..., Any])
+_F = TypeVar("_F", bound=Callable[..., object])
 _WIDTH = 100
 
 
@@ -85,10 +85,10 @@ class Seconds(click.ParamType[float]):
 
     name = "seconds"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Read it."""
         try:
-            found = float(value)
+            found = float(str(value))
         except ValueError:
             found = -1.0
         if not 0 < found <= LONGEST_S:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import click
 from pydantic import ValidationError
@@ -13,7 +13,7 @@ from beam_serving.config.schema import Data, Model, Settings, load_settings
 from beam_serving.launch.runner import all_runners
 
 _USUAL_STREAM = "serving_stream"
-_F = TypeVar("_F", bound=Callable[..., Any])
+_F = TypeVar("_F", bound=Callable[..., object])
 
 config_option = click.option(
     "-c", "--config", type=click.Path(path_type=Path), default=Path("config.yaml"), show_default=True,

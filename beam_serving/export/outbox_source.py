@@ -10,7 +10,7 @@ from beam_serving.io.outbox import Outbox, OutboxRecord, rows_of
 from beam_serving.transport.connection import RedisAt
 
 
-class ReadFromOutbox(beam.PTransform[Any, Any]):
+class ReadFromOutbox(beam.PTransform):
     """Reads `kept` rows, a bounded source. Nothing is taken off: `forget` does that when the rows are in files."""
 
     def __init__(self, at: RedisAt, kept: Iterable[Outbox]) -> None:

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeGuard, cast
 
 import numpy as np
 import pyarrow as pa
@@ -53,8 +53,8 @@ class Row(NamedTuple):
     request_id: str | None
     time: datetime
     error: str | None
-    result: Any
-    labels: Any
+    result: object
+    labels: object
 
 
 def row_of(kept: OutboxRecord) -> Row:
@@ -86,7 +86,7 @@ def json_line(row: Row) -> bytes:
     ).encode()
 
 
-def parquet_row(row: Row) -> dict[str, Any]:
+def parquet_row(row: Row) -> dict[str, object]:
     """Return a row by the columns of `SCHEMA`."""
     tensors = list(_tensors(row.result))
     classes = _classes(row.result)
@@ -122,15 +122,15 @@ def _text(raw: bytes) -> str | None:
     return raw.decode("utf-8", "backslashreplace") if raw else None
 
 
-def _is_classes(value: Any) -> bool:
+def _is_classes(value: object) -> TypeGuard[Mapping[int, float]]:
     return isinstance(value, dict) and all(isinstance(key, int) for key in value)
 
 
-def _is_numbers(value: Any) -> bool:
+def _is_numbers(value: object) -> TypeGuard[np.ndarray]:
     return isinstance(value, np.ndarray) and not is_text(value)
 
 
-def _plain(value: Any, labels: Any) -> Any:
+def _plain(value: object, labels: object) -> object:
     """Return a result in types of JSON: best classes as objects, tensors and texts as nested lists."""
     if isinstance(value, str):
         return value
@@ -140,17 +140,18 @@ def _plain(value: Any, labels: Any) -> Any:
         return [_plain(member, None) for member in value]
     if _is_classes(value):
         of_text = any(isinstance(score, str) for score in value.values())
-        return list(value.values() if of_text else _best(value, labels))
-    return {name: _plain(output, (labels or {}).get(name)) for name, output in value.items()}
+        return list(value.values() if of_text else _best(value, cast("Sequence[str | None] | None", labels)))
+    by_name = cast(Mapping[str, object], labels or {})
+    return {name: _plain(output, by_name.get(name)) for name, output in cast(Mapping[str, object], value).items()}
 
 
-def _best(scores: Mapping[int, float], labels: Sequence[str | None] | None) -> Iterator[dict[str, Any]]:
+def _best(scores: Mapping[int, float], labels: Sequence[str | None] | None) -> Iterator[dict[str, object]]:
     for rank, (index, score) in enumerate(scores.items()):
-        best = {"class": index, "score": score if math.isfinite(score) else None}
+        best: dict[str, object] = {"class": index, "score": score if math.isfinite(score) else None}
         yield best if labels is None else {**best, "label": labels[rank]}
 
 
-def _nested(tensor: np.ndarray) -> Any:
+def _nested(tensor: np.ndarray) -> object:
     if tensor.dtype.kind != "f":
         return tensor.tolist()
     # As text a number has the fewest digits that read back to the same value in its own precision.
@@ -159,14 +160,14 @@ def _nested(tensor: np.ndarray) -> Any:
     return np.array(numbers, object).reshape(tensor.shape).tolist()
 
 
-def _classes(result: Any) -> Any:
+def _classes(result: object) -> object:
     """Return what of a result is not tensors of numbers, None where nothing is."""
     if isinstance(result, dict) and not _is_classes(result):
         return {name: output for name, output in result.items() if not _is_numbers(output)} or None
     return None if isinstance(result, list) or _is_numbers(result) else result
 
 
-def _tensors(result: Any) -> Iterator[dict[str, Any]]:
+def _tensors(result: object) -> Iterator[dict[str, object]]:
     """Yield the tensors of a result; the only output and those of older clients have no name."""
     if _is_numbers(result):
         yield _tensor("", result)
@@ -176,6 +177,6 @@ def _tensors(result: Any) -> Iterator[dict[str, Any]]:
         yield from (_tensor(name, output) for name, output in result.items() if _is_numbers(output))
 
 
-def _tensor(name: str, tensor: np.ndarray) -> dict[str, Any]:
+def _tensor(name: str, tensor: np.ndarray) -> dict[str, object]:
     values = tensor.astype(np.float64).ravel()
     return {"name": name, "dtype": tensor.dtype.name, "shape": list(tensor.shape), "values": values}

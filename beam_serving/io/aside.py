@@ -47,8 +47,8 @@ class Aside:
         self._client = client
         self._group = group
         self._consumer = consumer
-        self._waiting: queue.SimpleQueue[tuple[Entry, Callable[[Entry], Any]] | None] = queue.SimpleQueue()
-        self._finished: queue.Queue[Any] = queue.Queue(_FINISHED)
+        self._waiting: queue.SimpleQueue[tuple[Entry, Callable[[Entry], object]] | None] = queue.SimpleQueue()
+        self._finished: queue.Queue[object] = queue.Queue(_FINISHED)
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
         self._stop = threading.Event()
@@ -57,7 +57,7 @@ class Aside:
         self._streams: frozenset[bytes] = frozenset()
         self.large = threading.Lock()
 
-    def put(self, entry: Entry, decode: Callable[[Entry], Any]) -> bool:
+    def put(self, entry: Entry, decode: Callable[[Entry], object]) -> bool:
         """Set an entry aside for `decode`, which runs in another thread; says no where too many are already."""
         if self._count >= _MOST or self._stop.is_set():
             return False
@@ -94,7 +94,7 @@ class Aside:
         """Return whether there are outcomes to be taken; wait for one so long."""
         return self.busy and self._ready.wait(within_s)
 
-    def take(self) -> list[Any]:
+    def take(self) -> list[object]:
         """Return the outcomes that are there.
 
         Raises:
@@ -130,7 +130,7 @@ class Aside:
                     continue
         self._client.close()
 
-    def _outcome(self, entry: Entry, decode: Callable[[Entry], Any]) -> Any:
+    def _outcome(self, entry: Entry, decode: Callable[[Entry], object]) -> Any:
         fields = self._fields(entry)
         if not fields:
             return None

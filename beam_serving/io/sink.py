@@ -72,7 +72,7 @@ class _Written(NamedTuple):
         return cls(abs(records), records < 0, dropped, lost.decode("utf-8", "backslashreplace"))
 
 
-class WriteToRedis(beam.PTransform[Any, Any]):
+class WriteToRedis(beam.PTransform):
     """Writes each `Ranked` or list of `Result` records and acknowledges their entries, at once or not at all.
 
     Results live for `result_ttl_s` (0: until they are read). Writing the same result twice is harmless; see the module.

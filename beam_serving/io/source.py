@@ -92,7 +92,7 @@ class _BatchProvider(RestrictionProvider):
         """Say that a drained pipeline has nothing left to read: what is queued stays in Redis."""
 
 
-class ReadFromRedisStream(beam.PTransform[Any, Any]):
+class ReadFromRedisStream(beam.PTransform):
     """Reads the streams of `reading` as members of a consumer group and emits `Block`s and `Flush`es.
 
     See `Readers` for who reads, and the module for the delivery guarantee.
@@ -132,7 +132,7 @@ class _ReadFn(beam.DoFn):
         self._checkpoint_interval_s = checkpoint_interval_s
 
     @beam.DoFn.unbounded_per_element()
-    def process(self, name: str, tracker: Any = _TRACKER) -> Iterable[Block | Flush]:
+    def process(self, name: str, tracker: RestrictionTracker = _TRACKER) -> Iterable[Block | Flush]:
         return self._polling.entries(name, tracker, self._checkpoint_interval_s)
 
 
@@ -158,7 +158,7 @@ class _Reader:
         self._names_are_shared = readers.names_are_shared
         self._busy = readers.busy
 
-    def entries(self, name: str, tracker: Any, checkpoint_interval_s: float) -> Iterator[Block | Flush]:
+    def entries(self, name: str, tracker: RestrictionTracker, checkpoint_interval_s: float) -> Iterator[Block | Flush]:
         """Yield what is queued, poll by poll, as long as the tracker and the interval allow."""
         _collect_seldom()
         context = service_context()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -49,7 +49,7 @@ class _Band(NamedTuple):
     weights: np.ndarray
 
 
-def antialiased(pixels: Any, rows: Window, columns: Window) -> Any:
+def antialiased(pixels: np.ndarray, rows: Window, columns: Window) -> np.ndarray:
     """Return a part of an image in another size, as PIL does.
 
     Args:
@@ -71,10 +71,11 @@ def antialiased(pixels: Any, rows: Window, columns: Window) -> Any:
     return _by_rows(_divided, pixels) if alpha else pixels
 
 
-def _narrowed(pixels: Any, columns: Window) -> Any:
+def _narrowed(pixels: np.ndarray, columns: Window) -> np.ndarray:
     if pixels.shape[1] == columns.size:
         return pixels[:, columns.first : columns.first + columns.wanted]
-    return cv2.transpose(_resized_rows(cv2.transpose(pixels), columns))
+    narrowed: np.ndarray = cv2.transpose(_resized_rows(cv2.transpose(pixels), columns))
+    return narrowed
 
 
 def _rows_seen(height: int, rows: Window) -> tuple[int, int]:
@@ -83,14 +84,14 @@ def _rows_seen(height: int, rows: Window) -> tuple[int, int]:
     return ends[0].start, ends[1].end
 
 
-def _shortened(pixels: Any, rows: Window, low: int = 0, height: int = 0) -> Any:
+def _shortened(pixels: np.ndarray, rows: Window, low: int = 0, height: int = 0) -> np.ndarray:
     """Make rows of an image of which there are those from `low` on."""
     if (height or len(pixels)) == rows.size:
         return pixels[rows.first - low : rows.first - low + rows.wanted]
     return _resized_rows(pixels, rows, low, height)
 
 
-def _resized_rows(pixels: Any, rows: Window, low: int = 0, height: int = 0) -> Any:
+def _resized_rows(pixels: np.ndarray, rows: Window, low: int = 0, height: int = 0) -> np.ndarray:
     """Work band by band: a whole image in float64 would be eight times its size."""
     flat = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
     result = np.empty((rows.wanted, flat.shape[1]), np.uint8)
@@ -143,7 +144,7 @@ def _band(size: int, new_size: int, rows: np.ndarray) -> _Band:
     return _Band(start, stop, np.trunc(weights * _ONE + 0.5) / _ONE)
 
 
-def _by_rows(change: Callable[[Any], Any], pixels: Any) -> Any:
+def _by_rows(change: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray) -> np.ndarray:
     """Do something to some rows of pixels at a time: what is between would be ten times as large as all of them."""
     result = np.empty_like(pixels)
     step = max(1, _MOST_AT_ONCE // pixels.shape[1])
@@ -152,13 +153,13 @@ def _by_rows(change: Callable[[Any], Any], pixels: Any) -> Any:
     return result
 
 
-def _premultiplied(pixels: Any) -> Any:
+def _premultiplied(pixels: np.ndarray) -> np.ndarray:
     product = pixels[:, :, :3].astype(np.uint32) * pixels[:, :, 3:] + 128
     color = ((product >> 8) + product >> 8).astype(np.uint8)
     return np.concatenate([color, pixels[:, :, 3:]], axis=2)
 
 
-def _divided(pixels: Any) -> Any:
+def _divided(pixels: np.ndarray) -> np.ndarray:
     alpha = pixels[:, :, 3:].astype(np.uint32)
     color = np.minimum(255 * pixels[:, :, :3].astype(np.uint32) // np.maximum(alpha, 1), 255).astype(np.uint8)
     color = np.where(alpha == 0, pixels[:, :, :3], color)

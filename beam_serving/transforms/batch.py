@@ -1,13 +1,11 @@
 """Batch: groups the examples of one read batch, at most `batch_size` records at a time, and waits for nothing."""
 
-from typing import Any
-
 import apache_beam as beam
 
 from beam_serving.records import Examples, Flush
 
 
-class Batch(beam.PTransform[Any, Any]):
+class Batch(beam.PTransform):
     """Emits lists of examples, of up to `batch_size` records together.
 
     These are whatever has arrived at low load, and full batches at high load.

@@ -200,7 +200,7 @@ def _rows_of(inputs: Iterable[TensorSpec], batch_size: int) -> dict[str, Rows]:
     }
 
 
-class Decode(beam.PTransform[Any, Any]):
+class Decode(beam.PTransform):
     """Turns each `Block` into `Examples`; emits these as `examples` and, as `refused`, lists of error results.
 
     Native tensor requests are decoded by columns where they are alike, all others one by one; images that take long are
@@ -294,10 +294,10 @@ class _DecodeFn(beam.DoFn):
     def _finished(self) -> Iterator[Examples | Result]:
         """Yield what became of entries that were set aside."""
         for outcome in self._aside.take() if self._aside else ():
-            if isinstance(outcome, Result):
-                yield outcome
-            else:
+            if isinstance(outcome, Example):
                 yield from side_by_side([outcome])
+            elif isinstance(outcome, Result):
+                yield outcome
 
     def _decoded(self, block: Block) -> Iterator[Examples | Result]:
         """Yield the examples of a block, those of one form together and as many at a time as a batch may hold."""

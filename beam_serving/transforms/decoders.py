@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import io
-from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +12,7 @@ from beam_serving.errors import RequestError
 from beam_serving.transforms.image_headers import pam_header
 
 
-def pam_pixels(encoded: bytes, channels: int, color: str) -> Any:
+def pam_pixels(encoded: bytes, channels: int, color: str) -> np.ndarray:
     """Decode a PAM file of grey or red, green and blue, each also with alpha; see `heic_pixels`.
 
     Raises:
@@ -39,7 +38,7 @@ def pam_pixels(encoded: bytes, channels: int, color: str) -> Any:
     return _in_channels(pixels, channels, color)
 
 
-def heic_pixels(encoded: bytes, channels: int, color: str) -> Any:
+def heic_pixels(encoded: bytes, channels: int, color: str) -> np.ndarray:
     """Decode the primary image of a HEIC file, turned upright, to uint8; four channels are in BGRA order.
 
     Raises:
@@ -56,18 +55,23 @@ def heic_pixels(encoded: bytes, channels: int, color: str) -> Any:
     return _in_channels(np.ascontiguousarray(pixels), channels, color)
 
 
-def _in_channels(pixels: Any, channels: int, color: str) -> Any:
+def _in_channels(pixels: np.ndarray, channels: int, color: str) -> np.ndarray:
     """Return grey, colours or colours with alpha of pixels in RGB order."""
     if pixels.ndim == 2:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
     alpha = pixels.shape[2] == 4
     if channels == 1:
-        return cv2.cvtColor(pixels, cv2.COLOR_RGBA2GRAY if alpha else cv2.COLOR_RGB2GRAY)
-    if channels == 4:
-        return cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGRA if alpha else cv2.COLOR_RGB2BGRA)
-    if color == "rgb":
-        return cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB) if alpha else pixels
-    return cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGR if alpha else cv2.COLOR_RGB2BGR)
+        code = cv2.COLOR_RGBA2GRAY if alpha else cv2.COLOR_RGB2GRAY
+    elif channels == 4:
+        code = cv2.COLOR_RGBA2BGRA if alpha else cv2.COLOR_RGB2BGRA
+    elif color == "rgb":
+        if not alpha:
+            return pixels
+        code = cv2.COLOR_RGBA2RGB
+    else:
+        code = cv2.COLOR_RGBA2BGR if alpha else cv2.COLOR_RGB2BGR
+    converted: np.ndarray = cv2.cvtColor(pixels, code)
+    return converted
 
 
 DECODERS = {"HEIC": heic_pixels, "PAM": pam_pixels}

@@ -165,7 +165,7 @@ def _wrong_values(spec: TensorSpec, rules: ImageRules) -> str | None:
     )
 
 
-def _first_wrong(values: Any, dtype: np.dtype) -> float | None:
+def _first_wrong(values: np.ndarray, dtype: np.dtype) -> float | None:
     """Return the first of the values that the type cannot hold: a fraction or too large for integers, or infinite."""
     with np.errstate(invalid="ignore", over="ignore"):
         cast = values.astype(dtype)
@@ -243,7 +243,7 @@ def _bytes_of(sides: tuple[int, int], frame: _Frame, spec: TensorSpec, rules: Im
     return frame.channels * max(pixels + between, wanted * (1 + per_value))
 
 
-def _decoded_within(encoded: bytes, size: ImageSize, channels: int, color: str, room: int, what: str) -> Any:
+def _decoded_within(encoded: bytes, size: ImageSize, channels: int, color: str, room: int, what: str) -> np.ndarray:
     """Return the pixels, from the decoder that takes less time and memory where it can.
 
     Raises:
@@ -258,7 +258,7 @@ def _decoded_within(encoded: bytes, size: ImageSize, channels: int, color: str, 
     return _decoded(encoded, size, channels, color)
 
 
-def _decoded(encoded: bytes, size: ImageSize, channels: int, color: str) -> Any:
+def _decoded(encoded: bytes, size: ImageSize, channels: int, color: str) -> np.ndarray:
     if decoder := DECODERS.get(size.format):
         return decoder(encoded, channels, color)
     try:
@@ -280,34 +280,42 @@ def _refuse_corrupt(encoded: bytes) -> None:
         raise RequestError(f"corrupt JPEG of {len(encoded)} bytes: {err}") from err
 
 
-def _jpeg_pixels(encoded: bytes, channels: int, color: str) -> Any:
+def _jpeg_pixels(encoded: bytes, channels: int, color: str) -> np.ndarray | None:
     """Return the pixels that OpenCV would give, bit by bit, in three quarters of the time; None in doubt."""
     try:
-        pixels = simplejpeg.decode_jpeg(encoded, "GRAY" if channels == 1 else color.upper())
+        pixels: np.ndarray = simplejpeg.decode_jpeg(encoded, "GRAY" if channels == 1 else color.upper())
     except ValueError:
         return None
     return pixels[:, :, 0] if channels == 1 else pixels
 
 
-def _pixels(encoded: np.ndarray, channels: int, color: str) -> Any:
+def _pixels(encoded: np.ndarray, channels: int, color: str) -> np.ndarray | None:
     """Return the pixels, uint8, or None where OpenCV finds the data corrupt; of 4 channels always in BGRA order."""
+    pixels: np.ndarray | None
     if channels == 1:
-        pixels: Any = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
+        pixels = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
         # Of a PFM file OpenCV gives three channels all the same.
-        return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) if pixels is not None and pixels.ndim == 3 else pixels
+        return _converted(pixels, cv2.COLOR_BGR2GRAY) if pixels is not None and pixels.ndim == 3 else pixels
     if channels == 3:
         pixels = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB if color == "rgb" else cv2.IMREAD_COLOR)
-        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR) if pixels is not None and pixels.ndim == 2 else pixels
+        return _converted(pixels, cv2.COLOR_GRAY2BGR) if pixels is not None and pixels.ndim == 2 else pixels
     # Only this keeps alpha; it also keeps 16 bits, and pays no heed to the orientation.
     pixels = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.ndim == 2 or pixels.shape[2] != 4 or pixels.dtype not in (np.uint8, np.uint16):
         del pixels
-        pixels = _pixels(encoded, 3, "bgr")
-        return None if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2BGRA)
-    return pixels if pixels.dtype == np.uint8 else cv2.convertScaleAbs(pixels, alpha=1 / 257)
+        colored = _pixels(encoded, 3, "bgr")
+        return None if colored is None else _converted(colored, cv2.COLOR_BGR2BGRA)
+    if pixels.dtype != np.uint8:
+        pixels = cv2.convertScaleAbs(pixels, alpha=1 / 257)
+    return pixels
 
 
-def _fit(pixels: Any, frame: _Frame, spec: TensorSpec, rules: ImageRules, rows: Rows | None) -> np.ndarray:
+def _converted(pixels: np.ndarray, code: int) -> np.ndarray:
+    converted: np.ndarray = cv2.cvtColor(pixels, code)
+    return converted
+
+
+def _fit(pixels: np.ndarray, frame: _Frame, spec: TensorSpec, rules: ImageRules, rows: Rows | None) -> np.ndarray:
     height, width = frame.height or pixels.shape[0], frame.width or pixels.shape[1]
     if pixels.shape[:2] != (height, width) or rules.resize == "crop":
         pixels = resized(pixels, height, width, rules.resize, rules.resize_to, rules.resize_filter)
@@ -324,7 +332,7 @@ def _fit(pixels: Any, frame: _Frame, spec: TensorSpec, rules: ImageRules, rows: 
     return np.ascontiguousarray(_as_type(pixels, spec))
 
 
-def _as_type(values: Any, spec: TensorSpec) -> Any:
+def _as_type(values: np.ndarray, spec: TensorSpec) -> np.ndarray:
     """Return the values in the type of the input, never others than they are.
 
     Raises:
@@ -340,7 +348,7 @@ def _as_type(values: Any, spec: TensorSpec) -> Any:
     return values.astype(spec.dtype)
 
 
-def _planes(pixels: Any, channels: int, spec: TensorSpec, rules: ImageRules, rows: Rows | None) -> np.ndarray:
+def _planes(pixels: np.ndarray, channels: int, spec: TensorSpec, rules: ImageRules, rows: Rows | None) -> np.ndarray:
     """Return channels first. Copying plane by plane takes half the time of a transposed copy (40 against 80 us)."""
     if rows is not None and spec.dtype == np.float32:
         planes = rows.next()

@@ -111,7 +111,7 @@ def for_client(reason: str, model: LoadedModel) -> str:
     return _INTERNALS.sub(keep, reason)
 
 
-class Infer(beam.PTransform[Any, Any]):
+class Infer(beam.PTransform):
     """Emits `predictions` for each batch and, as `failed`, lists of error results.
 
     The model is loaded once per worker process, with the first step that needs it. An inference that takes longer

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
+import numpy as np
 
 from beam_serving.transforms.antialias import Window, antialiased
 
@@ -16,13 +17,13 @@ _MOST_WHOLE = 16_000_000
 
 
 def resized(
-    pixels: Any,
+    pixels: np.ndarray,
     height: int,
     width: int,
     rule: Literal["stretch", "fit", "crop"],
     shorter_side: int | None = None,
     filter_: Filter = "auto",
-) -> Any:
+) -> np.ndarray:
     """Return an image of `height` x `width` pixels; see `ImageRules` for the rules and the filters."""
     if filter_ == "auto":
         filter_ = "linear" if rule == "stretch" else "area"
@@ -33,14 +34,15 @@ def resized(
     return _crop(pixels, height, width, shorter_side, filter_)
 
 
-def _fit(pixels: Any, height: int, width: int, filter_: Filter) -> Any:
+def _fit(pixels: np.ndarray, height: int, width: int, filter_: Filter) -> np.ndarray:
     """Keep the ratio of the sides; what is missing is black, as much on either side."""
     factor = min(height / pixels.shape[0], width / pixels.shape[1])
     tall, wide = _between(factor * pixels.shape[0], height), _between(factor * pixels.shape[1], width)
     inner = _scaled(pixels, tall, wide, filter_)
     top, left = (height - inner.shape[0]) // 2, (width - inner.shape[1]) // 2
     bottom, right = height - inner.shape[0] - top, width - inner.shape[1] - left
-    return cv2.copyMakeBorder(inner, top, bottom, left, right, cv2.BORDER_CONSTANT, value=0)
+    framed: np.ndarray = cv2.copyMakeBorder(inner, top, bottom, left, right, cv2.BORDER_CONSTANT, value=0)
+    return framed
 
 
 class _Size(NamedTuple):
@@ -48,7 +50,7 @@ class _Size(NamedTuple):
     width: int
 
 
-def _crop(pixels: Any, height: int, width: int, shorter_side: int | None, filter_: Filter) -> Any:
+def _crop(pixels: np.ndarray, height: int, width: int, shorter_side: int | None, filter_: Filter) -> np.ndarray:
     """Take the middle, as torchvision's Resize and CenterCrop do; never less than the image covers."""
     whole = _covering(_Size(*pixels.shape[:2]), _Size(height, width), shorter_side)
     top, left = round((whole.height - height) / 2), round((whole.width - width) / 2)
@@ -119,13 +121,14 @@ def _covering(size: _Size, wanted: _Size, shorter_side: int | None) -> _Size:
     )
 
 
-def _scaled(pixels: Any, height: int, width: int, filter_: Filter) -> Any:
+def _scaled(pixels: np.ndarray, height: int, width: int, filter_: Filter) -> np.ndarray:
     """Return the whole image in another size. Only `linear` skips pixels where the image shrinks."""
     if filter_ == "antialias":
         return antialiased(pixels, Window(height, 0, height), Window(width, 0, width))
     shrinks = height < pixels.shape[0] or width < pixels.shape[1]
     area = filter_ == "area" and shrinks
-    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR)
+    scaled: np.ndarray = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR)
+    return scaled
 
 
 def _between(size: float, most: int) -> int:

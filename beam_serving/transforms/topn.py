@@ -5,7 +5,7 @@ import math
 import re
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import apache_beam as beam
 import numpy as np
@@ -136,7 +136,7 @@ def served_of(model: LoadedModel, labels: tuple[str, ...] = ()) -> Served:
     return Served(PostProcessing(0))
 
 
-class TopN(beam.PTransform[Any, Any]):
+class TopN(beam.PTransform):
     """Turns `Predictions` into what `served` leaves of the outputs: `Ranked`, or a list of `Result` records.
 
     A number stands for as many best classes, 0 for whole tensors, None for what `served_of` makes of the model, code

@@ -32,7 +32,7 @@ from beam_serving.models.trial.verdicts import KEPT, keep_verdict
 _BATCH_SIZES = (1, 8)
 _TRIAL_S = 0.5
 _MOST_RUNS = 200
-_F = TypeVar("_F", bound=Callable[..., Any])
+_F = TypeVar("_F", bound=Callable[..., object])
 _WEAK = "The secret that the files are encrypted with now may be a weak one"
 _SECRET = f"File of two lines, secret and salt; else {MODEL.secret_variable} and {MODEL.salt_variable}"
 

@@ -20,7 +20,7 @@ from beam_serving.launch.runner import Spec, all_runners, runner_named
 from beam_serving.launch.service import Planned, planned
 from beam_serving.telemetry.logs import configure_logging
 
-_F = TypeVar("_F", bound=Callable[..., Any])
+_F = TypeVar("_F", bound=Callable[..., object])
 UNKNOWN_PASS = {"ignore_unknown_options": True}
 """For commands that hand flags of Beam on."""
 
@@ -28,13 +28,13 @@ UNKNOWN_PASS = {"ignore_unknown_options": True}
 class _Workers(click.ParamType[int | Literal["auto"]]):
     name = "workers"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["auto"]:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["auto"]:
         """Read a number, or auto."""
         if value == "auto":
             return "auto"
-        if not str(value).isdecimal() or not 1 <= int(value) <= 256:
+        if not str(value).isdecimal() or not 1 <= int(str(value)) <= 256:
             self.fail(f"wants a number from 1 to 256 or 'auto', got {value!r}", param, ctx)
-        return int(value)
+        return int(str(value))
 
 
 @dataclass(frozen=True)

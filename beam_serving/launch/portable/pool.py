@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import grpc
 from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
@@ -42,7 +41,9 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         self._by_id: dict[str, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
 
-    def StartWorker(self, request: Any, context: Any) -> Any:  # noqa: N802 - a name of gRPC
+    def StartWorker(  # noqa: N802 - a name of gRPC
+        self, request: beam_fn_api_pb2.StartWorkerRequest, context: grpc.ServicerContext
+    ) -> beam_fn_api_pb2.StartWorkerResponse:
         """Answer the runner: tells a process that waits where its work comes from."""
         _require_own_user(context, self.port)
         _require_here(context, request.control_endpoint.url)
@@ -59,7 +60,9 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
             return beam_fn_api_pb2.StartWorkerResponse(error=f"worker process {process.pid} ended early")
         return beam_fn_api_pb2.StartWorkerResponse()
 
-    def StopWorker(self, request: Any, context: Any) -> Any:  # noqa: N802 - a name of gRPC
+    def StopWorker(  # noqa: N802 - a name of gRPC
+        self, request: beam_fn_api_pb2.StopWorkerRequest, context: grpc.ServicerContext
+    ) -> beam_fn_api_pb2.StopWorkerResponse:
         """Answer the runner: lets the process go, whose way of ending says nothing from now on."""
         _require_own_user(context, self.port)
         if process := self._by_id.pop(request.worker_id, None):
@@ -90,7 +93,9 @@ class HostPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         self._by_id: dict[str, _HostWorker] = {}
         self._lock = threading.Lock()
 
-    def StartWorker(self, request: Any, context: Any) -> Any:  # noqa: N802 - a name of gRPC
+    def StartWorker(  # noqa: N802 - a name of gRPC
+        self, request: beam_fn_api_pb2.StartWorkerRequest, context: grpc.ServicerContext
+    ) -> beam_fn_api_pb2.StartWorkerResponse:
         """Answer the runner: starts a process that will ask it for its work."""
         caller = self._admitted(context, request)
         _require_here(context, request.provision_endpoint.url)
@@ -108,7 +113,9 @@ class HostPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
             self._by_id[request.worker_id] = _HostWorker(process, caller)
         return beam_fn_api_pb2.StartWorkerResponse()
 
-    def StopWorker(self, request: Any, context: Any) -> Any:  # noqa: N802 - a name of gRPC
+    def StopWorker(  # noqa: N802 - a name of gRPC
+        self, request: beam_fn_api_pb2.StopWorkerRequest, context: grpc.ServicerContext
+    ) -> beam_fn_api_pb2.StopWorkerResponse:
         """Answer the runner: ends the process, if it is the one who had it started."""
         caller = caller_of(context.peer(), self.port)
         with self._lock:
@@ -119,7 +126,7 @@ class HostPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         end(worker.process, WORKER_STOP_S)
         return beam_fn_api_pb2.StopWorkerResponse()
 
-    def _admitted(self, context: Any, request: Any) -> Caller:
+    def _admitted(self, context: grpc.ServicerContext, request: beam_fn_api_pb2.StartWorkerRequest) -> Caller:
         if self._secret is None:
             return _require_own_user(context, self.port)
         caller = caller_of(context.peer(), self.port)
@@ -153,7 +160,7 @@ class _HostWorker:
     caller: Caller
 
 
-def _require_own_user(context: Any, port: int) -> Caller:
+def _require_own_user(context: grpc.ServicerContext, port: int) -> Caller:
     caller = caller_of(context.peer(), port)
     if caller is None or caller.user != os.geteuid():
         _refuse(context, "it is not of the user who runs this pool")
@@ -161,13 +168,13 @@ def _require_own_user(context: Any, port: int) -> Caller:
     return caller
 
 
-def _require_here(context: Any, endpoint: str) -> None:
+def _require_here(context: grpc.ServicerContext, endpoint: str) -> None:
     """Check that a worker would take its work from this machine, as each runner beside its workers has it."""
     if not is_here(endpoint):
         _refuse(context, f"its endpoint {endpoint!r} is not on this machine")
 
 
-def _refuse(context: Any, reason: str) -> None:
+def _refuse(context: grpc.ServicerContext, reason: str) -> None:
     """End the call by an exception of gRPC's."""
     _log.warning("a caller at %s is refused: %s", context.peer(), reason)
     context.abort(grpc.StatusCode.PERMISSION_DENIED, "this pool has no workers for you")

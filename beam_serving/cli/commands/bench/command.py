@@ -45,10 +45,10 @@ class _Number(click.ParamType[float]):
         self._kind = kind
         self._wanted = wanted
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Read it."""
         try:
-            found = self._kind(value)
+            found = self._kind(str(value))
         except ValueError:
             found = 0
         if not 0 < found <= self._most:
