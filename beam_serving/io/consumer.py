@@ -32,9 +32,9 @@ _FRAME_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Reading:
-    """What a consumer reads and how: the group's streams, the size of a poll and the times, in seconds.
+    """What a consumer reads and how: the group's streams, the size of a read batch and the times, in seconds.
 
-    A worker never holds more than `most_bytes` of requests, the most that one may have: where a poll would be more, its
+    A worker never holds more than `most_bytes` of requests, the most that one may have: where a read would be more, its
     entries are read one at a time.
     """
 
@@ -91,17 +91,17 @@ class StreamConsumer:
             _log.debug("cannot leave the group, others will remove the name: %s", err)
         self._client.close()
 
-    def poll(self, read_ahead: bool = False, wait: bool = True) -> list[Block]:
+    def read_batch(self, read_ahead: bool = False, wait: bool = True) -> list[Block]:
         """Wait up to `poll_s` for entries and return a block of at most `count` of each stream; empty when none came.
 
         Or when Redis has no memory for more results.
 
         Entries that were delivered before come one to a call, so that one which crashes its worker takes no
-        neighbour along, and so do those of a poll that is more than `most_bytes`. While Redis is away it waits and
+        neighbour along, and so do those of a read that is more than `most_bytes`. While Redis is away it waits and
         tries again, until it answers or `stop` is set.
 
-        With `read_ahead` a full poll asks for the next one before it returns: Redis answers while these are served.
-        `reading_ahead` then says so, and the next poll, which must come, gives that answer even after a stop. Without
+        With `read_ahead` a full read asks for the next one before it returns: Redis answers while these are served.
+        `reading_ahead` then says so, and the next read, which must come, gives that answer even after a stop. Without
         `wait` it gives what is there.
 
         Raises:
@@ -137,7 +137,7 @@ class StreamConsumer:
 
     def _leave_unread(self, err: ReplyTooLargeError) -> None:
         """Leave what Redis sends to be claimed one by one, as if it had never been delivered."""
-        _log.info("entries of the next poll are read one at a time: %s", err)
+        _log.info("entries of the next read batch are read one at a time: %s", err)
         self.reading_ahead = False
         self._orphaned = True
         self._ask_for(1)
@@ -161,7 +161,7 @@ class StreamConsumer:
             self._stats.state = State.WAITING
 
     def _ask_ahead(self) -> None:
-        """Ask for the next entries, but where the next poll has to look for abandoned ones first."""
+        """Ask for the next entries, but where the next read batch has to look for abandoned ones first."""
         if time.monotonic() < self._next_reclaim and not self._stop.is_set():
             self._channel.send(*self._read_now)
             self.reading_ahead = True

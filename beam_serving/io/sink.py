@@ -262,7 +262,7 @@ def commit_arguments(
     """Return the keys and arguments of the script COMMIT for results of one stream and one consumer."""
     first = results[0].origin
     keys = [first.stream, first.stream + DEAD_LETTERS]
-    # The entries of a poll come in the order of their ids.
+    # The entries of a read batch come in the order of their ids.
     last = results[-1].origin
     arguments: list[Argument] = [group, first.consumer, first.entry_id, last.entry_id, ttl_ms, *dead_letters]
     for result in results:

@@ -206,7 +206,7 @@ class Decode(beam.PTransform):
     Native tensor requests are decoded by columns where they are alike, all others one by one; images that take long are
     set aside (`beam_serving.io.aside`) and go on with a later `Flush`. An entry that was delivered more than
     `max_deliveries` times is given up: its error result is also a dead letter.
-    Images of one poll are decoded side by side into arrays of `batch_size` rows, so that they need not be stacked.
+    Images of one read are decoded side by side into arrays of `batch_size` rows, so that they need not be stacked.
     The secret of encrypted records is read where a worker starts. A decoding that takes longer than `timeout_s` ends
     the worker process, as an inference does: its entries are delivered again, one by one.
 

@@ -36,15 +36,21 @@ def test_a_poll_reads_all_streams_and_at_most_count_of_each(
         client.xadd("first", {"uri": f"f{number}"})
     client.xadd("second", {"uri": "s0"})
     consumer = StreamConsumer(reading(at), "me", stop)
-    assert sorted(entry.fields[b"uri"] for entry in entries_of(consumer.poll())) == [b"f0", b"f1", b"f2", b"f3", b"s0"]
-    assert [entry.fields[b"uri"] for entry in entries_of(consumer.poll())] == [b"f4", b"f5"]
-    assert entries_of(consumer.poll()) == []
+    assert sorted(entry.fields[b"uri"] for entry in entries_of(consumer.read_batch())) == [
+        b"f0",
+        b"f1",
+        b"f2",
+        b"f3",
+        b"s0",
+    ]
+    assert [entry.fields[b"uri"] for entry in entries_of(consumer.read_batch())] == [b"f4", b"f5"]
+    assert entries_of(consumer.read_batch()) == []
 
 
 def test_a_poll_gives_nothing_after_a_stop(at: RedisAt, client: redis.Redis, stop: threading.Event) -> None:
     client.xadd("first", {"uri": "a"})
     stop.set()
-    assert entries_of(StreamConsumer(reading(at), "me", stop).poll()) == []
+    assert entries_of(StreamConsumer(reading(at), "me", stop).read_batch()) == []
 
 
 def test_a_successor_of_the_same_name_takes_up_what_was_left_one_at_a_time(
@@ -52,22 +58,22 @@ def test_a_successor_of_the_same_name_takes_up_what_was_left_one_at_a_time(
 ) -> None:
     for uri in "abc":
         client.xadd("first", {"uri": uri})
-    assert len(entries_of(StreamConsumer(reading(at), "me", stop).poll())) == 3
+    assert len(entries_of(StreamConsumer(reading(at), "me", stop).read_batch())) == 3
     successor = StreamConsumer(reading(at), "me", stop)
     for uri in (b"a", b"b", b"c"):
-        (entry,) = entries_of(successor.poll())
+        (entry,) = entries_of(successor.read_batch())
         assert (entry.fields[b"uri"], entry.deliveries) == (uri, 2)
         client.xack("first", "serving", entry.entry_id)
-    assert entries_of(successor.poll()) == []
+    assert entries_of(successor.read_batch()) == []
 
 
 def test_entries_of_a_silent_consumer_are_taken_over_after_the_idle_limit(
     at: RedisAt, client: redis.Redis, stop: threading.Event
 ) -> None:
     client.xadd("first", {"uri": "a"})
-    entries_of(StreamConsumer(reading(at), "silent", stop).poll())
-    assert entries_of(StreamConsumer(reading(at), "patient", stop).poll()) == []
-    (entry,) = entries_of(StreamConsumer(reading(at, reclaim_idle_s=0.001), "eager", stop).poll())
+    entries_of(StreamConsumer(reading(at), "silent", stop).read_batch())
+    assert entries_of(StreamConsumer(reading(at), "patient", stop).read_batch()) == []
+    (entry,) = entries_of(StreamConsumer(reading(at, reclaim_idle_s=0.001), "eager", stop).read_batch())
     assert (entry.consumer, entry.deliveries) == (b"eager", 2)
 
 
@@ -78,7 +84,7 @@ def test_reading_goes_on_when_the_stream_or_its_group_vanishes(
     consumer = StreamConsumer(reading(at, streams=("first",), poll_s=5.0), "me", stop)
     consumer._claim()
     found: list[object] = []
-    reader = threading.Thread(target=lambda: found.extend(entries_of(consumer.poll())))
+    reader = threading.Thread(target=lambda: found.extend(entries_of(consumer.read_batch())))
     reader.start()
     while not any("xreadgroup" in info["cmd"] for info in client.client_list()):
         pass
@@ -100,9 +106,9 @@ def test_reading_goes_on_when_the_server_comes_back(stop: threading.Event) -> No
     at = RedisAt("127.0.0.1", port, timeout_s=1.0)
     consumer = StreamConsumer(reading(at, streams=("first",)), "me", stop)
     with embedded_redis(port):
-        assert entries_of(consumer.poll()) == []
+        assert entries_of(consumer.read_batch()) == []
     found: list[object] = []
-    reader = threading.Thread(target=lambda: found.extend(entries_of(consumer.poll())))
+    reader = threading.Thread(target=lambda: found.extend(entries_of(consumer.read_batch())))
     reader.start()
     while service_context().stats.state != "waiting for Redis":
         pass
@@ -110,25 +116,25 @@ def test_reading_goes_on_when_the_server_comes_back(stop: threading.Event) -> No
         at.client().xadd("first", {"uri": "a"})
         reader.join(timeout=10)
         while not found and not reader.is_alive():
-            found.extend(entries_of(consumer.poll()))
+            found.extend(entries_of(consumer.read_batch()))
     assert len(found) == 1
 
 
 def test_a_wrong_key_type_ends_reading_with_the_reason(at: RedisAt, client: redis.Redis, stop: threading.Event) -> None:
     client.set("first", "a text")
     with pytest.raises(ConnectError, match="a key that we need holds something else: WRONGTYPE"):
-        entries_of(StreamConsumer(reading(at), "me", stop).poll())
+        entries_of(StreamConsumer(reading(at), "me", stop).read_batch())
 
 
 def test_it_is_drained_only_when_nothing_is_queued_or_in_work_anywhere(
     at: RedisAt, client: redis.Redis, stop: threading.Event
 ) -> None:
     consumer = StreamConsumer(reading(at), "me", stop)
-    entries_of(consumer.poll())
+    entries_of(consumer.read_batch())
     assert consumer.drained()
     client.xadd("second", {"uri": "a"})
     assert not consumer.drained()
-    (entry,) = entries_of(StreamConsumer(reading(at), "other", stop).poll())
+    (entry,) = entries_of(StreamConsumer(reading(at), "other", stop).read_batch())
     assert not consumer.drained()
     client.xack("second", "serving", entry.entry_id)
     client.xdel("second", entry.entry_id)
@@ -140,7 +146,7 @@ def test_the_wait_in_the_queue_is_measured_with_the_clock_of_redis(
 ) -> None:
     seconds, _ = client.time()
     client.xadd("first", {"uri": "a"}, id=f"{(seconds - 60) * 1000}-0")
-    entries_of(StreamConsumer(reading(at), "me", stop).poll())
+    entries_of(StreamConsumer(reading(at), "me", stop).read_batch())
     assert service_context().stats.stages["wait"].quantile(0.5) == pytest.approx(60, rel=0.1)
 
 
@@ -150,14 +156,14 @@ def test_a_full_poll_asks_for_the_next_one_which_is_given_even_after_a_stop(
     for number in range(6):
         client.xadd("first", {"uri": f"{number}"})
     consumer = StreamConsumer(reading(at), "me", stop)
-    assert len(entries_of(consumer.poll(read_ahead=True))) == 4
+    assert len(entries_of(consumer.read_batch(read_ahead=True))) == 4
     assert consumer.reading_ahead
     while client.xpending("first", "serving")["pending"] < 6:
         pass
     stop.set()
-    assert [entry.fields[b"uri"] for entry in entries_of(consumer.poll(read_ahead=True))] == [b"4", b"5"]
+    assert [entry.fields[b"uri"] for entry in entries_of(consumer.read_batch(read_ahead=True))] == [b"4", b"5"]
     assert not consumer.reading_ahead
-    assert entries_of(consumer.poll(read_ahead=True)) == []
+    assert entries_of(consumer.read_batch(read_ahead=True)) == []
 
 
 def test_nothing_is_read_ahead_after_a_poll_that_was_not_full(
@@ -165,7 +171,7 @@ def test_nothing_is_read_ahead_after_a_poll_that_was_not_full(
 ) -> None:
     client.xadd("first", {"uri": "a"})
     consumer = StreamConsumer(reading(at), "me", stop)
-    assert len(entries_of(consumer.poll(read_ahead=True))) == 1
+    assert len(entries_of(consumer.read_batch(read_ahead=True))) == 1
     assert not consumer.reading_ahead
 
 
@@ -179,13 +185,13 @@ def test_abandoned_entries_are_taken_over_in_the_midst_of_a_backlog(
     at: RedisAt, client: redis.Redis, stop: threading.Event
 ) -> None:
     client.xadd("first", {"uri": "abandoned"})
-    entries_of(StreamConsumer(reading(at), "silent", stop).poll())
+    entries_of(StreamConsumer(reading(at), "silent", stop).read_batch())
     for number in range(40):
         client.xadd("first", {"uri": f"{number}"})
     consumer = StreamConsumer(reading(at, reclaim_idle_s=0.02), "eager", stop)
     polled: list[Entry] = []
     while len(polled) < 41:
-        entries = entries_of(consumer.poll(read_ahead=True))
+        entries = entries_of(consumer.read_batch(read_ahead=True))
         client.xack("first", "serving", *[entry.entry_id for entry in entries])
         polled += entries
         if len(polled) == 8:
@@ -200,7 +206,7 @@ def test_what_was_read_ahead_on_a_connection_that_broke_is_taken_up_again(
     for number in range(6):
         client.xadd("first", {"uri": f"{number}"})
     consumer = StreamConsumer(reading(at, streams=("first",)), "me", stop)
-    served = entries_of(consumer.poll(read_ahead=True))
+    served = entries_of(consumer.read_batch(read_ahead=True))
     while client.xpending("first", "serving")["pending"] < 6:
         pass
     # A reset and not an orderly end, which would let the reply be read.
@@ -209,16 +215,16 @@ def test_what_was_read_ahead_on_a_connection_that_broke_is_taken_up_again(
     sock.close()
     client.xack("first", "serving", *[entry.entry_id for entry in served])
     for uri in (b"4", b"5"):
-        (entry,) = entries_of(consumer.poll(read_ahead=True))
+        (entry,) = entries_of(consumer.read_batch(read_ahead=True))
         assert (entry.fields[b"uri"], entry.deliveries) == (uri, 2)
         client.xack("first", "serving", entry.entry_id)
-    assert entries_of(consumer.poll()) == []
+    assert entries_of(consumer.read_batch()) == []
 
 
 def served(consumer: StreamConsumer, client: redis.Redis, group: str = "serving") -> list[list[Entry]]:
     """Gives the polls up to the first empty one, each acknowledged."""
     polls = []
-    while entries := entries_of(consumer.poll()):
+    while entries := entries_of(consumer.read_batch()):
         polls.append(entries)
         for one in entries:
             client.xack(one.stream, group, one.entry_id)
@@ -282,8 +288,8 @@ def test_what_is_read_ahead_is_bounded_too(at: RedisAt, client: redis.Redis, sto
     for number in range(8):
         client.xadd("first", {"uri": f"r{number}", "tensor:": bytes(7 if number < 4 else 700_000)})
     consumer = StreamConsumer(reading(at, most_bytes=1_000_000), "me", stop)
-    small = entries_of(consumer.poll(read_ahead=True))
+    small = entries_of(consumer.read_batch(read_ahead=True))
     assert consumer.reading_ahead
     client.xack("first", "serving", *[one.entry_id for one in small])
-    (large,) = entries_of(consumer.poll())
+    (large,) = entries_of(consumer.read_batch())
     assert (large.fields[b"uri"], large.deliveries) == (b"r4", 1)

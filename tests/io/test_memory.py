@@ -153,15 +153,15 @@ def test_a_reader_pauses_with_one_warning_and_goes_on_when_there_is_room(
     client.config_set("maxmemory", "1mb")
     short_of_memory()
     stop.set()
-    assert entries_of(consumer.poll()) == []
+    assert entries_of(consumer.read_batch()) == []
     stop.clear()
-    assert entries_of(consumer.poll()) == entries_of(consumer.poll()) == []
+    assert entries_of(consumer.read_batch()) == entries_of(consumer.read_batch()) == []
     assert client.xlen(STREAM) == 1
     (said,) = caplog.messages
     assert said.startswith(f"Redis at {at} has no memory left (")
     assert " of maxmemory 1.0 MB), and results are larger than requests: reading pauses, requests stay queued." in said
     client.config_set("maxmemory", "1gb")
-    assert [one.fields for one in entries_of(consumer.poll())] == [{b"uri": b"a"}]
+    assert [one.fields for one in entries_of(consumer.read_batch())] == [{b"uri": b"a"}]
     assert caplog.messages[1:] == [f"Redis at {at} has memory again: reading goes on"]
     assert not balance().short
     consumer.close()
@@ -174,7 +174,7 @@ def test_a_queue_that_fills_the_server_drains(at: RedisAt, client: redis.Redis, 
         client.xadd(STREAM, {"uri": f"r{number}", "tensor:": b"x" * 1000})
     client.config_set("maxmemory", 1)
     served = 0
-    while entries := entries_of(consumer.poll()):
+    while entries := entries_of(consumer.read_batch()):
         results = [Result(origin_of(one), SEVEN) for one in entries]
         keys, arguments = commit_arguments(results, "serving", 60_000)
         written = script.run(keys, arguments)
