@@ -27,7 +27,17 @@ from beam_serving.transforms import Batch, Decode, ImageRules, Infer, TopN
 
 @dataclass(frozen=True)
 class Serving:
-    """The steps of one service, each ready to be applied, and the model that they share in each worker process."""
+    """The steps of one service, each ready to be applied, and the model that they share in each worker process.
+
+    Attributes:
+        model: the model of decode, infer and top_n, loaded once in each worker process.
+        read: emits `Block`s and `Flush`es.
+        decode: emits `Examples` and `Flush`es as `examples`, and error results as `refused`.
+        batch: emits lists of `Examples`.
+        infer: emits `Predictions` as `predictions`, and error results as `failed`.
+        top_n: emits `Ranked`, or lists of `Result` records.
+        write: writes results, the errors among them, and acknowledges their entries.
+    """
 
     model: SharedModel
     read: ReadFromRedisStream
@@ -39,7 +49,12 @@ class Serving:
 
 
 def build(pipeline: beam.Pipeline, serving: Serving) -> None:
-    """Apply the steps to a pipeline."""
+    """Apply the steps to a pipeline, each under a label of its own; nothing runs yet.
+
+    Args:
+        pipeline: one that does not have these steps.
+        serving: the steps.
+    """
     entries = pipeline | "Read requests" >> serving.read
     examples, refused = entries | "Decode" >> serving.decode
     predictions, failed = examples | "Batch" >> serving.batch | "Infer" >> serving.infer

@@ -145,20 +145,32 @@ class Origins(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """Decoded requests: `tensors` by input name of the model, of shape (records, ...), in the model's types."""
+    """Decoded requests.
+
+    Attributes:
+        origins: where they came from, in the order of the rows.
+        tensors: by input name of the model, of shape (records, ...), in the model's types.
+    """
 
     origins: Origins
     tensors: Mapping[str, np.ndarray]
 
     def part(self, low: int, high: int) -> "Examples":
-        """Return those of the records from `low` up to `high`."""
+        """Return those of the records from `low` up to `high`; the tensors are views.
+
+        Args:
+            low: the place of the first one, from 0.
+            high: the place behind the last one.
+        """
         return Examples(self.origins.part(low, high), {name: rows[low:high] for name, rows in self.tensors.items()})
 
 
 class Predictions(NamedTuple):
-    """What the model gave for some records: `outputs` by name, each with the batch axis first.
+    """What the model gave for some records.
 
-    Row i of every output belongs to record i of `origins`.
+    Attributes:
+        origins: where the records came from.
+        outputs: by name, each of shape (records, ...): row i belongs to record i of `origins`.
     """
 
     origins: Origins
@@ -166,7 +178,16 @@ class Predictions(NamedTuple):
 
 
 class Ranked(NamedTuple):
-    """The best classes of the only output `name` of some records: 0-based indices and scores, of shape (records, n)."""
+    """The best classes of the only output of some records.
+
+    Attributes:
+        origins: where the records came from, in the order of the rows.
+        name: of the output.
+        classes: 0-based indices, integers of shape (records, n), best first; n is at most the number of classes.
+        scores: those of the classes, of the same shape, in the type of the output.
+        labels: the names of all classes, empty where there are none.
+        as_lists: see `Answer`.
+    """
 
     origins: Origins
     name: str
@@ -214,7 +235,12 @@ class Failure(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The end of one request: what is written for it, and which entry is acknowledged with it."""
+    """The end of one request.
+
+    Attributes:
+        origin: which entry is acknowledged with it, and where its client looks for it.
+        outcome: what is written for it.
+    """
 
     origin: Origin
     outcome: "Answer | Failure"

@@ -22,9 +22,27 @@ from beam_serving.transport.client_connection import Server, redis_errors
 
 
 class AsyncInputQueue:
-    """`InputQueue` with coroutines: same arguments, same errors. An instance belongs to one event loop.
+    """`InputQueue` with coroutines and the same errors. An instance belongs to one event loop.
 
-    What coroutines queue at the same time shares a round trip.
+    What coroutines queue at the same time shares a round trip. It takes none of the arguments of Cluster Serving, and
+    sends all requests in this project's own format.
+
+    Args:
+        url_or_host: a host name, `host:port` or a URL; see `InputQueue`.
+        port: of a host name that comes without one; ignored with a URL.
+        stream: the stream that the service reads.
+        password: where the URL has none; None takes the environment variable BEAM_SERVING_REDIS_PASSWORD.
+        max_connections: at most one more than so many commands run at once; others wait `timeout_s` for their turn.
+        timeout_s: seconds, for each connection and for each reply; above a day it is a day.
+        ca_file: a PEM file of the certificates to trust with TLS; None for the system's.
+        secret: encrypts the inputs, with `salt`; see `InputQueue`. None for both sends them in clear.
+        salt: of the secret.
+        max_request_bytes: of the names and values of a request as it is sent; a larger one is refused.
+
+    Raises:
+        ValueError: the URL has another scheme or form, or `secret` or `salt` is missing or weak.
+        TypeError: `secret` or `salt` is no text.
+        InputError: `timeout_s` is no number above 0.
     """
 
     def __init__(
@@ -57,16 +75,51 @@ class AsyncInputQueue:
         self._requests = Gathered(self._send)
 
     async def enqueue(self, uri: Uri, only_input: object = None, /, **inputs: Any) -> str:
-        """Queue one request and return its request id; see `InputQueue.enqueue`."""
+        """Queue one request and return its request id, without the forms of Cluster Serving; see `InputQueue.enqueue`.
+
+        Args:
+            uri: the name of the request.
+            only_input: the input of a model that has one.
+            **inputs: inputs by the model's names.
+
+        Returns:
+            The request id, for `AsyncOutputQueue.query`.
+
+        Raises:
+            InputError, ImageFileError, QueueFullError, ConnectError: see `InputQueue.enqueue`.
+        """
         named = inputs if only_input is None else {"": only_input, **inputs}
         return await self._queue(self._request(uri, named))
 
     async def enqueue_image(self, uri: Uri, image: object, *, name: str = "", encoding: str = "jpeg") -> str:
-        """Queue one image and return its request id; see `InputQueue.enqueue_image`."""
+        """Queue one image and return its request id; see `InputQueue.enqueue_image`.
+
+        Args:
+            uri: the name of the request.
+            image: the bytes or path of a file, a file opened in binary mode, a PIL image or a uint8 array.
+            name: of the input; "" for the one of a model that has one.
+            encoding: what an array is encoded as, "jpeg" or "png".
+
+        Returns:
+            The request id, for `AsyncOutputQueue.query`.
+
+        Raises:
+            InputError, ImageFileError, ClientError, QueueFullError, ConnectError: see `InputQueue.enqueue_image`.
+        """
         return await self._queue(self._request(uri, {name: as_image(image, encoding)}))
 
     async def enqueue_many(self, requests: Iterable[tuple[Uri, Inputs]]) -> list[str]:
-        """Queue pairs of uri and inputs and return their request ids; see `InputQueue.enqueue_many`."""
+        """Queue many requests and return their request ids; see `InputQueue.enqueue_many`.
+
+        Args:
+            requests: pairs of uri and inputs, which are a mapping by name or the one input of a model that has one.
+
+        Returns:
+            The request ids, in the order of the requests.
+
+        Raises:
+            InputError, ImageFileError, QueueFullError, ConnectError: see `InputQueue.enqueue_many`.
+        """
         request_ids: list[str] = []
         with telling_what_is_queued(request_ids):
             for chunk in chunked(self._request(uri, inputs) for uri, inputs in requests):
@@ -112,9 +165,24 @@ class AsyncInputQueue:
 
 
 class AsyncOutputQueue:
-    """`OutputQueue` with coroutines: same arguments, same results, same errors. An instance belongs to one event loop.
+    """`OutputQueue` with coroutines, the same results and the same errors. An instance belongs to one event loop.
 
-    However many coroutines wait, they share one connection to do so, and round trips.
+    However many coroutines wait, they share one connection to do so, and round trips. It takes none of the arguments
+    of Cluster Serving and answers as none of its queues does.
+
+    Args:
+        url_or_host: a host name, `host:port` or a URL; see `InputQueue`.
+        port: of a host name that comes without one; ignored with a URL.
+        stream: the stream that the requests were queued on.
+        password: where the URL has none; None takes the environment variable BEAM_SERVING_REDIS_PASSWORD.
+        by_label: best classes go by their names where the service has them, else by 0-based index.
+        max_connections: so many commands run at once, beside the connection that waits; others wait for their turn.
+        timeout_s: seconds, for each connection and for each reply, not for a result; above a day it is a day.
+        ca_file: a PEM file of the certificates to trust with TLS; None for the system's.
+
+    Raises:
+        ValueError: the URL has another scheme or form.
+        InputError: `timeout_s` is no number above 0.
     """
 
     def __init__(
@@ -147,7 +215,20 @@ class AsyncOutputQueue:
     async def query(
         self, uri: Uri, timeout_s: float | None = None, *, request_id: str | None = None, delete: bool = False
     ) -> Reply | None:
-        """Return the result of one request; see `OutputQueue.query`."""
+        """Return the result of one request; see `OutputQueue.query`.
+
+        Args:
+            uri: as it was given to `enqueue`.
+            timeout_s: seconds to wait, `math.inf` for no limit; None asks once.
+            request_id: the result of this very request, as `enqueue` returned it; None takes one of any.
+            delete: remove the result; else it stays for its lifetime.
+
+        Returns:
+            The result; None where there is none yet and `timeout_s` is None.
+
+        Raises:
+            InputError, ResultTimeoutError, ResultError, ConnectError: see `OutputQueue.query`.
+        """
         request_ids = None if request_id is None else [request_id]
         replies = await self.query_many([uri], timeout_s, request_ids=request_ids, delete=delete)
         return checked_reply(uri, replies.get(uri), timeout_s)
@@ -160,7 +241,20 @@ class AsyncOutputQueue:
         request_ids: Sequence[str] | None = None,
         delete: bool = False,
     ) -> dict[Any, Reply | ResultError]:
-        """Return the results of many requests by uri; see `OutputQueue.query_many`."""
+        """Return the results of many requests by uri; see `OutputQueue.query_many`.
+
+        Args:
+            uris: as they were given to `enqueue`.
+            timeout_s: seconds to wait for all of them together, `math.inf` for no limit; None asks once.
+            request_ids: one for each uri, in their order: results of other requests do not count.
+            delete: remove the results that are returned.
+
+        Returns:
+            What came in time, in the order of `uris`, a failure as its ResultError; the rest is left out.
+
+        Raises:
+            InputError, ValueError, ConnectError: see `OutputQueue.query_many`.
+        """
         wanted = Wanted(self._stream, uris, request_ids)
         with redis_errors(self._server):
             if timeout_s is None:
@@ -172,7 +266,14 @@ class AsyncOutputQueue:
         return wanted.replies(self._by_label)
 
     async def dequeue(self) -> dict[str, Reply | ResultError]:
-        """Take all results that are there; see `OutputQueue.dequeue`."""
+        """Take all results that are there; see `OutputQueue.dequeue`.
+
+        Returns:
+            The results by uri, a failure as its ResultError.
+
+        Raises:
+            ConnectError: Redis cannot be reached, or refuses us.
+        """
         prefix = key_of(self._stream, "*")[:-1]
         taken: dict[str, Reply | ResultError] = {}
         cursor = -1

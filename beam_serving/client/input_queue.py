@@ -32,23 +32,36 @@ from beam_serving.transport.client_connection import Server, redis_errors
 class InputQueue:
     """Queues requests for the service that reads `stream`.
 
-    An instance may be shared by threads, but not by processes. The password comes from the URL, from `password` or
-    from the environment variable BEAM_SERVING_REDIS_PASSWORD. A request is delivered at least once: when the reply to
-    a command is lost it is sent again under the same request id, and the service answers it once.
-
-    The URL may be one of sentinels or of a cluster, as docs/redis.md has it. With `rediss` it is TLS, and `ca_file`
-    holds the certificates to trust, the system's where it is not given.
-
-    With `secret` and `salt`, which are those of the service's `data: encryption`, the inputs are encrypted. Uris,
-    names, types and shapes are not, and neither are results.
-
-    What is larger than `max_request_bytes` is refused at once; a service whose `data: max_request_bytes` is smaller
-    answers it with an error.
+    An instance may be shared by threads, but not by processes. No socket is opened before the first command. A request
+    is delivered at least once: when the reply to a command is lost it is sent again under the same request id, up to
+    five times in about two seconds, and the service answers it once.
 
     A uri names a request; a later request of the same uri takes over its result.
 
-    Made with the arguments of Cluster Serving 0.9 and later (`host`, `port`, `name`, `frontend_url`, or none at all),
-    it takes inputs as theirs does and sends them in their format: see `enqueue` and docs/moving.md.
+    Made with the arguments of Cluster Serving 0.9 and later (`host`, `name`, `frontend_url`, or neither an address nor
+    a stream), `enqueue` and `predict` take inputs as theirs do and send them in their format: see docs/moving.md.
+
+    Args:
+        url_or_host: a host name, `host:port`, or a URL: `redis://`, `rediss://` (TLS), `unix://`, or one of sentinels
+            or of a cluster, as docs/redis.md has it. None is localhost. `http://` and `https://` are a `frontend_url`.
+        port: of a host name that comes without one, 6379 where it is None; ignored with a URL.
+        stream: the stream that the service reads; None is "serving_stream". On a cluster it needs a hash tag.
+        password: where the URL has none; None takes the environment variable BEAM_SERVING_REDIS_PASSWORD.
+        max_connections: so many commands run at once; others wait up to `timeout_s` for their turn.
+        timeout_s: seconds, for each connection and for each reply; above a day it is a day.
+        ca_file: a PEM file of the certificates to trust with TLS; None for the system's.
+        secret: that of the service's `data: encryption`, 16 characters or more. With it and `salt` the inputs are
+            encrypted. Uris, names, types and shapes are not, and neither are results. None for both: nothing is.
+        salt: that of the same, 8 characters or more.
+        max_request_bytes: of the names and values of a request as it is sent. A larger one is refused at once; a
+            service whose `data: max_request_bytes` is smaller answers it with an error.
+        **old: arguments of Cluster Serving: `host` and `name` mean `url_or_host` and `stream`, `frontend_url` is where
+            `predict` goes, and `sync` means nothing.
+
+    Raises:
+        ValueError: the URL has another scheme or form, or `secret` or `salt` is missing or weak.
+        TypeError: an argument is unknown or given under both names, or `secret` or `salt` is no text.
+        InputError: `timeout_s` is no number above 0.
     """
 
     def __init__(
@@ -79,16 +92,23 @@ class InputQueue:
     def enqueue(self, uri: Uri, only_input: Any = None, /, **inputs: Any) -> str:
         """Queue one request and return its request id.
 
-        Inputs go by the model's names, `enqueue("a", pixels=array)`; the one input of a model may go without:
-        `enqueue("a", array)`. Arrays and nested lists are tensors; a string, and lists or arrays of strings, are text;
-        bytes, `bytearray`, `memoryview`, `Path`, a file opened in binary mode and a PIL image are an image. A list of
-        floats is sent as float32, or as float64 where float32 would change a whole number or make a number infinite.
-        The uri is text, bytes, a whole number or a `Path`, of at most 4096 bytes.
+        Arrays and nested lists are tensors; a string, and lists or arrays of strings, are text; bytes, `bytearray`,
+        `memoryview`, `Path`, a file opened in binary mode and a PIL image are an image. A list of floats is sent as
+        float32, or as float64 where float32 would change a whole number or make a number infinite.
 
         As in Cluster Serving, where the queue was made so: inputs may have other names, in the model's order; tensors
         are sent as float32 unless that would change a whole number; text is the path of an image file, `{"b64": ...}`
         its base64, a list of texts is a tensor of these, and `[indices, values, shape]`, three arrays, is a sparse
         tensor.
+
+        Args:
+            uri: the name of the request: text, bytes, a whole number or a `Path`, of 1 to 4096 bytes.
+            only_input: the one input of a model that has one, `enqueue("a", array)`; without a batch axis, or with one
+                of size 1. None is none.
+            **inputs: inputs by the model's names, of at most 256 bytes, `enqueue("a", pixels=array)`; likewise.
+
+        Returns:
+            The request id, for `OutputQueue.query`.
 
         Raises:
             InputError: this is no request, or it is above a limit of docs/protocol.md.
@@ -102,22 +122,39 @@ class InputQueue:
         return self._queue(checked(make_arrow_request(uri, named, self._keys), self._max_request_bytes))
 
     def enqueue_image(self, uri: Uri, image: object, *, name: str = "", encoding: str = "jpeg") -> str:
-        """Queue one image and return its request id.
+        """Queue one image, in this project's own format, and return its request id.
 
-        The image is the bytes or the path of a file, a file opened in binary mode, a PIL image, which is sent as PNG,
-        or a uint8 array of shape (height, width, 3) in BGR order, or (height, width). An array is encoded as `encoding`
-        says: "jpeg" (quality 95) or "png" (lossless).
+        Args:
+            uri: the name of the request; see `enqueue`.
+            image: the bytes or the path of a file, a file opened in binary mode, which is read from where it stands, a
+                PIL image, which is sent as PNG, or a uint8 array of shape (height, width), or (height, width, 3) in BGR
+                order, or with alpha as a fourth channel.
+            name: of the input; "" for the one of a model that has one.
+            encoding: what an array is encoded as, "jpeg" (quality 95, up to 65500 pixels a side) or "png" (lossless).
+
+        Returns:
+            The request id, for `OutputQueue.query`.
 
         Raises:
             InputError: this is no image, or it is above a limit of docs/protocol.md.
             ImageFileError: the file cannot be read.
+            ClientError: it is an array, and OpenCV, which encodes it, is not installed.
             QueueFullError: Redis has no room; nothing was queued.
             ConnectError: Redis cannot be reached, or refuses us.
         """
         return self._queue(self._request(uri, {name: as_image(image, encoding)}))
 
     def enqueue_many(self, requests: Iterable[tuple[Uri, Inputs]]) -> list[str]:
-        """Queue pairs of uri and inputs, many per round trip, and return their request ids.
+        """Queue many requests, in this project's own format, and return their request ids.
+
+        They are sent in chunks of at most 128, which end once they hold 1 MiB; a chunk is queued whole or not at all.
+
+        Args:
+            requests: pairs of uri and inputs as of `enqueue`; the inputs are a mapping by name, or the one input of a
+                model that has one. No more than a chunk of them is held at once.
+
+        Returns:
+            The request ids, in the order of the requests.
 
         Raises:
             InputError: one is no request, or above a limit; the message says how many were queued before.
@@ -133,15 +170,22 @@ class InputQueue:
         return request_ids
 
     def predict(self, request_data: object, timeout: float = 5.0) -> Reply | str | None:
-        """Queue a request, wait up to `timeout` seconds for its result, and delete that.
+        """Queue a request, wait for its result, and delete that; with `frontend_url` it goes over HTTP.
 
-        The request is a dict of inputs, the value of the only input, or JSON text `{"instances": [{...}]}` with one
-        instance. With `frontend_url` it goes over HTTP. As in Cluster Serving, where the queue was made so: "[]"
-        stands for a result that did not come, "NaN" for a failure, whose reason goes to the log.
+        Args:
+            request_data: a mapping of inputs by name, where "" names the one of a model that has one; or that input,
+                which is sent under the name "t", as Cluster Serving has it; or JSON text `{"instances": [{...}]}` with
+                one instance, whose texts are base64 of image files.
+            timeout: seconds to wait for the result, `math.inf` for no limit; over HTTP for each answer of the network.
+
+        Returns:
+            The result. As in Cluster Serving, where the queue was made so: "[]" stands for one that did not come in
+            time, "NaN" for a failure, whose reason goes to the log.
 
         Raises:
             ResultTimeoutError: no result came in time.
             ResultError: the service answered with an error.
+            ClientError: the front end refuses the request.
             InputError, ImageFileError, QueueFullError, ConnectError: see `enqueue`.
         """
         inputs = inputs_of(request_data)
@@ -162,7 +206,18 @@ class InputQueue:
         return comparable(reply) if self._place.like_cluster_serving else reply
 
     def data_to_b64(self, **inputs: object) -> str:
-        """Return inputs as Cluster Serving 0.9 and later have them on the stream, in the field `data`."""
+        """Return inputs as Cluster Serving 0.9 and later have them on the stream, in the field `data`.
+
+        Args:
+            **inputs: inputs by name, as `enqueue` takes them where the queue was made as in Cluster Serving.
+
+        Returns:
+            Base64 of an Arrow stream; with a secret its images are encrypted.
+
+        Raises:
+            InputError: there is no input, or one that this format does not have.
+            ImageFileError: an image file cannot be read.
+        """
         return data_to_b64(inputs, self._keys).decode()
 
     def close(self) -> None:

@@ -28,15 +28,34 @@ class OutputQueue:
     A result is, for a model with one output, a dict from class index to probability, best first, or an array, which
     for text is one of `str` (and a `str` itself where the output is one text without dimensions); for
     several outputs a dict of these by output name (a list of arrays where the result was written for an older client).
-    With `by_label` the dicts go by class names where the service has them.
+    Arrays may be read-only.
 
     To wait, the queue listens on the channel that is named like the result's key, on which the service tells that it
     has written. An instance may be shared by threads, but not by processes; each thread that waits has a connection
     of its own, kept for the next wait. When the connection breaks while waiting, it is made anew, and nothing is
     missed.
 
-    Made with the arguments of Cluster Serving 0.9 and later (`host`, `port`, `name`, or none at all), it answers as
-    theirs does: "[]" where there is no result yet, "NaN" for a failure, whose reason goes to the log.
+    Made with the arguments of Cluster Serving 0.9 and later (`host`, `name`, or neither an address nor a stream),
+    `query` and `dequeue` answer as theirs do: "[]" where there is no result yet, "NaN" for a failure, whose reason goes
+    to the log.
+
+    Args:
+        url_or_host: a host name, `host:port` or a URL; see `InputQueue`. None is localhost.
+        port: of a host name that comes without one, 6379 where it is None; ignored with a URL.
+        stream: the stream that the requests were queued on; None is "serving_stream".
+        password: where the URL has none; None takes the environment variable BEAM_SERVING_REDIS_PASSWORD.
+        by_label: best classes go by their names where the service has them, else by 0-based index.
+        max_connections: so many commands run at once, beside the connections that wait for results; others wait up to
+            `timeout_s` for their turn.
+        timeout_s: seconds, for each connection and for each reply, not for a result; above a day it is a day.
+        ca_file: a PEM file of the certificates to trust with TLS; None for the system's.
+        **old: arguments of Cluster Serving: `host` and `name` mean `url_or_host` and `stream`; `frontend_url` and
+            `sync` mean nothing here.
+
+    Raises:
+        ValueError: the URL has another scheme or form.
+        TypeError: an argument is unknown or given under both names.
+        InputError: `timeout_s` is no number above 0.
     """
 
     def __init__(
@@ -64,12 +83,17 @@ class OutputQueue:
     def query(
         self, uri: Uri, timeout_s: float | None = None, *, request_id: str | None = None, delete: bool = False
     ) -> Reply | str | None:
-        """Return the result of one request; without `timeout_s` asks once and return None where there is none yet.
+        """Return the result of one request.
 
-        With a `timeout_s` of `math.inf` it waits without limit. The uri is as it was given to `enqueue`.
+        Args:
+            uri: as it was given to `enqueue`.
+            timeout_s: seconds to wait, `math.inf` for no limit; None asks once. True or False is `delete`, which
+                Cluster Serving has in this place.
+            request_id: as `InputQueue.enqueue` returned it: a result of another request of the same uri does not count.
+            delete: remove the result; else it stays for its lifetime.
 
-        With `request_id`, as `InputQueue.enqueue` gave it, an older result of the same uri does not count. With
-        `delete`, which Cluster Serving has in second place, it is removed; otherwise it stays for its lifetime.
+        Returns:
+            The result; None (or "[]", as in Cluster Serving) where there is none yet and `timeout_s` is None.
 
         Raises:
             InputError: the uri or `timeout_s` is none that can be.
@@ -90,7 +114,17 @@ class OutputQueue:
         return checked_reply(uri, reply, timeout_s)
 
     def query_and_delete(self, uri: Uri) -> Reply | str | None:
-        """Is `query` with `delete`."""
+        """Return the result of one request and remove it: `query` with `delete`, which does not wait.
+
+        Args:
+            uri: as it was given to `enqueue`.
+
+        Returns:
+            The result; None (or "[]", as in Cluster Serving) where there is none yet.
+
+        Raises:
+            InputError, ResultError, ConnectError: see `query`.
+        """
         return self.query(uri, delete=True)
 
     def query_many(
@@ -101,11 +135,22 @@ class OutputQueue:
         request_ids: Sequence[str] | None = None,
         delete: bool = False,
     ) -> dict[Any, Reply | ResultError]:
-        """Return the results of many requests by uri, all that come within `timeout_s`; the rest are left out.
+        """Return the results of many requests by uri.
 
-        A request that failed has its ResultError as a value. The other arguments are those of `query`.
+        Args:
+            uris: as they were given to `enqueue`.
+            timeout_s: seconds to wait for all of them together, `math.inf` for no limit; None asks once.
+            request_ids: one for each uri, in their order: results of other requests do not count. The uris are all
+                different then.
+            delete: remove the results that are returned; else they stay for their lifetime.
+
+        Returns:
+            What came in time, by uri in the order of `uris`; the rest is left out. A request that failed has its
+            ResultError as a value, also where `query` answers as in Cluster Serving.
 
         Raises:
+            InputError: a uri or `timeout_s` is none that can be.
+            ValueError: there are not as many `request_ids` as uris.
             ConnectError: Redis cannot be reached, or refuses us.
         """
         return self._query_many(uris, timeout_s, request_ids, delete)
@@ -124,9 +169,11 @@ class OutputQueue:
         return wanted.replies(self._by_label)
 
     def dequeue(self) -> dict[str, Any]:
-        """Take all results that are there: return them by uri and delete them. Each goes to one caller only.
+        """Take all results that are there and delete them. Each goes to one caller only, and is lost with its reply.
 
-        A request that failed has its ResultError as a value ("NaN" where it is so in Cluster Serving).
+        Returns:
+            The results by uri, as text. A request that failed has its ResultError as a value ("NaN" where it is so in
+            Cluster Serving).
 
         Raises:
             ConnectError: Redis cannot be reached, or refuses us.

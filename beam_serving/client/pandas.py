@@ -15,13 +15,18 @@ if TYPE_CHECKING:
 def to_pandas(results: object) -> "DataFrame":
     """Return a `pandas.DataFrame` of what `query`, `query_many` or `dequeue` gave.
 
-    Best classes are rows with the columns `class` and `score`, a tensor of numbers or texts has its first axis as rows
-    and the others as columns, an error is a row with the column `error`. Results by uri and outputs by name are put
-    below each other, with the uri or name as a level of the index.
+    Args:
+        results: one result, or a mapping or list of them.
+
+    Returns:
+        A table. Best classes are rows with the columns `class` and `score`, a tensor of numbers or texts has its first
+        axis as rows and the others as columns (one column `value` where it has no others), an error is a row with the
+        column `error`. Results by uri and outputs by name are put below each other, with the uri or name as a level of
+        the index.
 
     Raises:
         ClientError: pandas is not installed.
-        TypeError: these are no results.
+        TypeError: these are no results, as None, "[]" and "NaN" are not.
     """
     try:
         import pandas

@@ -24,26 +24,40 @@ _STREAM = IMAGE_STREAM.decode()
 class RedisQueue:
     """Queues images and takes their results, in the format of Cluster Serving 0.7.
 
-    Redis is found by `src`, else by `data: src` in the configuration file, else at localhost:6379. An instance may be
-    shared by threads, but not by processes.
+    An instance may be shared by threads, but not by processes. The password is that of the URL, else of the environment
+    variable BEAM_SERVING_REDIS_PASSWORD. A request is delivered at least once, as by `InputQueue`.
+
+    Args:
+        file_path: a configuration file whose `data: src` says where Redis is, else it is at localhost:6379; None is
+            ./config.yaml, where that is there.
+        src: where Redis is, `host:port` or a URL; the file is not read then.
+
+    Raises:
+        ConfigError: the file cannot be read.
+        ValueError: the URL has another scheme or form.
     """
 
     def __init__(self, file_path: str | None = None, *, src: str | None = None) -> None:
-        """Read `file_path`, by default ./config.yaml where it is there.
-
-        Raises:
-            ConfigError: the file cannot be read.
-        """
         self._server = Server.at(
             src or _src_of(file_path) or _DEFAULT_SRC, password=None, max_connections=4, timeout_s=5.0, stream=_STREAM
         )
         self._redis = self._server.client()
 
     def enqueue_image(self, uri: Uri, data: object) -> str:
-        """Queue an image and return its request id; an array is uint8 in BGR order, and sent as JPEG of quality 95.
+        """Queue an image and return its request id.
+
+        Args:
+            uri: the name of the request: text, bytes, a whole number or a `Path`, of 1 to 4096 bytes.
+            data: the image as `InputQueue.enqueue_image` takes it; an array is uint8 in BGR order, and sent as JPEG of
+                quality 95.
+
+        Returns:
+            The request id; results go by uri.
 
         Raises:
             InputError: this is no image, or it is above a limit of docs/protocol.md.
+            ImageFileError: the file cannot be read.
+            ClientError: it is an array, and OpenCV, which encodes it, is not installed.
             QueueFullError: Redis has no room; nothing was queued.
             ConnectError: Redis cannot be reached, or refuses us.
         """
@@ -55,9 +69,11 @@ class RedisQueue:
         return request_id
 
     def get_results(self) -> dict[str, Reply | ResultError]:
-        """Take all results that are there: return, by uri, a dict from class index to probability; delete them.
+        """Take all results that are there and delete them. Each goes to one caller only.
 
-        An image that could not be served has its ResultError as a value.
+        Returns:
+            By uri, a dict from class index to probability, best first. An image that could not be served has its
+            ResultError as a value.
 
         Raises:
             ConnectError: Redis cannot be reached, or refuses us.
@@ -66,7 +82,11 @@ class RedisQueue:
             return take_all(self._redis, result_key(ProtocolVersion.IMAGE, IMAGE_STREAM, b""), by_label=False)
 
     def get_result(self) -> dict[str, Reply | ResultError]:
-        """Is `get_results` under its other name."""
+        """Return what `get_results` does: its other name.
+
+        Raises:
+            ConnectError: Redis cannot be reached, or refuses us.
+        """
         return self.get_results()
 
     def close(self) -> None:

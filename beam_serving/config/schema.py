@@ -219,7 +219,17 @@ class Flink(_Section):
 
 
 class Settings(_Section):
-    """The whole of config.yaml."""
+    """The whole of config.yaml, checked; the file config.yaml of the repository explains each key.
+
+    Attributes:
+        name: the service's, under which its state is in Redis: 1 to 64 letters, digits and `_.{}-`.
+        model: which model is served and by what.
+        data: where requests come from and how images become tensors.
+        params: how work is batched, spread and guarded.
+        redis: how to reach Redis, beside its address, which is `data.src`.
+        flink: of the runner of that name.
+        spark: of the runner of that name.
+    """
 
     name: Annotated[str, Field(pattern=r"^[\w.{}-]{1,64}$")] = "beam-serving"
     model: Model
@@ -230,14 +240,22 @@ class Settings(_Section):
     spark: Spark = Spark()
 
     def about(self, workers: int) -> dict[str, object]:
-        """Return what a service says of itself while it is ready."""
+        """Return what a service says of itself while it is ready.
+
+        Args:
+            workers: how many worker processes it has.
+        """
         return {"model": self.model.path, "streams": self.data.streams, "workers": workers}
 
 
 def load_settings(path: Path) -> Settings:
     """Read and check a configuration file, also one of Cluster Serving; what is not used of it is logged as warnings.
 
-    Paths inside it are taken from the folder that the file lies in.
+    Args:
+        path: the file, YAML in UTF-8; paths inside it are taken from the folder that it lies in.
+
+    Returns:
+        The settings, with absolute paths and with defaults for the keys that the file does not have.
 
     Raises:
         ConfigError: the file cannot be read, is no YAML, or a key or value is wrong; one line per mistake, each with

@@ -32,10 +32,19 @@ _FRAME_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Reading:
-    """What a consumer reads and how: the group's streams, the size of a read batch and the times, in seconds.
+    """What a consumer reads and how.
 
-    A worker never holds more than `most_bytes` of requests, the most that one may have: where a read would be more, its
-    entries are read one at a time.
+    Attributes:
+        at: the server.
+        streams: the names of the streams, at least one; each read reads all of them.
+        group: the consumer group, which is made where it is missing, from the first entry of the stream on.
+        count: the most entries of each stream in one read batch.
+        poll_s: seconds that a read waits on the server for entries where there are none; a drain waits 0.2 at most.
+        reclaim_idle_s: seconds after which an entry is taken over that another consumer has and does not keep; who
+            works on an entry renews its lease three times in that.
+        most_bytes: of requests that a worker holds at a time, and of one request; 128 MiB where nothing is said. Where
+            a read would be more, its entries are read one at a time; the contents of an entry of more stay in Redis,
+            and it is refused.
     """
 
     at: RedisAt

@@ -12,12 +12,17 @@ FN_API_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 
 class Readers(NamedTuple):
-    """One reader for each of the names that it reads under.
+    """Who reads: one reader for each name.
 
-    With `drain` a reader ends when nothing is queued or pending any more, else it never does. A runner that starts
-    failed work again by itself could have two readers of one name alive at a time: with `names_are_shared` each appends
-    something of its own to the name, for each bundle. A runner that knows no endless source gets a `bounded` one.
-    `busy` is where a reader tells the other workers of its machine that it holds requests; None where they do not ask.
+    Attributes:
+        names: of the consumers in the group. Whoever carries a name owns what is pending under it, so no two living
+            readers may have the same, whichever process they are in. Where `bounded`, there are as many readers as
+            names, and all carry the first one: where there are several, `names_are_shared` must be true.
+        drain: a reader ends when nothing is queued or pending any more, under whichever consumer; else when it is told.
+        names_are_shared: each reader appends eight hexadecimal digits to its name, new ones for each bundle: for a
+            runner that starts failed work again by itself, which could have two readers of one name alive at a time.
+        bounded: the source ends, for a runner that knows no endless one: it reads in one bundle and hands no rest over.
+        busy: where a reader tells the other workers of its machine that it holds requests; None where they do not ask.
     """
 
     names: Sequence[str]

@@ -40,7 +40,14 @@ _log = logging.getLogger(__name__)
 
 
 class DeadLetters(NamedTuple):
-    """How much `<stream>:dead` keeps: the newest, this many at most, of so many bytes together and each."""
+    """How much `<stream>:dead` keeps: the newest letters within these bounds; what is dropped is counted and logged.
+
+    Attributes:
+        letters: how many.
+        total_bytes: of the names and values of all of them together.
+        each_bytes: of those of one, besides its error; what a request had beyond that is cut off, and its field `cut`
+            says how many bytes.
+    """
 
     letters: int = 10_000
     total_bytes: int = 256 << 20
@@ -48,7 +55,12 @@ class DeadLetters(NamedTuple):
 
     @classmethod
     def of(cls, letters: int, total_mb: int) -> "DeadLetters":
-        """Take the bounds that the configuration gives; one letter has a MiB at most."""
+        """Return the bounds that the configuration gives; one letter has a MiB at most.
+
+        Args:
+            letters: `data: max_dead_letters`.
+            total_mb: `data: max_dead_letters_mb`, in MiB.
+        """
         return cls(letters, total_mb << 20)
 
 
@@ -75,7 +87,17 @@ class _Written(NamedTuple):
 class WriteToRedis(beam.PTransform):
     """Writes each `Ranked` or list of `Result` records and acknowledges their entries, at once or not at all.
 
-    Results live for `result_ttl_s` (0: until they are read). Writing the same result twice is harmless; see the module.
+    Delivery: until its result is written an entry is pending, and is delivered again where its worker ends. Results of
+    entries that another consumer has taken over are not written. Writing the same result twice is harmless; see the
+    module.
+
+    Args:
+        at: the server that the entries were read from.
+        group: the consumer group that they were read in.
+        result_ttl_s: the lifetime of a result in seconds, to the millisecond; 0 keeps it until it is deleted.
+        keep_outbox: append each result to `<stream>:rows` too, in the same transaction, from where it goes to files.
+        dead_letters: how much of the requests that were given up is kept, 10,000 letters and 256 MiB of each stream
+            where nothing is said.
     """
 
     def __init__(

@@ -93,9 +93,16 @@ class _BatchProvider(RestrictionProvider):
 
 
 class ReadFromRedisStream(beam.PTransform):
-    """Reads the streams of `reading` as members of a consumer group and emits `Block`s and `Flush`es.
+    """Reads streams as members of a consumer group and emits `Block`s and, after each read batch, a `Flush`.
 
-    See `Readers` for who reads, and the module for the delivery guarantee.
+    Delivery: at least once. An entry is pending until `WriteToRedis` acknowledges it with its result; where its worker
+    ends before, it is delivered again.
+
+    Args:
+        reading: which streams, and how.
+        readers: who reads, and until when.
+        checkpoint_interval_s: seconds after which a reader ends its bundle and hands the rest back to the runner; of no
+            effect on bounded readers.
     """
 
     def __init__(self, reading: Reading, readers: Readers, checkpoint_interval_s: float) -> None:

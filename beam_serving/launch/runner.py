@@ -63,6 +63,9 @@ class Plan(Protocol):
     def run(self) -> int:
         """Serve until the service ends, and return the exit code.
 
+        Returns:
+            0, or 1 where a worker had to be killed.
+
         Raises:
             BeamServingError: it cannot start, or cannot go on for a reason that the operator must fix.
         """
@@ -81,7 +84,11 @@ class Jobs(Protocol):
         ...
 
     def lines(self, status: Mapping[str, Plain]) -> list[str]:
-        """Return the same as lines of text."""
+        """Return the same as lines of text.
+
+        Args:
+            status: what `status` returned.
+        """
         ...
 
     def active(self) -> list[str]:
@@ -93,12 +100,24 @@ class Jobs(Protocol):
         ...
 
     def cancel(self, job_id: str) -> None:
-        """End a job at once; what its workers had in hand stays pending in Redis."""
+        """End a job at once; what its workers had in hand stays pending in Redis.
+
+        Args:
+            job_id: one that `active` returned.
+
+        Raises:
+            ClusterError: the cluster does not answer, or does not do it.
+        """
         ...
 
 
 class ClusterFlag(NamedTuple):
-    """The flag that says where a cluster is, and its help."""
+    """The flag that says where a cluster is.
+
+    Attributes:
+        name: of the flag, with its dashes.
+        help: what the command line says of it.
+    """
 
     name: str
     help: str
@@ -122,7 +141,13 @@ class Runner(Protocol):
     cluster_flag: ClusterFlag | None
 
     def plan(self, spec: Spec) -> Plan:
-        """Check what is wanted against what this runner can do.
+        """Check what is wanted against what this runner can do; nothing starts.
+
+        Args:
+            spec: the service as it is wanted.
+
+        Returns:
+            How this runner would run it.
 
         Raises:
             ConfigError: a flag or a setting cannot be used with it.
@@ -130,7 +155,12 @@ class Runner(Protocol):
         ...
 
     def jobs(self, settings: Settings, cluster: str | None) -> Jobs | None:
-        """Return the jobs of a service on the cluster at this address, else on that of the settings; None without."""
+        """Return the jobs of a service on a cluster; None where it has none, or none that can be asked.
+
+        Args:
+            settings: of the service; its name is that of its jobs.
+            cluster: where the cluster is, as `cluster_flag` says it; None leaves it to the settings.
+        """
         ...
 
 
@@ -146,6 +176,9 @@ RUNNERS = {
 
 def runner_named(name: str) -> Runner:
     """Return a runner by Beam's name of it.
+
+    Args:
+        name: one of `RUNNERS`.
 
     Raises:
         ConfigError: there is none of that name here.

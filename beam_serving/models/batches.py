@@ -12,7 +12,14 @@ UNNAMED = ""
 
 
 def predict_batch(model: LoadedModel, examples: Sequence[Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
-    """Run a model on examples (tensors by input name, without batch axis); row i of every output is example i's.
+    """Run a model on examples, one after the other where it takes them so.
+
+    Args:
+        model: what predicts.
+        examples: one or more, each with tensors by input name, without a batch axis, in the model's types.
+
+    Returns:
+        The outputs by name; row i of every output is that of example i.
 
     Raises:
         ModelError: an example does not fit the model, examples differ in shape, the engine failed, or the model gave
@@ -59,7 +66,15 @@ def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarra
 
 
 def check_rows(outputs: Mapping[str, np.ndarray], examples: int) -> None:
-    """Raise ModelError unless every output has one row per example."""
+    """Make sure that every output has one row per example.
+
+    Args:
+        outputs: what the model gave, by name.
+        examples: how many there were.
+
+    Raises:
+        ModelError: an output has another number of rows, or no axis of them.
+    """
     for name, rows in outputs.items():
         if rows.ndim == 0 or len(rows) != examples:
             wanted = f"{examples} examples need {examples} rows"

@@ -10,9 +10,12 @@ from beam_serving.models.formats.registry import NOOP, Format, engines, format_o
 
 
 class ModelFiles(NamedTuple):
-    """The files of one model: `model` is its graph (or all of it), `weights` the second file of formats with two.
+    """The files of one model.
 
-    Of a SavedModel, `model` is its directory.
+    Attributes:
+        format: the name of a format in `beam_serving.models.formats.registry`: "openvino", "onnx", "torchscript", ...
+        model: the file with its graph, or all of it; of a SavedModel its directory.
+        weights: the second file of a format with two; None of others.
     """
 
     format: str
@@ -32,13 +35,20 @@ _REFUSALS: Mapping[str, Callable[[Path], str | None]] = {
 
 
 def find_model(directory: Path | str, engine: str = "auto") -> ModelFiles:
-    """Find the one model in a directory; files whose names start with a dot, and what is no model, do not count.
+    """Find the one model in a directory by its files alone: at most a few kilobytes are read, nothing is loaded.
 
-    The directory "noop", or the engine "noop", is the model that computes nothing. A SavedModel may be the directory
-    itself or the only one inside it, as with the version directories of other servers.
+    Args:
+        directory: that of the model; "noop" is the model that computes nothing. A SavedModel may be the directory
+            itself or the only one inside it, as with the version directories of other servers. Files whose names start
+            with a dot, and what is no model, do not count.
+        engine: the one that shall run it; "auto" for any, "noop" for the model that computes nothing.
+
+    Returns:
+        The files of the model.
 
     Raises:
-        ModelLoadError: there is no model, more than one, half of one, or one that must not or cannot be loaded.
+        ModelLoadError: there is no model, more than one, half of one, one that must not or cannot be loaded, or one
+            that the engine cannot run.
     """
     if engine not in engines():
         raise ModelLoadError(f"engine is {engine!r}, wanted is one of {', '.join(engines())}")

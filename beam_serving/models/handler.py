@@ -36,6 +36,15 @@ class DirectoryModelHandler(ModelHandler[ModelInput, Prediction, LoadedModel]):
 
     Every worker process loads its own copy. The directory is looked at when a worker loads it, on the worker; the files
     that it has then are served until the next load, whatever happens to them.
+
+    Args:
+        directory: that of the model, on the workers; "noop" is the model that computes nothing.
+        options: how to load it; None for the defaults.
+        min_batch_size: the fewest examples in one batch, but for the last one of a bundle.
+        max_batch_size: the most examples in one batch.
+
+    Raises:
+        ConfigError: an option has a value that it cannot have.
     """
 
     def __init__(
@@ -46,31 +55,39 @@ class DirectoryModelHandler(ModelHandler[ModelInput, Prediction, LoadedModel]):
         min_batch_size: int = 1,
         max_batch_size: int = 32,
     ) -> None:
-        """Check the options; the directory is not looked at yet.
-
-        Raises:
-            ConfigError: an option has a value that it cannot have.
-        """
         super().__init__(min_batch_size=min_batch_size, max_batch_size=max_batch_size)
         self._directory = str(directory)
         self._options = checked_options(options or ModelOptions())
 
     def load_model(self) -> LoadedModel:
-        """Load the model.
+        """Load the model in this process; the first load of its files tries them in another one.
+
+        Returns:
+            The model, ready to predict.
 
         Raises:
             ModelLoadError: the directory does not hold one model that can be served.
+            ConfigError: the secret of an encrypted model is missing, or weak where that is not allowed.
         """
         return open_model(self._directory, self._options).model
 
     def run_inference(
         self, batch: Sequence[ModelInput], model: LoadedModel, inference_args: dict[str, object] | None = None
     ) -> Iterable[Prediction]:
-        """Yield one prediction per example, in their order; examples of one batch may differ in shape.
+        """Yield one prediction per example, in their order.
 
-        Numbers of another width than the model's are converted where nothing is lost.
+        Args:
+            batch: examples without a batch axis, or with one of size 1: the tensor of a model's only input, or all
+                inputs by name. They may differ in shape. Numbers of another width than the model's are converted where
+                no whole number changes and none becomes infinite.
+            model: what `load_model` returned.
+            inference_args: None or empty: a model in a directory takes none.
+
+        Yields:
+            The example and what the model gave for it: the row of its only output, or the rows of all outputs by name.
 
         Raises:
+            ValueError: there are `inference_args`.
             RequestError: an example does not fit the model; the message says which input and what it takes.
             ModelError: the model failed.
         """
@@ -84,32 +101,53 @@ class DirectoryModelHandler(ModelHandler[ModelInput, Prediction, LoadedModel]):
             yield Prediction(one, inference, self._directory)
 
     def get_num_bytes(self, batch: Sequence[ModelInput]) -> int:
-        """Sum the sizes of the tensors of a batch, in bytes."""
+        """Return the size of the tensors of a batch, in bytes.
+
+        Args:
+            batch: examples as `run_inference` takes them.
+        """
         return sum(np.asarray(tensor).nbytes for example in batch for tensor in _named(example).values())
 
     def get_metrics_namespace(self) -> str:
-        """Name the metrics of `RunInference`."""
+        """Return the namespace of the metrics of `RunInference`."""
         return "beam_serving"
 
     def validate_inference_args(self, inference_args: dict[str, object] | None) -> None:
-        """Refuse arguments: a model in a directory takes none."""
+        """Refuse arguments: a model in a directory takes none.
+
+        Args:
+            inference_args: those of `RunInference`.
+
+        Raises:
+            ValueError: there are some.
+        """
         if inference_args:
             raise ValueError(f"inference_args are {sorted(inference_args)}, wanted are none")
 
     def update_model_path(self, model_path: str | None = None) -> None:
-        """Serve another directory from the next load on (Beam's automatic model refresh)."""
+        """Serve another directory from the next load on (Beam's automatic model refresh).
+
+        Args:
+            model_path: that directory; None or "" changes nothing.
+        """
         self._directory = model_path or self._directory
 
 
 def handler_for(
     model_directory: Path | str, *, min_batch_size: int = 1, max_batch_size: int = 32, **options: Any
 ) -> DirectoryModelHandler:
-    """Return a Beam `ModelHandler` for a model directory; `options` are the fields of `ModelOptions`.
+    """Return a Beam `ModelHandler` for a model directory.
 
-    `handler_for("noop")` is the model that computes nothing.
+    Args:
+        model_directory: that of the model, on the workers, where it is first looked at; "noop" is the model that
+            computes nothing.
+        min_batch_size: the fewest examples in one batch, but for the last one of a bundle.
+        max_batch_size: the most examples in one batch.
+        **options: the fields of `ModelOptions`.
 
     Raises:
         ConfigError: an option has a value that it cannot have.
+        TypeError: there is no such option.
     """
     return DirectoryModelHandler(
         model_directory, ModelOptions(**options), min_batch_size=min_batch_size, max_batch_size=max_batch_size

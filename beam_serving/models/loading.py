@@ -46,9 +46,12 @@ def load(files: ModelFiles, options: ModelOptions | None = None, verdict: Verdic
     """Load a model that `find_model` found, as the verdict says; without one the model is tried here and now.
 
     Args:
-        files: the files of the model.
-        options: how to load it.
+        files: the files of the model, which are not decrypted here.
+        options: how to load it; None for the defaults.
         verdict: what `probe` said of these files and options, in this process or another.
+
+    Returns:
+        The model, ready to predict.
 
     Raises:
         ModelLoadError: the files are damaged, a framework is missing, or the options do not fit the model.

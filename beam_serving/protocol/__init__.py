@@ -44,7 +44,10 @@ _MAX_ERROR_CHARS = 2000
 class Identity(NamedTuple):
     """Whose request an entry is, as far as can be told; what an error result needs when decoding fails.
 
-    `uri` is empty where the entry has none that is usable: then no client can wait for a result of it.
+    Attributes:
+        uri: empty where the entry has none, or one above the limit: then no client can wait for a result of it.
+        protocol: the version whose form the fields have.
+        request_id: empty where the entry has none, or one above the limit.
     """
 
     uri: bytes
@@ -55,9 +58,15 @@ class Identity(NamedTuple):
 def decode_request(
     fields: Mapping[bytes, bytes], limits: Limits = DEFAULT_LIMITS, decryptor: Decryptor | None = None
 ) -> Payload:
-    """Read the fields of a stream entry of any version. Native tensors are views on the bytes of their field.
+    """Read the fields of a stream entry of any version.
 
-    `decryptor` opens them, where the service takes encrypted requests.
+    Args:
+        fields: the names and values of the entry, as they are in Redis.
+        limits: what it may hold at most.
+        decryptor: opens what is encrypted; None where the service takes no encrypted requests, and refuses them.
+
+    Returns:
+        What the request says. Native tensors are read-only views on the bytes of their field.
 
     Raises:
         RequestError: the message begins with the request's uri and says what came and what is wanted.
@@ -87,7 +96,12 @@ def _decode_inputs(fields: Fields, limits: Limits) -> tuple[Inputs, ProtocolVers
 
 
 def identify(fields: Mapping[bytes, bytes], limits: Limits = DEFAULT_LIMITS) -> Identity:
-    """Tell whose request an entry is without decoding it; never raises."""
+    """Return whose request an entry is, without decoding it; never raises.
+
+    Args:
+        fields: the names and values of the entry, as they are in Redis.
+        limits: those on the size of the uri and the request id.
+    """
     uri, request_id = fields.get(b"uri", b""), fields.get(b"id", b"")
     return Identity(
         uri if len(uri) <= limits.max_uri_bytes else b"",
@@ -100,6 +114,9 @@ def encode_result(result: Result) -> dict[bytes, bytes]:
     """Return the hash fields of a result in the form that the client of the request reads.
 
     Every failure has a readable `error`, every result the `id` of its request where that had one.
+
+    Args:
+        result: the end of a request; of the reason of a failure the first 2000 characters are sent.
 
     Raises:
         ModelError: an output has a dtype or values that this client could not read.
@@ -119,7 +136,12 @@ def encode_result(result: Result) -> dict[bytes, bytes]:
 def encode_ranked(ranked: Ranked) -> dict[bytes, Sequence[bytes]] | None:
     """Return the hash fields of results in columns, the same that `encode_result` gives of each.
 
-    None where the clients read another form, or where only some of the requests have an id.
+    Args:
+        ranked: results of clients of one protocol version.
+
+    Returns:
+        By field, a value for each result; None where the clients read another form, or where only some of the requests
+        have an id.
     """
     origins = ranked.origins
     encode = _BY_PROTOCOL[origins.protocol].encode_ranked

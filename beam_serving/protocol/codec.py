@@ -17,7 +17,7 @@ Inputs = dict[str, Image | np.ndarray]
 class Codec(NamedTuple):
     """The bytes of one version of the protocol, as pure functions; `beam_serving.protocol.CODECS` holds all of them.
 
-    Args:
+    Attributes:
         protocol: which version it is; it travels with each record to its result.
         matches: whether the fields of an entry are of this form; the first codec that says so decodes it.
         decode_inputs: returns the inputs by name (float32 or whatever was sent, shaped as sent). Raises RequestError.

@@ -11,11 +11,18 @@ from beam_serving.records import MOST_FIELDS, MOST_REQUEST_BYTES
 class Limits:
     """What one stream entry may hold. A request above any of these gets an error result that names the limit.
 
-    `max_payload_bytes` bounds the names and values of all fields together, and each tensor after decoding (a sparse
-    tensor is small on the wire and large in memory). `max_json_bytes` bounds JSON.
-
-    `max_decode_bytes` bounds the memory that decoding may take beside the request itself: it is estimated before
-    anything is decoded.
+    Attributes:
+        max_fields: fields of the entry.
+        max_uri_bytes: of the uri.
+        max_name_bytes: of the name of an input, and of a request id.
+        max_payload_bytes: of the names and values of all fields together, and of each tensor after decoding (a sparse
+            tensor is small on the wire and large in memory).
+        max_rank: dimensions of a tensor, and of an array of texts.
+        max_arrow_rows: rows of an Arrow record batch; at least one is wanted.
+        max_json_bytes: of a JSON text.
+        max_json_depth: of the lists and objects in each other that a JSON text may have.
+        max_decode_bytes: of the memory that decoding may take beside the request itself; it is estimated before
+            anything is decoded.
     """
 
     max_fields: int = MOST_FIELDS

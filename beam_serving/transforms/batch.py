@@ -12,6 +12,9 @@ class Batch(beam.PTransform):
 
     Beam's `BatchElements` emits when a batch would exceed its size. A `Flush` counts as more than any batch, so it
     pushes out what is there; it ends in a list of its own, which `Infer` drops.
+
+    Args:
+        batch_size: the most records in one batch; `Examples` that hold more are a batch of their own.
     """
 
     def __init__(self, batch_size: int) -> None:

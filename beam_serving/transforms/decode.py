@@ -204,13 +204,23 @@ class Decode(beam.PTransform):
     """Turns each `Block` into `Examples`; emits these as `examples` and, as `refused`, lists of error results.
 
     Native tensor requests are decoded by columns where they are alike, all others one by one; images that take long are
-    set aside (`beam_serving.io.aside`) and go on with a later `Flush`. An entry that was delivered more than
-    `max_deliveries` times is given up: its error result is also a dead letter.
-    Images of one read are decoded side by side into arrays of `batch_size` rows, so that they need not be stacked.
-    The secret of encrypted records is read where a worker starts. A decoding that takes longer than `timeout_s` ends
-    the worker process, as an inference does: its entries are delivered again, one by one.
+    set aside (`beam_serving.io.aside`) and go on with a later `Flush`.
 
-    Tensors of free sizes are batched up to 32 MB: before one that would be more, a `Flush` ends the batch.
+    Tensors of free sizes are batched up to 32 MiB: before one that would be more, a `Flush` ends the batch.
+
+    Args:
+        model: the model, whose inputs say what requests become; it is loaded on the worker.
+        rules: how images become tensors.
+        limits: what a request may hold; one above them gets an error result.
+        max_deliveries: an entry that was delivered more often is given up: its error result is also a dead letter.
+        batch_size: the rows of the arrays that images of one read batch are decoded into side by side, so that they
+            need not be stacked.
+        encryption: whether requests are encrypted; by default they are not, and encrypted ones are refused. The secret
+            is read where a worker starts.
+        timeout_s: seconds; a decoding that takes longer ends the worker process, as an inference does, and its entries
+            are delivered again, one by one. By default there is no limit.
+        preprocess: the operator's own function of a request's inputs, before they become tensors
+            (`beam_serving.transforms.own_steps`); with one, requests are decoded one by one.
     """
 
     def __init__(

@@ -30,22 +30,25 @@ _PIXELS = np.arange(256, dtype=np.float32)
 
 @dataclass(frozen=True)
 class ImageRules:
-    """How pixels become numbers: each is `(pixel - mean) * scale`, per channel where there are several values.
+    """How pixels, 0..255, become numbers: each is `(pixel - mean) * scale`.
 
-    `color` is the order of the channels, and of `mean` and `scale`. OpenCV decodes to BGR, 0..255, and so did the
-    older servers. A file that announces more than `max_pixels` is refused before it is decoded.
-
-    `resize` is how an image gets its size: `stretch` to it, whatever the sides' ratio was; `fit` into it, with black
-    beside it; `crop`: the shorter side becomes `resize_to` (or just long enough), then the middle is taken.
-
-    `resize_filter` is how its pixels are made: `linear` between the four next ones, as OpenCV's resize does unasked;
-    `area` averages where the image shrinks; `antialias` is PIL's bilinear filter and so torchvision's. `auto` is linear
-    for `stretch` and area otherwise.
-
-    An image, with all that is made of it, takes at most `max_decode_bytes` of memory; one for which that would not do
-    is refused before it is decoded.
-
-    With `strict` a JPEG whose data is corrupt is refused. OpenCV decodes what it can of it and tells nobody.
+    Attributes:
+        color: the order of the channels, and of `mean` and `scale`. OpenCV decodes to BGR, and so did the older
+            servers.
+        layout: where an input of three dimensions has its channels: first (`chw`), last (`hwc`), or where its shape
+            has 1, 3 or 4 (`auto`; first, where both have).
+        mean: is taken from each pixel: one value for all channels, or one for each.
+        scale: multiplies each pixel then: likewise.
+        max_pixels: a file that announces more, width times height, is refused before it is decoded.
+        resize: how an image gets its size: `stretch` to it, whatever the sides' ratio was; `fit` into it, with black
+            beside it; `crop`: the shorter side becomes `resize_to`, then the middle is taken.
+        resize_to: in pixels, with `crop` only; None, or one that is too short for the middle, is just long enough.
+        strict: a JPEG whose data is corrupt is refused. OpenCV decodes what it can of it and tells nobody.
+        resize_filter: how pixels are made: `linear` between the four next ones, as OpenCV's resize does unasked; `area`
+            averages where the image shrinks; `antialias` is PIL's bilinear filter and so torchvision's. `auto` is
+            linear for `stretch` and area otherwise.
+        max_decode_bytes: the memory that an image takes at most, with all that is made of it; one for which that would
+            not do is refused before it is decoded.
     """
 
     color: Literal["bgr", "rgb"] = "bgr"

@@ -114,8 +114,13 @@ def for_client(reason: str, model: LoadedModel) -> str:
 class Infer(beam.PTransform):
     """Emits `predictions` for each batch and, as `failed`, lists of error results.
 
-    The model is loaded once per worker process, with the first step that needs it. An inference that takes longer
-    than `timeout_s` ends the worker process: its entries are delivered again, one by one.
+    The model is loaded once per worker process, with the first step that needs it. Of a batch that makes it fail, each
+    half is tried, down to the records that fail alone.
+
+    Args:
+        model: the model, which is loaded on the worker.
+        timeout_s: seconds; the inferences of a batch that take longer end the worker process, and its entries are
+            delivered again, one by one.
     """
 
     def __init__(self, model: SharedModel, timeout_s: float) -> None:

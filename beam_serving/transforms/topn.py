@@ -137,11 +137,14 @@ def served_of(model: LoadedModel, labels: tuple[str, ...] = ()) -> Served:
 
 
 class TopN(beam.PTransform):
-    """Turns `Predictions` into what `served` leaves of the outputs: `Ranked`, or a list of `Result` records.
+    """Turns `Predictions` into what is served of the outputs: `Ranked`, or a list of `Result` records.
 
-    A number stands for as many best classes, 0 for whole tensors, None for what `served_of` makes of the model, code
-    for the operator's own function in its place (`beam_serving.transforms.own_steps`). Without
-    `labels` classes have the names that are in the model's file.
+    Args:
+        served: a number stands for as many best classes, 0 for whole tensors, None for what `served_of` makes of the
+            model (whole tensors without a `model`), code for the operator's own function in their place
+            (`beam_serving.transforms.own_steps`).
+        labels: the names of all classes, in their order; empty for those in the file of a model with one output.
+        model: the model, whose outputs and names of classes are looked at on the worker; None where they do not count.
     """
 
     def __init__(

@@ -27,6 +27,11 @@ def result_key(protocol: ProtocolVersion, stream: bytes, uri: bytes) -> bytes:
     The key is also the name of the channel on which the result is announced. Clients of protocol version IMAGE know one
     stream only, so theirs is the one place where a result may be at `result:`: on other streams a request does not
     choose among keys that services share.
+
+    Args:
+        protocol: the version of the request.
+        stream: the name of the stream that it came by.
+        uri: that of the request, as it was sent.
     """
     if protocol is ProtocolVersion.IMAGE and stream == IMAGE_STREAM:
         return b"result:" + uri
