@@ -48,23 +48,40 @@ def data_to_b64(inputs: Mapping[str, object], keys: Keys | None = None) -> bytes
         raise InputError(str(err)) from err
 
 
-def inputs_of(request: object) -> Mapping[str, object]:
+def inputs_of(request: object, *, as_columns: bool) -> Mapping[str, object]:
     """Read what `predict` takes: JSON text of one instance, a dict of inputs, or the value of the only input.
 
+    Args:
+        request: what was given to it.
+        as_columns: for the format of Cluster Serving, which names the only input and has images of its own.
+
     Raises:
-        InputError: the JSON has another number of instances than one.
+        InputError: the JSON has another number of instances than one, or a text in it is no base64.
     """
+    only = ONLY_INPUT if as_columns else ""
     if isinstance(request, Mapping):
         return request
     if isinstance(request, str):
         try:
             instances = json.loads(request)["instances"]
         except (ValueError, TypeError, KeyError):
-            return {ONLY_INPUT: request}
+            return {only: request}
         if not isinstance(instances, list) or len(instances) != 1:
             raise InputError("JSON has another number of instances than one")
-        return {name: {"b64": value} if isinstance(value, str) else value for name, value in instances[0].items()}
-    return {ONLY_INPUT: request}
+        image = _image_mapping if as_columns else _image_bytes
+        return {name: image(value) if isinstance(value, str) else value for name, value in instances[0].items()}
+    return {only: request}
+
+
+def _image_mapping(text: str) -> object:
+    return {"b64": text}
+
+
+def _image_bytes(text: str) -> object:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as err:
+        raise InputError(f"a text of the instance is no base64 of an image file ({err})") from err
 
 
 def _as_column(name: str, value: object) -> Column:

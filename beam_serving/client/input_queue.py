@@ -173,8 +173,8 @@ class InputQueue:
         """Queue a request, wait for its result, and delete that; with `frontend_url` it goes over HTTP.
 
         Args:
-            request_data: a mapping of inputs by name, where "" names the one of a model that has one; or that input,
-                which is sent under the name "t", as Cluster Serving has it; or JSON text `{"instances": [{...}]}` with
+            request_data: a mapping of inputs by name, where "" names the one of a model that has one; or that input
+                alone, which Cluster Serving's format names "t"; or JSON text `{"instances": [{...}]}` with
                 one instance, whose texts are base64 of image files.
             timeout: seconds to wait for the result, `math.inf` for no limit; over HTTP for each answer of the network.
 
@@ -188,7 +188,8 @@ class InputQueue:
             ClientError: the front end refuses the request.
             InputError, ImageFileError, QueueFullError, ConnectError: see `enqueue`.
         """
-        inputs = inputs_of(request_data)
+        place = self._place
+        inputs = inputs_of(request_data, as_columns=place.like_cluster_serving or place.frontend_url is not None)
         if self._place.frontend_url is not None:
             if self._keys is not None:
                 raise InputError("a request to a front end is not encrypted; leave secret and salt out")

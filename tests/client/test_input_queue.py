@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import redis
 
-from beam_serving.client import AsyncInputQueue, InputError, InputQueue, QueueFullError
+from beam_serving.client import AsyncInputQueue, InputError, InputQueue, QueueFullError, ResultTimeoutError
 from beam_serving.client.requests import chunked, make_request
+from beam_serving.protocol import decode_request
 from beam_serving.records import Image, ProtocolVersion
 from tests.client.conftest import STREAM, StandIn
 
@@ -153,3 +154,32 @@ async def test_coroutines_queue_the_same(url: str, service: StandIn) -> None:
     payloads = service.payloads()
     assert [payload.request_id.decode() for payload in payloads] == request_ids
     assert payloads[1].inputs == {"": Image(b"jpeg")}
+
+
+@pytest.mark.parametrize(
+    ("request_data", "sent"),
+    [
+        (np.array([1.0, 2.0]), [1.0, 2.0]),
+        ([3, 4], [3, 4]),
+        ({"": [5.0]}, [5.0]),
+        ('{"instances": [{"": [6.0]}]}', [6.0]),
+        ('{"instances": [{"": "iVBORw0KGgo="}]}', Image(b"\x89PNG\r\n\x1a\n")),
+    ],
+    ids=["array", "list", "dict", "json", "image"],
+)
+def test_predict_sends_one_value_as_the_only_input(
+    url: str, valkey: redis.Redis, request_data: object, sent: object
+) -> None:
+    with InputQueue(url) as queue:
+        with pytest.raises(ResultTimeoutError):
+            queue.predict(request_data, timeout=0.05)
+        ((_, fields),) = valkey.xrange("serving_stream")
+    ((name, value),) = decode_request(fields).inputs.items()
+    assert name == ""
+    assert (value if isinstance(value, Image) else list(value)) == sent
+
+
+def test_predict_says_what_is_no_image_of_an_instance(url: str, valkey: redis.Redis) -> None:
+    with InputQueue(url) as queue, pytest.raises(InputError, match=r"^a text of the instance is no base64 of an image"):
+        queue.predict('{"instances": [{"x": "%"}]}')
+    assert valkey.xlen("serving_stream") == 0
