@@ -85,6 +85,7 @@ setup(
         "protobuf>=4.25",
         "pyarrow>=16",
         "pydantic>=2.7",
+        "pydantic-core",
         "PyYAML>=6",
         # Below the next major: transport/ uses methods that it does not publish.
         "redis>=5.2,<9",

@@ -4,8 +4,8 @@ The public names are those of `__all__`. Each is imported when it is used: a cli
 engine.
 """
 
-import importlib
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False
+"""As type checkers know it. Nothing is imported here: with `python -m` the current directory still comes first."""
 
 if TYPE_CHECKING:
     from beam_serving.client.aio import AsyncInputQueue as AsyncInputQueue
@@ -79,6 +79,8 @@ __all__ = sorted(_MODULE_OF)
 def __getattr__(name: str) -> object:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
     return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
 
 

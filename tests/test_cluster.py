@@ -179,7 +179,7 @@ def test_a_client_refuses_a_stream_that_cannot_share_a_slot_with_its_results() -
         RedisQueue(src="redis+cluster://host:7000")
 
 
-@pytest.mark.parametrize("generation", list(ProtocolVersion))
+@pytest.mark.parametrize("protocol", list(ProtocolVersion))
 def test_results_of_a_tagged_stream_share_its_slot(protocol: ProtocolVersion) -> None:
     for uri in (b"a", b"{b}", b"}{"):
         assert slot_of(result_key(protocol, STREAM.encode(), uri)) == SLOT == slot_of(STREAM.encode() + b":dead")

@@ -1,8 +1,9 @@
 """Runners: what all of them keep, and one more that the commands run, show and stop without knowing it."""
 
 import ast
+import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -71,10 +72,20 @@ class OneJob:
 
 
 @pytest.fixture(autouse=True)
-def one_more_runner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(RUNNERS, "OneProcess", f"{__name__}:OneProcess")
+def one_more_runner() -> Iterator[None]:
+    RUNNERS["OneProcess"] = f"{__name__}:OneProcess"
+    _read_options_anew()
     RAN.clear()
     CANCELLED.clear()
+    yield
+    del RUNNERS["OneProcess"]
+    _read_options_anew()
+
+
+def _read_options_anew() -> None:
+    """Commands ask the runners for their options when they are imported."""
+    for name in ("place", "commands.status", "commands.stop"):
+        importlib.reload(importlib.import_module(f"beam_serving.cli.{name}"))
 
 
 def settings(at: RedisAt, name: str = "one", grace_s: float = 0.2) -> Settings:

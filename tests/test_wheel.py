@@ -150,4 +150,4 @@ def test_it_drains_a_queue_on_each_runner(
     assert client.xlen("serving_stream") == 0
     told = [line.split(" ", 1) for line in (outside / "read-from").read_text(encoding="utf-8").splitlines()]
     assert {folder for _, folder in told} == {str(installed)}
-    assert len({pid for pid, _ in told}) >= 3
+    assert len({pid for pid, _ in told}) >= 2, "not even two processes of it"

@@ -91,6 +91,8 @@ class Job:
     def decode(cls, line: str) -> Job:
         """Read what `encode` wrote."""
         body = json.loads(line)
+        if not isinstance(body, dict):
+            raise TypeError(f"a job is an object of JSON, got {type(body).__name__}")
         busy = None if body.get("busy") is None else BusyFile(*body["busy"])
         lists = {name: tuple(body[name]) for name in ("consumers", "arguments")}
         return cls(**{**body, **lists, "busy": busy})

@@ -190,7 +190,7 @@ def limited(at: RedisAt, client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -
 
 
 def of_image_stream(client: redis.Redis, uris: list[bytes]) -> list[Origin]:
-    """Queues and reads requests, of which those with an odd number are of the generation IMAGE."""
+    """Queues and reads requests, of which those with an odd number are of protocol version IMAGE."""
     client.eval("redis.pcall('XGROUP', 'CREATE', KEYS[1], 'serving', '0', 'MKSTREAM')", 1, IMAGE_STREAM)
     for uri in uris:
         client.xadd(IMAGE_STREAM, {"uri": uri, "image": b"of " + uri})

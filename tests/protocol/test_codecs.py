@@ -1,4 +1,4 @@
-"""The table of codecs: one per generation of clients, and each entry is read by one of them, whatever it holds."""
+"""The table of codecs: one per protocol version, and each entry is read by one of them, whatever it holds."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -89,7 +89,7 @@ def test_texts_come_beside_best_classes_and_tensors() -> None:
         (texts("a\ud800"), r"it has half of a surrogate pair, which is no text, in 'a\ud800'"),
     ],
 )
-@pytest.mark.parametrize("generation", [ProtocolVersion.NATIVE, ProtocolVersion.IMAGE])
+@pytest.mark.parametrize("protocol", [ProtocolVersion.NATIVE, ProtocolVersion.IMAGE])
 def test_an_output_that_is_no_text_is_a_model_error(output: np.ndarray, said: str, protocol: ProtocolVersion) -> None:
     with pytest.raises(ModelError) as caught:
         encode_result(Result(Origin(b"s", b"1-1", b"a", protocol), Answer({"p": output})))

@@ -28,7 +28,7 @@ def test_a_request_is_identified_without_being_decoded() -> None:
     assert identify({b"uri": b"abc"}, Limits(max_uri_bytes=2)) == Identity(b"", ProtocolVersion.NATIVE, b"")
 
 
-@pytest.mark.parametrize("generation", list(ProtocolVersion))
+@pytest.mark.parametrize("protocol", list(ProtocolVersion))
 def test_a_result_repeats_the_id_of_its_request(protocol: ProtocolVersion) -> None:
     answer = Answer({"p": TopClasses(np.array([1]), np.array([0.5], np.float32))})
     origin = Origin(b"s", b"1-1", b"a", protocol, b"id1")

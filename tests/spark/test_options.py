@@ -111,7 +111,7 @@ def test_the_pipeline_is_a_batch_with_as_many_processes_as_fit(url: str, process
         (
             ["--runner=SparkRunner", "--every=0"],
             "",
-            "argument --every: wants seconds, a number above 0, got '0'; beam-serving --help has examples",
+            "Invalid value for '--every': wants seconds, a number above 0, got '0'; beam-serving --help has examples",
         ),
         (
             ["--runner=SparkRunner", "--drain", "--workers=2"],

@@ -67,7 +67,7 @@ def test_values_go_to_the_input_of_their_name() -> None:
     assert_tensors(tensors(payload(y=y, x=values(1, 2)), X, Y), x=values(1, 2), y=y)
 
 
-@pytest.mark.parametrize("generation", ProtocolVersion)
+@pytest.mark.parametrize("protocol", ProtocolVersion)
 def test_an_unnamed_value_goes_to_the_only_input(protocol: ProtocolVersion) -> None:
     assert_tensors(tensors(payload(protocol, unnamed=values(1, 2)), X), x=values(1, 2))
 
@@ -81,7 +81,7 @@ def test_a_native_client_must_use_the_names_of_the_model() -> None:
     assert refusal(payload(t=values(1, 2)), X) == "request 'a': its inputs are ['t'], the model takes ['x']"
 
 
-@pytest.mark.parametrize("generation", ProtocolVersion)
+@pytest.mark.parametrize("protocol", ProtocolVersion)
 def test_another_number_of_inputs_is_refused(protocol: ProtocolVersion) -> None:
     said = refusal(payload(protocol, x=values(1, 2)), X, Y)
     assert said == "request 'a': its inputs are ['x'], the model takes ['x', 'y']"

@@ -1,4 +1,4 @@
-"""Rows of files: what a client of any generation would get, as JSON and as columns."""
+"""Rows of files: what a client of any version would get, as JSON and as columns."""
 
 import json
 import math
@@ -91,7 +91,7 @@ def test_a_result_that_cannot_be_read_is_an_error_and_not_the_end_of_the_export(
 
 
 @pytest.mark.parametrize("uri", [b"\xff\n\x00", "日本:\u202e".encode(), b"result:x", b"cluster-serving_stream:y"])
-@pytest.mark.parametrize("generation", list(ProtocolVersion))
+@pytest.mark.parametrize("protocol", list(ProtocolVersion))
 def test_uris_come_whole_and_what_is_no_text_in_them_stays_readable(uri: bytes, protocol: ProtocolVersion) -> None:
     wanted = uri.decode("utf-8", "backslashreplace")
     row = kept(Answer({"prob": TOP}), protocol, uri)
