@@ -140,7 +140,7 @@ def test_another_cipher_is_refused() -> None:
         assert refusal({**seal_fields(plain(), KEY), b"cipher": cipher.encode()}, ALL) == said
 
 
-@pytest.mark.parametrize("opening", [ALL, IMAGES])
+@pytest.mark.parametrize("decryptor", [ALL, IMAGES])
 def test_images_of_older_clients_open(decryptor: Decryptor) -> None:
     sealed = OLD_KEY.seal(FILE)
     body = json.dumps({"instances": [{"x": base64.b64encode(sealed).decode()}]}).encode()
@@ -152,7 +152,7 @@ def test_images_of_older_clients_open(decryptor: Decryptor) -> None:
         assert list(decode_request(fields, DEFAULT_LIMITS, decryptor).inputs.values()) == [Image(FILE)]
 
 
-@pytest.mark.parametrize("opening", [ALL, IMAGES])
+@pytest.mark.parametrize("decryptor", [ALL, IMAGES])
 def test_images_of_older_clients_in_clear_are_refused(decryptor: Decryptor) -> None:
     file = FILE * 4
     assert refusal(image_request(file), decryptor) == f"request 'a': {NOT_OPENED}"
@@ -167,7 +167,7 @@ def test_tensors_in_clear_are_taken_beside_encrypted_images_only_where_the_servi
         assert refusal(fields, ALL) == said
 
 
-@pytest.mark.parametrize("opening", [ALL, IMAGES])
+@pytest.mark.parametrize("decryptor", [ALL, IMAGES])
 def test_a_native_image_in_clear_is_refused(decryptor: Decryptor) -> None:
     said = "request 'a': input 'y': image is in clear, this service takes encrypted ones only"
     assert refusal(plain(y=Image(FILE)), decryptor) == said
