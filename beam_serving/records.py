@@ -8,7 +8,7 @@ that a batch never waits for more.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from enum import Enum
+from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +18,11 @@ MOST_REQUEST_BYTES = 128 << 20
 """What the protocol has in one request at most; a service may take less."""
 
 
-class ProtocolVersion(Enum):
-    """Which protocol version wrote a request, and so in which form it reads its result: `beam_serving.protocol`."""
+class ProtocolVersion(StrEnum):
+    """Which version of the protocol a client speaks, and so in which form it reads its result.
+
+    These are the known ones; a further codec of `beam_serving.protocol` may have a name of its own.
+    """
 
     NATIVE = "native"
     """This project's own client: raw bytes in fields of their own (docs/protocol.md)."""
@@ -93,7 +96,7 @@ class Payload(NamedTuple):
 
     uri: bytes
     inputs: Mapping[str, "Image | np.ndarray"]
-    protocol: ProtocolVersion
+    protocol: str
     request_id: bytes = b""
 
 
@@ -103,7 +106,7 @@ class Origin(NamedTuple):
     stream: bytes
     entry_id: bytes
     uri: bytes
-    protocol: ProtocolVersion
+    protocol: str
     request_id: bytes = b""
     consumer: bytes = b""
 
@@ -113,7 +116,7 @@ class Origins(NamedTuple):
 
     stream: bytes
     consumer: bytes
-    protocol: ProtocolVersion
+    protocol: str
     ids: Sequence[bytes]
     uris: Sequence[bytes]
     request_ids: Sequence[bytes]

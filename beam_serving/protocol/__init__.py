@@ -19,7 +19,7 @@ from beam_serving.protocol import arrow, image, native
 from beam_serving.protocol.codec import Codec, Fields, Inputs
 from beam_serving.protocol.encrypted import CIPHER, decode_encrypted
 from beam_serving.protocol.limits import DEFAULT_LIMITS, Limits, check_entry, quote
-from beam_serving.records import Failure, Payload, ProtocolVersion, Ranked, Result
+from beam_serving.records import Failure, Payload, Ranked, Result
 from beam_serving.transport.keys import IMAGE_STREAM, result_key
 
 __all__ = [
@@ -51,7 +51,7 @@ class Identity(NamedTuple):
     """
 
     uri: bytes
-    protocol: ProtocolVersion
+    protocol: str
     request_id: bytes
 
 
@@ -90,7 +90,7 @@ def _codec_of(fields: Fields) -> Codec:
     return next(codec for codec in CODECS if codec.matches(fields))
 
 
-def _decode_inputs(fields: Fields, limits: Limits) -> tuple[Inputs, ProtocolVersion]:
+def _decode_inputs(fields: Fields, limits: Limits) -> tuple[Inputs, str]:
     codec = _codec_of(fields)
     return codec.decode_inputs(fields, limits), codec.protocol
 

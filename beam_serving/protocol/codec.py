@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from beam_serving.protocol.limits import Limits
-from beam_serving.records import Answer, Image, ProtocolVersion, Ranked
+from beam_serving.records import Answer, Image, Ranked
 
 Fields = Mapping[bytes, bytes]
 Inputs = dict[str, Image | np.ndarray]
@@ -18,7 +18,7 @@ class Codec(NamedTuple):
     """The bytes of one version of the protocol, as pure functions; `beam_serving.protocol.CODECS` holds all of them.
 
     Attributes:
-        protocol: which version it is; it travels with each record to its result.
+        protocol: its name, which no other codec has; it travels with each record to its result.
         matches: whether the fields of an entry are of this form; the first codec that says so decodes it.
         decode_inputs: returns the inputs by name (float32 or whatever was sent, shaped as sent). Raises RequestError.
         encode_answer: returns the fields of a result. Raises ModelError where this client could not read it.
@@ -27,7 +27,7 @@ class Codec(NamedTuple):
             results are encoded one by one.
     """
 
-    protocol: ProtocolVersion
+    protocol: str
     matches: Callable[[Fields], bool]
     decode_inputs: Callable[[Fields, Limits], Inputs]
     encode_answer: Callable[[Answer], dict[bytes, bytes]]

@@ -25,7 +25,7 @@ AES_GCM = {OLDEST: b"aes-gcm", NEWEST: b"aes-gcm-2"}
 """What the field `cipher` says, by version."""
 
 Inputs = dict[str, Image | np.ndarray]
-DecodeInputs = Callable[[Mapping[bytes, bytes], Limits], tuple[Inputs, ProtocolVersion]]
+DecodeInputs = Callable[[Mapping[bytes, bytes], Limits], tuple[Inputs, str]]
 
 _SEALED = (b"image:", b"tensor:", b"text:")
 _VERSIONS = {cipher: version for version, cipher in AES_GCM.items()}
@@ -43,7 +43,7 @@ def seal_fields(fields: Mapping[bytes, bytes], key: Key) -> dict[bytes, bytes]:
 
 def decode_encrypted(
     fields: Mapping[bytes, bytes], limits: Limits, decryptor: Decryptor | None, decode_inputs: DecodeInputs
-) -> tuple[Inputs, ProtocolVersion]:
+) -> tuple[Inputs, str]:
     """Return the inputs of a request that is encrypted, or that comes where such are wanted.
 
     Raises:
@@ -55,7 +55,7 @@ def decode_encrypted(
         return decode_inputs(_opened_fields(fields, decryptor.keys), limits)
     inputs, protocol = decode_inputs(fields, limits)
     for name, value in inputs.items():
-        if isinstance(value, Image) and protocol is not ProtocolVersion.NATIVE:
+        if isinstance(value, Image) and protocol != ProtocolVersion.NATIVE:
             inputs[name] = Image(_opened(value.encoded, b"", name, decryptor.keys.old))
         elif isinstance(value, Image) or decryptor.everything:
             what = "image" if isinstance(value, Image) else "text" if is_text(value) else "tensor"

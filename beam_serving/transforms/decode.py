@@ -72,7 +72,7 @@ def tensors_for(
         if not inputs:
             return _as_they_came(payload)
         # Values of the native form are those of the entry, which has a limit of its own.
-        held = 0 if payload.protocol is ProtocolVersion.NATIVE else _bytes_of(payload)
+        held = 0 if payload.protocol == ProtocolVersion.NATIVE else _bytes_of(payload)
         tensors: dict[str, np.ndarray] = {}
         matched = _matched(payload, inputs)
         if len(inputs) > 1:
@@ -105,7 +105,7 @@ def _matched(payload: Payload, inputs: tuple[TensorSpec, ...]) -> Iterable[tuple
     if len(inputs) == len(given):
         if all(spec.name in given for spec in inputs):
             return [(spec, given[spec.name]) for spec in inputs]
-        if payload.protocol is not ProtocolVersion.NATIVE or given.keys() == {""}:
+        if payload.protocol != ProtocolVersion.NATIVE or given.keys() == {""}:
             return zip(inputs, given.values(), strict=True)
     raise RequestError(f"its inputs are {sorted(given)}, the model takes {[spec.name for spec in inputs]}")
 
@@ -121,7 +121,7 @@ def _text(value: Image | np.ndarray, spec: TensorSpec, payload: Payload) -> Imag
     if isinstance(value, np.ndarray):
         of_one = _of_one(spec)
         return value.reshape(of_one) if value.ndim == 0 and is_text(value) and fits(of_one, spec.shape) else value
-    as_sent = payload.protocol is ProtocolVersion.ARROW
+    as_sent = payload.protocol == ProtocolVersion.ARROW
     content = base64.b64encode(value.encoded).decode() if as_sent else value.encoded
     array = np.empty(_of_one(spec), STRING)
     array[...] = content

@@ -21,7 +21,7 @@ _TAKEN_ENDS = (":dead", ":rows")
 _OWNER = ":owner:"
 
 
-def result_key(protocol: ProtocolVersion, stream: bytes, uri: bytes) -> bytes:
+def result_key(protocol: str, stream: bytes, uri: bytes) -> bytes:
     """Return the key of the hash in which a client of this version looks for its result.
 
     The key is also the name of the channel on which the result is announced. Clients of protocol version IMAGE know one
@@ -33,7 +33,7 @@ def result_key(protocol: ProtocolVersion, stream: bytes, uri: bytes) -> bytes:
         stream: the name of the stream that it came by.
         uri: that of the request, as it was sent.
     """
-    if protocol is ProtocolVersion.IMAGE and stream == IMAGE_STREAM:
+    if protocol == ProtocolVersion.IMAGE and stream == IMAGE_STREAM:
         return b"result:" + uri
     return b"cluster-serving_" + stream + b":" + uri
 

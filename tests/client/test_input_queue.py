@@ -37,7 +37,7 @@ def test_a_tensor_is_queued_under_its_uri_and_a_request_id(queue: InputQueue, se
     (payload,) = service.payloads()
     assert payload.uri == "a:b/ü".encode()
     assert payload.request_id == request_id.encode()
-    assert payload.protocol is ProtocolVersion.NATIVE
+    assert payload.protocol == ProtocolVersion.NATIVE
     assert (payload.inputs[""].dtype, payload.inputs[""].tolist()) == (np.int16, [[1, 2]])
 
 

@@ -25,7 +25,7 @@ def test_an_image_goes_out_and_its_classes_come_back(src: str, valkey: redis.Red
     with RedisQueue(src=src) as queue:
         request_id = queue.enqueue_image("cat:1", PIXELS)
         (payload,) = service.payloads()
-        assert payload.protocol is ProtocolVersion.IMAGE
+        assert payload.protocol == ProtocolVersion.IMAGE
         assert payload.request_id == request_id.encode()
         assert cv2.imdecode(np.frombuffer(payload.inputs[""].encoded, np.uint8), cv2.IMREAD_COLOR).shape == (8, 8, 3)
         service.answer_all(best((7, 0.75), (2, 0.125)))

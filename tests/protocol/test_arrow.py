@@ -69,7 +69,7 @@ def refusal(fields: dict[bytes, bytes], limits: Limits | None = None) -> str:
 @settings(deadline=None)
 def test_a_tensor_of_the_python_client_is_read(sent: np.ndarray) -> None:
     payload = decode_request(request(t=python_tensor(sent.reshape(-1), sent.shape)))
-    assert payload.protocol is ProtocolVersion.ARROW
+    assert payload.protocol == ProtocolVersion.ARROW
     np.testing.assert_array_equal(payload.inputs["t"], sent)
 
 

@@ -1,17 +1,46 @@
 """The table of codecs: one per protocol version, and each entry is read by one of them, whatever it holds."""
 
+import base64
+
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_serving.protocol import CODECS, encode_result, identify
-from beam_serving.records import Failure, Origin, ProtocolVersion, Result
+from beam_serving import protocol
+from beam_serving.protocol import CODECS, decode_request, encode_result, identify
+from beam_serving.protocol.codec import Codec
+from beam_serving.records import Answer, Failure, Origin, ProtocolVersion, Result
+
+JPEG = base64.b64encode(b"\xff\xd8\xff\xe0")
 
 NAMES = st.sampled_from([b"uri", b"image", b"data", b"serde", b"tensor:", b"x"])
 FIELDS = st.dictionaries(NAMES, st.binary(max_size=8))
 
 
-def test_each_generation_has_one_codec() -> None:
-    assert sorted(codec.protocol.value for codec in CODECS) == sorted(known.value for known in ProtocolVersion)
+def test_each_protocol_version_has_one_codec() -> None:
+    assert sorted(codec.protocol for codec in CODECS) == sorted(ProtocolVersion)
+
+
+def test_one_more_version_is_a_row_and_its_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose module would hold what stands here."""
+    upper = Codec(
+        "upper",
+        lambda fields: b"UPPER" in fields,
+        lambda fields, _: {"x": np.frombuffer(fields[b"UPPER"], np.uint8)},
+        lambda answer: {b"UPPER": str(*answer.outputs).upper().encode()},
+        lambda reason: {b"UPPER": reason.upper().encode()},
+    )
+    monkeypatch.setattr(protocol, "CODECS", (upper, *CODECS))
+    monkeypatch.setattr(protocol, "_BY_PROTOCOL", {codec.protocol: codec for codec in protocol.CODECS})
+
+    payload = decode_request({b"uri": b"a", b"UPPER": b"ab"})
+    origin = Origin(b"s", b"1-1", payload.uri, payload.protocol)
+
+    assert (payload.protocol, payload.inputs["x"].tolist()) == ("upper", [97, 98])  # type: ignore[union-attr]
+    assert encode_result(Result(origin, Answer({"y": np.ones(1)})))[b"UPPER"] == b"Y"
+    assert encode_result(Result(origin, Failure("no")))[b"UPPER"] == b"NO"
+    assert decode_request({b"uri": b"a", b"image": JPEG}).protocol == ProtocolVersion.IMAGE
 
 
 @given(fields=FIELDS)
@@ -24,12 +53,12 @@ def test_whoever_matches_first_is_whose_request_it_is(fields: dict[bytes, bytes]
         else ProtocolVersion.NATIVE
     )
 
-    assert next(codec for codec in CODECS if codec.matches(fields)).protocol is expected
-    assert identify(fields).protocol is expected
+    assert next(codec for codec in CODECS if codec.matches(fields)).protocol == expected
+    assert identify(fields).protocol == expected
 
 
-@given(reason=st.text(min_size=1), protocol=st.sampled_from(ProtocolVersion))
-def test_a_failure_has_an_error_for_every_client(reason: str, protocol: ProtocolVersion) -> None:
-    origin = Origin(b"s", b"1-1", b"u", protocol)
+@given(reason=st.text(min_size=1), version=st.sampled_from(ProtocolVersion))
+def test_a_failure_has_an_error_for_every_client(reason: str, version: ProtocolVersion) -> None:
+    origin = Origin(b"s", b"1-1", b"u", version)
 
     assert encode_result(Result(origin, Failure(reason)))[b"error"]

@@ -86,7 +86,7 @@ def one_by_one(entry: list[bytes], inputs: tuple[TensorSpec, ...]) -> tuple[Any,
         tensors = tensors_for(payload, inputs, ImageRules())
     except RequestError:
         return None
-    assert payload.protocol is ProtocolVersion.NATIVE
+    assert payload.protocol == ProtocolVersion.NATIVE
     return payload.uri, payload.request_id, shown(tensors)
 
 

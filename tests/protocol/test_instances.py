@@ -38,7 +38,7 @@ def refusal(fields: dict[bytes, bytes], limits: Limits | None = None) -> str:
 def test_lists_are_tensors_and_text_is_an_image() -> None:
     body = {"instances": [{"x": [[1, 2.5]], "i": base64.b64encode(b"jpeg").decode()}]}
     payload = decode_request(request(json.dumps(body).encode()))
-    assert payload.protocol is ProtocolVersion.ARROW
+    assert payload.protocol == ProtocolVersion.ARROW
     assert payload.inputs["i"] == Image(b"jpeg")
     tensor = payload.inputs["x"]
     assert isinstance(tensor, np.ndarray)

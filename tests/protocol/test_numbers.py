@@ -126,4 +126,4 @@ def test_what_is_no_number_is_no_array(value: Any) -> None:
 
 def test_generations_are_told_apart_as_before() -> None:
     fields = {b"uri": b"a", b"data": encode_inputs({"t": np.array([2**40])})}
-    assert decode_request(fields).protocol is ProtocolVersion.ARROW
+    assert decode_request(fields).protocol == ProtocolVersion.ARROW

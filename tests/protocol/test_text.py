@@ -52,7 +52,7 @@ def same(came: Any, sent: np.ndarray) -> bool:
 def test_texts_come_back_as_they_were_sent_also_encrypted(inputs: dict[str, np.ndarray]) -> None:
     fields = native.encode_request(b"a", b"i", inputs)
     for payload in (decode_request(fields), decode_request(seal_fields(fields, KEY), Limits(), Decryptor(KEYS, True))):
-        assert payload.protocol is ProtocolVersion.NATIVE
+        assert payload.protocol == ProtocolVersion.NATIVE
         assert list(payload.inputs) == list(inputs)
         assert all(same(payload.inputs[name], sent) for name, sent in inputs.items())
 
