@@ -19,7 +19,7 @@ from benchmarks.plain_loop import answer_orders
 
 
 def main() -> None:
-    """Load the model and predicts."""
+    """Load the model and predict."""
     job = json.loads(sys.argv[1])
     shape = tuple(job["input_shape"]) if job["input_shape"] else None
     options = ModelOptions(job["engine"], job["threads"], input_shape=shape, full_batch=job["batch_size"])

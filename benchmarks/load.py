@@ -166,7 +166,7 @@ class Load:
         return packed("XADD", self._destination.stream, "*", "uri", uri, "id", uri, *parts)
 
     def _subscribe(self, keys: Sequence[bytes]) -> None:
-        """Hears of results: on their channels, or from Redis itself where the consumer announces nothing."""
+        """Hear of results: on their channels, or from Redis itself where the consumer announces nothing."""
         if self._destination.announces:
             self._events.send([packed("SUBSCRIBE", *keys)])
         else:

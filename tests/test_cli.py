@@ -9,12 +9,14 @@ import types
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 import redis
 
 from beam_serving import __version__
 from beam_serving.cli import legacy_names as old_names
 from beam_serving.cli import main as cli
+from beam_serving.cli.arguments import run
 from beam_serving.errors import BeamServingError, ConfigError
 from beam_serving.launch.embedded_redis import embedded_redis, free_port
 from beam_serving.transport.connection import PASSWORD_VARIABLE, RedisAt
@@ -72,6 +74,12 @@ def error(arguments: list[str], code: int, capsys: Captured) -> str:
             ["--runner=DataflowRunner"],
             "--runner=DataflowRunner is not served yet; wanted is one of DirectRunner, FnApiRunner, FlinkRunner, "
             "SparkRunner",
+        ),
+        (["--log-file", "x"], "--log-file goes with --detach; a service in the foreground logs to standard error"),
+        (["--", "--runner=FlinkRunner"], "--runner is ours, and stands behind --; put it in front"),
+        (
+            ["--direct_running_mode=multi_processing"],
+            "--direct_running_mode would give one source to several processes; use --workers N",
         ),
         (["--output", "results"], "--output goes with --drain: its files are complete when the queue is empty"),
     ],
@@ -296,3 +304,13 @@ def test_a_command_gives_the_exit_code(
 def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ZeroDivisionError):
         _run_as_model(monkeypatch, ZeroDivisionError())
+
+
+@pytest.mark.parametrize("raised", [EOFError("end"), BrokenPipeError(32, "Broken pipe")])
+def test_what_ends_inside_a_command_is_not_taken_for_a_closed_terminal(raised: Exception) -> None:
+    @click.command()
+    def command() -> None:
+        raise raised
+
+    with pytest.raises(type(raised)):
+        run(command, [], "test")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import redis
 
+from beam_serving.cli.main import main
 from beam_serving.transport.connection import RedisAt
 from tests.service import Service, await_true, service
 from tests.test_faults import TENSOR, queue_records, results
@@ -182,3 +183,20 @@ def test_commands_say_when_redis_is_away(tmp_path: Path) -> None:
         assert asked.returncode == 1
         assert asked.stderr.startswith("error: Redis at 127.0.0.1:1 cannot be reached")
         assert len(asked.stderr.splitlines()) == 1
+
+
+def test_a_service_whose_workers_die_again_and_again_is_stopped(at: RedisAt, tmp_path: Path) -> None:
+    """Also between two starts of a worker, while only its supervisor lives."""
+    (tmp_path / "dying.py").write_text(
+        "import os\n\n\ndef build(pipeline, serving):\n    os._exit(7)\n", encoding="utf-8"
+    )
+    service = Service(at, tmp_path, {"name": "dying", "params": {"pipeline": "dying.py:build", "workers": 1}})
+    try:
+        await_true(lambda: "starting it again in 3.2 s" in service.log, "some deaths")
+        assert main(["stop", "--config", str(tmp_path / "config.yaml")]) == 0
+        assert service.process.wait(10) == 0
+        assert main(["stop", "--config", str(tmp_path / "config.yaml")]) == 1
+    finally:
+        service.process.kill()
+        service.process.wait()
+    assert "asked to stop" in service.log

@@ -1,9 +1,11 @@
 """The operator's own pipeline: the one of docs/pipelines.md on each runner, and what is refused before it starts."""
 
+import logging
 import re
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,11 @@ import yaml
 
 from beam_serving.cli.main import main
 from beam_serving.client import InputQueue, OutputQueue, ResultError
+from beam_serving.config.own_code import OwnCode
 from beam_serving.config.schema import load_settings
 from beam_serving.errors import ConfigError
 from beam_serving.launch.preflight import preflight
+from beam_serving.launch.service import serve
 from beam_serving.transport.connection import RedisAt
 from tests.service import await_true, service
 
@@ -156,4 +160,71 @@ def test_a_file_that_is_called_as_a_module_that_is_installed_is_refused(at: Redi
         check=False,
     )
     assert done.returncode == 2
-    assert "a module 'json' is installed already; call the file otherwise" in done.stderr
+    assert "there is a module 'json' already (" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "pipeline", "told"),
+    [
+        ("def build(p, s):\n    inner = 1\n", "lengths.py:inner", "defines no 'inner'; it has build"),
+        ("class A:\n    def b(self): ...\n", "lengths.py:b", "defines no 'b'; it has A"),
+        ("import nothing_of_that_name\ndef build(p, s): ...\n", "lengths.py:build", "ModuleNotFoundError"),
+        ("def build(p, s): ...\n", "lengths.py:build", "does not apply `serving.read`"),
+        ("build = 3\n", "lengths.py:build", "is no function"),
+        ("import sys\nsys.exit()\ndef build(p, s): ...\n", "lengths.py:build", "SystemExit"),
+    ],
+)
+def test_a_restart_with_code_that_cannot_run_leaves_the_good_service_alone(
+    at: RedisAt, tmp_path: Path, capfd: pytest.CaptureFixture[str], code: str, pipeline: str, told: str
+) -> None:
+    with service(at, tmp_path, {"name": "lengths", "params": {"workers": 1}}) as running:
+        (tmp_path / "new").mkdir()
+        path = written(tmp_path / "new", at, code, pipeline)
+        capfd.readouterr()
+        assert main(["restart", "--config", str(path)]) == 2
+        assert told in capfd.readouterr().err
+        assert running.process.poll() is None
+        assert running.ready()
+
+
+@pytest.mark.parametrize("name", ["time.py", "my.lengths.py", "json.py"])
+def test_a_file_whose_name_is_no_module_of_its_own_is_told_so(at: RedisAt, tmp_path: Path, name: str) -> None:
+    path = written(tmp_path, at, "", f"{name}:build")
+    (tmp_path / name).write_text("def build(pipeline, serving): ...\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"call the file (otherwise|name\.py)$"):
+        preflight(load_settings(path))
+
+
+def test_two_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "twins.py").write_text("def step(given): ...\n", encoding="utf-8")
+    OwnCode("data: preprocess", str(tmp_path / "x" / "twins.py"), "step").load()
+    with pytest.raises(ConfigError, match=r"y/twins\.py:step: there is a module 'twins' already \(.*x/twins\.py\)"):
+        OwnCode("params: post_processing", str(tmp_path / "y" / "twins.py"), "step").load()
+
+
+def test_a_package_that_raises_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "raising").mkdir()
+    (tmp_path / "raising" / "__init__.py").write_text("1 / 0\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match=r"raising\.steps:step: ZeroDivisionError: division by zero$"):
+        OwnCode("data: preprocess", "raising.steps", "step").look()
+
+
+def test_serving_from_a_program_gives_its_log_back_and_wants_the_main_thread(at: RedisAt, own: Path) -> None:
+    handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
+    assert serve(load_settings(own), workers=1, drain=True) == 0
+    assert (logging.getLogger().handlers, logging.getLogger().level) == (handlers, level)
+    raised: list[Exception] = []
+
+    def elsewhere() -> None:
+        try:
+            serve(load_settings(own), drain=True)
+        except ConfigError as err:
+            raised.append(err)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert str(*raised) == "serve handles the signals of its process, so call it in the main thread"

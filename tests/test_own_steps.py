@@ -85,6 +85,8 @@ def test_what_has_no_name_is_the_only_input(tmp_path: Path) -> None:
         ("raise KeyError('/etc/secret')", "request 'a': the service's own step 'step' failed"),
         ("return {'x': object()}", "request 'a': the service's own step 'step' failed"),
         ("return None", "request 'a': the service's own step 'step' failed"),
+        ("return {}", "request 'a': the service's own step 'step' failed"),
+        ("raise SystemExit(1)", "request 'a': the service's own step 'step' failed"),
         ("raise ValueError('a\\x1b[2Jb')", r"request 'a': a\x1b[2Jb"),
     ],
 )
@@ -136,3 +138,21 @@ def test_paths_of_functions_move_with_a_migrated_configuration(
     path.write_text(yaml.safe_dump(about), encoding="utf-8")
     assert main(["config", "migrate", str(path), "-o", str(target), "--force"]) == 0
     assert load_settings(target).params.post_processing == "topN(3)"
+
+
+def test_an_image_that_takes_long_is_preprocessed_once(at: RedisAt, client: redis.Redis, tmp_path: Path) -> None:
+    """Though it is decoded in another thread, beside what was read with it."""
+    from tests.hostile import files
+
+    calls = tmp_path / "calls"
+    body = f"open({str(calls)!r}, 'a').write('x')\n    return {{'x': np.zeros(2, np.float32)}}"
+    own = code(tmp_path, body)
+    path = configured(tmp_path, at)
+    about = yaml.safe_load(path.read_text(encoding="utf-8"))
+    about["data"]["preprocess"], about["params"]["post_processing"] = f"{own.place}:step", "none"
+    path.write_text(yaml.safe_dump(about), encoding="utf-8")
+    with InputQueue(str(at)) as queue, OutputQueue(str(at)) as results:
+        queue.enqueue_image("large", files.png(3000, 3000))
+        assert main(["serve", "--config", str(path), "--drain", "--workers", "1"]) == 0
+        assert results.query("large", timeout_s=5) == [0.0]
+    assert calls.read_text() == "x"

@@ -47,7 +47,7 @@ class Group(click.Group):
 
 
 def with_examples(*lines: str) -> Callable[[_F], _F]:
-    """Return a command examples, each without `python -m` in front."""
+    """Give a command examples, each without `python -m` in front."""
 
     def add(command: _F) -> _F:
         command.examples = lines  # type: ignore[attr-defined]
@@ -70,7 +70,11 @@ def run(command: click.Command, arguments: Sequence[str], name: str) -> int:
     """
     try:
         settings: dict[str, Any] = {"max_content_width": _WIDTH, "help_option_names": ["-h", "--help"]}
-        code = command.main(list(arguments), prog_name=name, standalone_mode=False, **settings)
+        # Not `main`, which takes a closed pipe or an end of file anywhere in the command for its own.
+        with command.make_context(name, list(arguments), **settings) as ctx:
+            code = command.invoke(ctx)
+    except click.exceptions.Exit as done:
+        return done.exit_code
     except click.UsageError as err:
         path = err.ctx.command_path if err.ctx else name
         message = " ".join(err.format_message().split()).removesuffix(".")

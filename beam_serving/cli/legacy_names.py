@@ -8,22 +8,22 @@ from beam_serving.cli.main import main
 
 
 def init() -> int:
-    """Is `beam-serving init`."""
+    """Run `beam-serving init`."""
     return main(["init", *sys.argv[1:]])
 
 
 def start() -> int:
-    """Is `beam-serving serve --detach`; the old flag -p, Flink's parallelism, stands for --workers."""
+    """Run `beam-serving serve --detach`; the old flag -p, Flink's parallelism, stands for --workers."""
     return main(["serve", "--detach", *_with_workers(sys.argv[1:])])
 
 
 def restart() -> int:
-    """Is `beam-serving restart --detach`."""
+    """Run `beam-serving restart --detach`."""
     return main(["restart", "--detach", *_with_workers(sys.argv[1:])])
 
 
 def stop() -> int:
-    """Is `beam-serving stop`, also for cluster-serving-shutdown, which stopped Redis too."""
+    """Run `beam-serving stop`, also for cluster-serving-shutdown, which stopped Redis too."""
     return main(["stop", *sys.argv[1:]])
 
 

@@ -78,7 +78,7 @@ def _end_command(signum: int, frame: FrameType | None) -> None:
 
 
 def _serve(arguments: Sequence[str]) -> int:
-    """Is the command `serve`, whose flags then stand in the help of all."""
+    """Run the command `serve`, whose flags then stand in the help of all."""
     if arguments and not arguments[0].startswith("-"):
         raise ConfigError(f"unknown command {arguments[0]!r}; commands: {', '.join(COMMANDS)}; see --help")
     return run(_program(), arguments, "beam-serving")

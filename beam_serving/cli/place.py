@@ -27,7 +27,8 @@ def _src(ctx: click.Context, param: click.Parameter, value: str | None) -> Setti
     try:
         return Settings(model=Model(path="noop"), data=Data(src=value))
     except ValidationError as err:
-        raise click.BadParameter(err.errors()[0]["msg"].removeprefix("Value error, "), ctx, param) from err
+        reason = err.errors()[0]["msg"].removeprefix("Value error, ")
+        raise click.BadParameter(reason.replace("stand in the file", "stand on the command line"), ctx, param) from err
 
 
 src_option = click.option("--src", callback=_src, help="Redis, as host:port; no configuration is read then.")

@@ -30,7 +30,7 @@ def _table(rows: Sequence[Sequence[str]], others: Literal["left", "right"]) -> s
         table.add_column(justify=others if place else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    width = None if sys.stdout.isatty() else _WIDEST
+    width = None if sys.stdout is not None and sys.stdout.isatty() else _WIDEST
     console = Console(file=StringIO(), width=width, color_system=None, legacy_windows=False)
     with console.capture() as written:
         console.print(table)

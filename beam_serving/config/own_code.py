@@ -12,13 +12,14 @@ import importlib.util
 import re
 import sys
 import traceback
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 from beam_serving.errors import ConfigError
 
-_FORM = re.compile(r"(?P<place>[^\s:]+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)")
+_FORM = re.compile(r"(?P<place>[^:]+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)")
 _WANTED = "wants package.module:name, or file.py:name with a path relative to this file"
 
 
@@ -63,7 +64,7 @@ class OwnCode(NamedTuple):
         return f"{self.key}: {self.place}:{self.name}"
 
     def look(self) -> None:
-        """Look whether it is there, without running any of it.
+        """Look whether it is there, without running it; of a dotted name the packages around it are imported.
 
         Raises:
             ConfigError: the file or module is missing, is no Python, or nothing in it has the name.
@@ -77,7 +78,7 @@ class OwnCode(NamedTuple):
             raise ConfigError(f"{self}: {path} cannot be read ({err.strerror})") from err
         except (SyntaxError, ValueError) as err:
             raise ConfigError(f"{self}: {path} is no Python: {err}") from err
-        names = set(_names(tree))
+        names = set(_names(tree.body))
         if self.name not in names and "*" not in names:
             shown = ", ".join(sorted(name for name in names if not name.startswith("_"))) or "nothing"
             raise ConfigError(f"{self}: {path} defines no {self.name!r}; it has {shown}")
@@ -92,7 +93,7 @@ class OwnCode(NamedTuple):
             module = self._module()
         except ConfigError:
             raise
-        except Exception as err:  # whatever the operator's code raises
+        except (Exception, SystemExit) as err:  # whatever the operator's code raises
             at = traceback.extract_tb(err.__traceback__)[-1]
             raise ConfigError(f"{self}: {type(err).__name__}: {err} ({at.filename}, line {at.lineno})") from err
         try:
@@ -105,11 +106,10 @@ class OwnCode(NamedTuple):
         if not self.place.endswith(".py"):
             return importlib.import_module(self.place)
         path = Path(self.place).resolve()
+        self._check_name(path)
         known = sys.modules.get(path.stem)
-        if known is not None and known.__file__ == str(path):
+        if known is not None:
             return known
-        if known is not None or _is_installed(path.stem):
-            raise ConfigError(f"{self}: a module {path.stem!r} is installed already; call the file otherwise")
         spec = importlib.util.spec_from_file_location(path.stem, path)
         if spec is None or spec.loader is None or not path.is_file():
             raise ConfigError(f"{self}: there is no file {path}")
@@ -122,16 +122,34 @@ class OwnCode(NamedTuple):
             raise
         return module
 
+    def _check_name(self, path: Path) -> None:
+        """Refuse a file whose name, that of its module, is somebody else's.
+
+        Raises:
+            ConfigError: it is no name, an installed module's, or that of another file which is loaded already.
+        """
+        if not path.stem.isidentifier():
+            raise ConfigError(f"{self}: {path.name!r} is no name of a module; call the file name.py")
+        known = sys.modules.get(path.stem)
+        if known is not None and getattr(known, "__file__", None) == str(path):
+            return
+        if known is not None or path.stem in sys.builtin_module_names or _is_installed(path.stem):
+            whose = getattr(known, "__file__", None) or "Python's or a package's"
+            raise ConfigError(f"{self}: there is a module {path.stem!r} already ({whose}); call the file otherwise")
+
     def _file_of_it(self) -> Path | None:
         """Return the file of it; None for a module that has none."""
         if self.place.endswith(".py"):
             if not Path(self.place).is_file():
                 raise ConfigError(f"{self}: there is no file {self.place}")
+            self._check_name(Path(self.place).resolve())
             return Path(self.place)
         try:
             spec = importlib.util.find_spec(self.place)
         except (ImportError, ValueError):
             spec = None
+        except Exception as err:  # whatever its package raises, which is imported to find it
+            raise ConfigError(f"{self}: {type(err).__name__}: {err}") from err
         if spec is None:
             raise ConfigError(
                 f"{self}: there is no module {self.place!r}; install its package, or name its file as {self.place}.py"
@@ -143,14 +161,17 @@ def _is_installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def _names(tree: ast.Module) -> list[str]:
-    """Return the names that a module binds at its top, also in the branches there."""
-    names: list[str] = []
-    for node in ast.walk(tree):
+def _names(nodes: Iterable[ast.stmt]) -> Iterator[str]:
+    """Yield the names that statements of a module bind at its top, also in the branches there."""
+    for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names.append(node.name)
+            yield node.name
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            names += [(alias.asname or alias.name).partition(".")[0] for alias in node.names]
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.append(node.id)
-    return names
+            yield from ((alias.asname or alias.name).partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            stored = (one for target in targets for one in ast.walk(target) if isinstance(one, ast.Name))
+            yield from (one.id for one in stored)
+        else:
+            blocks = (getattr(node, block, []) for block in ("body", "orelse", "finalbody", "handlers"))
+            yield from _names(one for block in blocks for one in block)

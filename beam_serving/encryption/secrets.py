@@ -103,7 +103,7 @@ RECORDS = Place(
 
 
 def reason_not_to_use(secret: Secret) -> str | None:
-    """Say why nothing new is encrypted with this secret and how to make one, or returns None.
+    """Say why nothing new is encrypted with this secret and how to make one, or return None.
 
     However many the rounds of PBKDF2: they hold up an attacker who guesses by a fraction of a second a try.
     """

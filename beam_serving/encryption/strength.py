@@ -20,7 +20,7 @@ OF_EVERY_OLD_SERVER = ("secret", "salt")
 
 
 def weakness(secret: str, salt: str) -> str | None:
-    """Say why nothing new is encrypted with a secret and its salt, or returns None; repeat neither.
+    """Say why nothing new is encrypted with a secret and its salt, or return None; repeat neither.
 
     A made secret of 16 hexadecimal digits is taken for a weak one in less than one case of a million.
     """

@@ -20,7 +20,7 @@ _STORES = {
 
 
 def check_output(path: str, arguments: Sequence[str]) -> None:
-    """Make the folder, where it is one, and writes a small file that it removes again.
+    """Make the folder, where it is one, and write a small file that it removes again.
 
     `arguments` are Beam's flags, of which some say how to reach a store.
 

@@ -176,7 +176,7 @@ class Consumers:
         return aside
 
     def of(self, consumer: bytes) -> Aside | None:
-        """Return that of a consumer; None where nobody would look after it."""
+        """Return what a consumer has set aside; None where nobody would look after it."""
         return self._of.get(consumer)
 
     def close(self, aside: Aside) -> None:

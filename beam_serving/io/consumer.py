@@ -197,7 +197,7 @@ class StreamConsumer:
         return blocks
 
     def _measure_clock(self) -> None:
-        """Learns how far the clock of Redis, which stamps the entries, is ahead of ours."""
+        """Learn how far the clock of Redis, which stamps the entries, is ahead of ours."""
         seconds, microseconds = self._client.time()
         self._ahead_s = seconds + microseconds / 1e6 - time.time()
 

@@ -37,7 +37,7 @@ class Balance:
         self._results = 0
 
     def written(self, without_memory: bool, arguments: Sequence[Argument], records: int) -> None:
-        """Take note of a commit; counts its bytes where the server had no memory for it."""
+        """Take note of a commit; count its bytes where the server had no memory for it."""
         if without_memory:
             self.short = True
             sizes = (len(argument) for argument in arguments if not isinstance(argument, int))

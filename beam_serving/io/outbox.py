@@ -87,7 +87,7 @@ def rows_of(client: redis.Redis, rows: Outbox) -> Iterator[OutboxRecord]:
 
 @contextmanager
 def sole_writer(client: redis.Redis, name: str, run: str) -> Iterator[None]:
-    """Wait until nobody else writes the rows of this service to files, and keeps others from it.
+    """Wait until nobody else writes the rows of this service to files, and keep others from it.
 
     Raises:
         RedisError: the server does not answer.

@@ -116,9 +116,9 @@ class ReadFromRedisStream(beam.PTransform):
         if self._readers.bounded:
             # One element for each reader that no worker is needed for: else Spark starts one before those that read.
             starts = [pbegin | f"Reader {number}" >> beam.Impulse() for number in range(len(names))]
-            return starts | "Readers" >> beam.Flatten() | "Poll" >> beam.ParDo(_DrainFn(polling, names[0]))
+            return starts | "Readers" >> beam.Flatten() | "Read batches" >> beam.ParDo(_DrainFn(polling, names[0]))
         reader = _ReadFn(polling, self._checkpoint_interval_s)
-        return pbegin | "Consumers" >> beam.Create(names, reshuffle=False) | "Poll" >> beam.ParDo(reader)
+        return pbegin | "Consumers" >> beam.Create(names, reshuffle=False) | "Read batches" >> beam.ParDo(reader)
 
     def display_data(self) -> dict[str, Any]:
         return {

@@ -29,6 +29,8 @@ def check_beam_flags(arguments: Sequence[str], own_flags: Sequence[str], runner_
     known = set(parser._option_string_actions)
     flags = [argument.split("=", 1)[0] for argument in arguments if argument.startswith("-")]
     for flag in flags:
+        if flag in own_flags:
+            raise ConfigError(f"{flag} is ours, and stands behind --; put it in front")
         if flag not in known:
             close = difflib.get_close_matches(flag, [*own_flags, *sorted(known)], n=1)
             hint = f"; did you mean {close[0]}?" if close else "; --help lists ours, Beam's documentation the rest"
@@ -39,6 +41,8 @@ def check_beam_flags(arguments: Sequence[str], own_flags: Sequence[str], runner_
         raise ConfigError(str(err)) from err
     if rest:
         raise ConfigError(f"argument {rest[0]!r} belongs to no flag")
+    if getattr(parsed, "direct_running_mode", None) not in (None, "in_memory"):
+        raise ConfigError("--direct_running_mode would give one source to several processes; use --workers N")
     if getattr(parsed, "direct_num_workers", 1) != 1:
         raise ConfigError("--direct_num_workers would lose records of an endless source; use --workers N")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from operator import add
@@ -15,7 +16,7 @@ from beam_serving.config.schema import Settings
 from beam_serving.errors import BeamServingError
 from beam_serving.io.outbox import outbox_records
 from beam_serving.launch.runner import ClusterError, Jobs, Plain, Runner, all_runners
-from beam_serving.telemetry.report import Report, ask_to_stop, ready_key, retract, working_reports
+from beam_serving.telemetry.report import Report, ask_to_stop, ready_key, retract, supervised_runs, working_reports
 from beam_serving.telemetry.stats import STAGES
 
 _SAMPLE_S = 1.0
@@ -91,7 +92,7 @@ class Deployed:
             BeamServingError: workers go on after twice `grace_s`, or there are none and a cluster does not answer.
         """
         name, grace_s = self._settings.name, self._settings.params.grace_s
-        living = working_reports(client, name)
+        living = _living(client, name)
         try:
             active = self._active()
         except ClusterError:
@@ -104,22 +105,29 @@ class Deployed:
         started = time.monotonic()
         retract(client, name)
         while living or active:
-            on_progress(len(living) + len(active))
-            for run in {report.run for report in living}:
+            on_progress(sum(living.values()) + len(active))
+            for run in living:
                 ask_to_stop(client, name, run)
             if time.monotonic() - started > grace_s:
                 for jobs, job_id in active:
                     jobs.cancel(job_id)
             if time.monotonic() - started > 2 * grace_s:
-                raise BeamServingError(f"{len(living)} workers and {len(active)} jobs go on after {2 * grace_s:g} s")
+                raise BeamServingError(
+                    f"{sum(living.values())} processes and {len(active)} jobs go on after {2 * grace_s:g} s"
+                )
             time.sleep(_TICK_S)
-            living, active = working_reports(client, name), self._active()
+            living, active = _living(client, name), self._active()
         on_progress(0)
         retract(client, name)
         return True
 
     def _active(self) -> list[tuple[Jobs, str]]:
         return [(jobs, job_id) for jobs in self.jobs.values() for job_id in jobs.active()]
+
+
+def _living(client: redis.Redis, name: str) -> Counter[str]:
+    """Return by run how many processes go on: workers, and the supervisor, which may just have none."""
+    return Counter(report.run for report in working_reports(client, name)) + Counter(supervised_runs(client, name))
 
 
 def _served(reports: Sequence[Report]) -> int:

@@ -241,7 +241,7 @@ class ForkedWorker:
         return self._code
 
     def _bury(self) -> None:
-        """Learns how it ended, which only its parent is told, at once: where that was killed, this was with it."""
+        """Learn how it ended, which only its parent is told, at once: where that was killed, this was with it."""
         give_up_at = time.monotonic() + _ANSWER_S
         self._template.listen(0.0)
         while self.pid not in self._template.codes and not self._template.ended() and time.monotonic() < give_up_at:

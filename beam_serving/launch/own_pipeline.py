@@ -65,7 +65,7 @@ def build_pipeline(pipeline: "beam.Pipeline", serving: "Serving", settings: Sett
         raise ConfigError(f"{own}: is no function; wanted is one that takes the pipeline and the steps of the service")
     try:
         cast("Build", builder)(pipeline, serving)
-    except Exception as err:  # whatever the operator's code raises
+    except (Exception, SystemExit) as err:  # whatever the operator's code raises
         raise ConfigError(f"{own}: {type(err).__name__}: {err}") from err
     _check(pipeline, own)
 

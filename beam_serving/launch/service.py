@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -12,7 +13,7 @@ from beam_serving.export.destination import check_output
 from beam_serving.launch.beam_flags import check_beam_flags
 from beam_serving.launch.runner import Plan, Runner, Spec, all_runners, runner_named
 from beam_serving.telemetry.context import service_context
-from beam_serving.telemetry.logs import configure_logging
+from beam_serving.telemetry.logs import own_logging
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,12 @@ def serve(
         0, or 1 where a worker had to be killed.
 
     Raises:
-        ConfigError: the settings cannot be served, or not by this runner.
+        ConfigError: the settings cannot be served, or not by this runner, or this is not the main thread.
         BeamServingError: the service cannot go on for a reason that the operator must fix.
     """
-    configure_logging(log_level, "service")
-    spec = Spec(settings, tuple(beam_arguments), workers, drain, every_s, log_level)
-    check_beam_flags(spec.arguments, (), runner_named(runner).flags)
-    return planned(spec, runner).run()
+    if threading.current_thread() is not threading.main_thread():
+        raise ConfigError("serve handles the signals of its process, so call it in the main thread")
+    with own_logging(log_level, "service"):
+        spec = Spec(settings, tuple(beam_arguments), workers, drain, every_s, log_level)
+        check_beam_flags(spec.arguments, (), runner_named(runner).flags)
+        return planned(spec, runner).run()

@@ -17,7 +17,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @contextmanager
 def stop_on_signals(*, log: bool = False) -> Iterator[threading.Event]:
-    """Let the signals end reading in this process while the body runs; give the token that they set.
+    """Let the signals end reading in this process while the body runs; yield the token that they set.
 
     Args:
         log: say so when one arrives, where an operator looks on.

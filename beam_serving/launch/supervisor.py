@@ -32,6 +32,8 @@ from beam_serving.telemetry.report import (
     announce,
     asked_to_stop,
     described,
+    end_run,
+    keep_run,
     read_reports,
     retract,
 )
@@ -124,6 +126,7 @@ class Supervisor:
                 if self._busy is not None:
                     self._busy.close()
                 self._retract()
+                self._end_run()
         _log.info("state DONE: %s", self._statistics.total(self._reports(LIFETIME_S)))
         return 0 if graceful else EXIT_FAILED
 
@@ -134,11 +137,19 @@ class Supervisor:
         self._workers.need(*(decided[1:] if decided else ()))
 
     def _watch(self, stop: threading.Event) -> None:
-        next_announce = next_statistics = 0.0
+        next_announce = next_statistics = next_keep = 0.0
         while not stop.is_set() and not all(slot.finished for slot in self._slots):
             for slot in self._slots:
                 self._look_after(slot)
             now = time.monotonic()
+            if now >= next_keep:
+                self._keep_run()
+                next_keep = now + _ANNOUNCE_EVERY_S
+            if not self._ready and self._asked_to_stop():
+                # Workers that live end by themselves; between two starts there is none that would.
+                _log.info("asked to stop: finishing what is in flight")
+                stop.set()
+                return
             if not self._ready or now >= next_announce:
                 self._say_whether_ready()
                 self._statistics.note(self._reports(LIFETIME_S))
@@ -236,6 +247,18 @@ class Supervisor:
                 f"{self._files.model if self._files else self._settings.model.path}: {how} ended {self._early_deaths} "
                 f"workers before one of them served (model: engine: {self._settings.model.engine}); try another engine"
             )
+
+    def _end_run(self) -> None:
+        try:
+            end_run(self._client, self._settings.name, self._run)
+        except RedisError as err:
+            _log.debug("cannot say that the service ended, its key expires by itself: %s", err)
+
+    def _keep_run(self) -> None:
+        try:
+            keep_run(self._client, self._settings.name, self._run)
+        except RedisError as err:
+            _log.debug("cannot say that the service is there: %s", err)
 
     def _asked_to_stop(self) -> bool:
         try:

@@ -52,7 +52,7 @@ class _Files(NamedTuple):
 
 
 def main() -> int:
-    """Import, forks and wait until the socket is closed; in a copy, serves as a worker."""
+    """Import, fork and wait until the socket is closed; in a copy, serve as a worker."""
     for signum in _SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
     control = socket.socket(fileno=os.dup(0))

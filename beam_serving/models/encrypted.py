@@ -46,7 +46,7 @@ def opened_model(directory: Path | str, options: ModelOptions) -> Iterator[Model
 
 
 def look_at(directory: Path | str, options: ModelOptions) -> ModelFiles:
-    """Find the model in a directory, checks that it can be decrypted, and names its files as they lie there.
+    """Find the model in a directory, check that it can be decrypted, and name its files as they lie there.
 
     Raises:
         ModelLoadError, ConfigError: see `opened_model`.

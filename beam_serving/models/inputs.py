@@ -75,7 +75,7 @@ def cast(tensor: np.ndarray, spec: TensorSpec) -> np.ndarray:
 
 
 def _check_cast(tensor: np.ndarray, now: np.ndarray, spec: TensorSpec) -> None:
-    """Refuse a cast that changed a value; looks at some at a time, since comparing takes five times their room."""
+    """Refuse a cast that changed a value; look at some at a time, since comparing takes five times their room."""
     exact = spec.dtype.kind in "iu" or tensor.dtype.kind in "iu"
     if tensor.size <= _MOST_AT_ONCE:
         parts = [(tensor, now)]

@@ -78,7 +78,7 @@ class OwnByte:
         return cls(bytearray((_IDLE, _BUSY)), 0)
 
     def set(self, busy: bool) -> None:
-        """Return whether this worker holds requests."""
+        """Set whether this worker holds requests."""
         self._states[self._place] = busy
 
     def others_idle(self) -> bool:

@@ -8,8 +8,6 @@ from typing import Any
 
 from beam_serving.errors import printable
 
-_NOISY = ("apache_beam", "root")
-
 
 def configure_logging(level: str, who: str) -> None:
     """Log to standard error, each line with the time and who speaks; libraries only from warnings on."""
@@ -20,6 +18,20 @@ def configure_logging(level: str, who: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("beam_serving").setLevel(level.upper())
+
+
+@contextmanager
+def own_logging(level: str, who: str) -> Iterator[None]:
+    """Log as `configure_logging` says while the body runs, and then as before."""
+    loggers = [logging.getLogger(), logging.getLogger("beam_serving")]
+    before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
+    configure_logging(level, who)
+    try:
+        yield
+    finally:
+        for logger, was, handlers in before:
+            logger.setLevel(was)
+            logger.handlers[:] = handlers
 
 
 class _OneLineFormatter(logging.Formatter):

@@ -4,6 +4,8 @@
                                        cluster, where none needs to live, by one of the workers
     beam-serving:<name>:workers        the ids of the workers, a set
     beam-serving:<name>:worker:<id>    JSON of one worker's counters and histograms; written by the worker
+    beam-serving:<name>:runs           what was begun and has a supervisor, a set; written by the supervisors
+    beam-serving:<name>:run:<run>      there while the supervisor of a run lives
     beam-serving:<name>:stop:<run>     there when the workers of one run shall end; written by the command `stop`
     beam-serving:services              the names of all services, a set; written by the workers. On a Redis Cluster
                                        there is one for each hash tag, `beam-serving:services:{<tag>}`
@@ -188,6 +190,38 @@ def ask_to_stop(client: redis.Redis, name: str, run: str) -> None:
 def asked_to_stop(client: redis.Redis, name: str, run: str) -> bool:
     """Return whether somebody has asked for it."""
     return bool(client.exists(stop_key(name, run)))
+
+
+def runs_key(name: str) -> str:
+    """Name the key that holds the runs of a service that have a supervisor."""
+    return f"beam-serving:{name}:runs"
+
+
+def run_key(name: str, run: str) -> str:
+    """Name the key that is there while the supervisor of a run lives."""
+    return f"beam-serving:{name}:run:{run}"
+
+
+def keep_run(client: redis.Redis, name: str, run: str) -> None:
+    """Say, for the next seconds, that a run has a supervisor, also while none of its workers lives."""
+    evaluate(client, PUT, 1, run_key(name, run), "", 1000 * LIFETIME_S)
+    client.sadd(runs_key(name), run)
+
+
+def end_run(client: redis.Redis, name: str, run: str) -> None:
+    """Say that the supervisor of a run has ended."""
+    client.srem(runs_key(name), run)
+    client.delete(run_key(name, run))
+
+
+def supervised_runs(client: redis.Redis, name: str) -> set[str]:
+    """Return the runs whose supervisors live; forget the others."""
+    members: Any = client.smembers(runs_key(name))
+    runs = {member.decode() for member in members}
+    living = {run for run in runs if client.exists(run_key(name, run))}
+    if gone := runs - living:
+        client.srem(runs_key(name), *gone)
+    return living
 
 
 def described(serving: Sequence[Report]) -> dict[str, Any]:

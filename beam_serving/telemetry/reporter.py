@@ -80,7 +80,7 @@ class Reporter:
         self._thread.start()
 
     def close(self) -> None:
-        """Publish the last numbers and ends the thread."""
+        """Publish the last numbers and end the thread."""
         self._stop.set()
         self._thread.join(timeout=5)
         self._publish()

@@ -368,11 +368,12 @@ class _DecodeFn(beam.DoFn):
                 return self._whatever_it_takes(entry)
         self._watchdog.since = started = time.perf_counter()
         try:
-            payload = self._payload(entry)
+            payload = decode_request(entry.fields, self._limits, self._decryptor)
             if size <= _LARGE_BYTES and any(
                 isinstance(one, Image) and takes_long(one.encoded) for one in payload.inputs.values()
             ):
                 return self._long(entry)
+            payload = self._preprocessed(payload)
             tensors = tensors_for(payload, self._inputs, self._rules, self._rows)
         except RequestError as err:
             return self._refuse(entry, str(err))
@@ -381,8 +382,7 @@ class _DecodeFn(beam.DoFn):
         self._stats.stages["decode"].record(time.perf_counter() - started)
         return _example(entry, payload, tensors)
 
-    def _payload(self, entry: Entry) -> Payload:
-        payload = decode_request(entry.fields, self._limits, self._decryptor)
+    def _preprocessed(self, payload: Payload) -> Payload:
         return payload if self._preprocess is None else self._preprocess(payload)
 
     def _long(self, entry: Entry) -> "Example | Result | None":
@@ -398,7 +398,7 @@ class _DecodeFn(beam.DoFn):
         started = time.perf_counter()
         try:
             with self._long_watchdog.watch():
-                payload = self._payload(entry)
+                payload = self._preprocessed(decode_request(entry.fields, self._limits, self._decryptor))
                 tensors = tensors_for(payload, self._inputs, self._rules)
         except RequestError as err:
             return self._refuse(entry, str(err))

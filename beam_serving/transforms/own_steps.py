@@ -61,7 +61,9 @@ def own_preprocess(code: OwnCode) -> Preprocess:
             returned = function(plain)
             named = returned if isinstance(returned, Mapping) else {"": returned}
             inputs = {str(name): _input(value) for name, value in named.items()}
-        except Exception as err:  # whatever the operator's code raises
+            if not inputs:
+                raise TypeError("it returned no input")
+        except (Exception, SystemExit) as err:  # whatever the operator's code raises
             raise RequestError(f"request {quote(payload.uri)}: {_reason(err, code)}") from err
         return payload._replace(inputs=inputs)
 
@@ -85,7 +87,7 @@ def own_postprocess(code: OwnCode) -> Postprocess:
             returned = function(outputs)
             named = returned if isinstance(returned, Mapping) else {UNNAMED: returned}
             return Answer({str(name): _array(value) for name, value in named.items()})
-        except Exception as err:  # noqa: BLE001 - whatever the operator's code raises
+        except (Exception, SystemExit) as err:  # noqa: BLE001 - whatever the operator's code raises
             return Failure(_reason(err, code))
 
     def step(predictions: Predictions) -> list[Result]:
@@ -105,7 +107,7 @@ def _function(code: OwnCode) -> Callable[[object], object]:
     return cast(Callable[[object], object], found)
 
 
-def _reason(err: Exception, code: OwnCode) -> str:
+def _reason(err: BaseException, code: OwnCode) -> str:
     if isinstance(err, ValueError | RequestError | ModelError):
         return printable(str(err))
     _log.error("%s failed", code, exc_info=err)

@@ -112,7 +112,7 @@ def test_a_file_that_cannot_be_read_is_named(at: RedisAt, tmp_path: Path, capsys
         (["enqueue"], "Missing argument 'FILE...'"),
         (["enqueue", "a", "--timeout", "0"], "Invalid value for '--timeout': wants seconds, a number above 0, got '0'"),
         (["results", "--src", "http://x"], "Invalid value for '--src': wants host:port, redis://host:port/db, "),
-        (["results", "--src", "u:p@x"], "Invalid value for '--src': a password must not stand in the file"),
+        (["results", "--src", "u:p@x"], "Invalid value for '--src': a password must not stand on the command line"),
     ],
 )
 def test_a_wrong_argument_is_one_line(arguments: list[str], said: str, capsys: Captured) -> None:

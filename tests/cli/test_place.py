@@ -32,7 +32,7 @@ def place(*arguments: str) -> tuple[str, str]:
 
 
 def test_an_address_with_a_password_is_refused_in_one_line() -> None:
-    with pytest.raises(ConfigError, match=r"^Invalid value for '--src': a password must not stand in the file"):
+    with pytest.raises(ConfigError, match=r"^Invalid value for '--src': a password must not stand on the command line"):
         place("--src", "redis://:secret@host:1")
 
 

@@ -14,6 +14,7 @@ from beam_serving.cli.terminal import say
 from beam_serving.launch.deployed import Deployed
 from beam_serving.launch.portable.options import last_value
 from beam_serving.launch.preflight import preflight
+from beam_serving.launch.rehearsal import rehearse
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -43,6 +44,7 @@ def _command(**given: Any) -> int:
     preflight(start.settings)
     service = start.service
     service.plan.require()
+    rehearse(start.settings)
     flag = service.runner.cluster_flag
     clusters = {flag.name: last_value(service.spec.arguments, flag.name)} if flag else {}
     stopped = stop(Deployed(start.settings, clusters, [service.runner]), start.settings)

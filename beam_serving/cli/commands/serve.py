@@ -68,7 +68,11 @@ def serve_options(command: _F) -> _F:
             metavar="PATH",
             help="With --drain, write the results as files too: a folder, or gs://, s3://, azfs:// or hdfs://.",
         ),
-        click.option("--output-format", type=click.Choice(("parquet", "jsonl")), help="Of these; parquet if unset."),
+        click.option(
+            "--output-format",
+            type=click.Choice(("parquet", "jsonl")),
+            help="How they are written; parquet where unset.",
+        ),
         click.option(
             "--every",
             type=SECONDS,
@@ -160,6 +164,8 @@ def checked_start(flags: Flags) -> Start:
     check_beam_flags(flags.for_beam, [*own, "--help"], runner_named(flags.runner).flags)
     if flags.output is not None and not flags.drain:
         raise ConfigError("--output goes with --drain: its files are complete when the queue is empty")
+    if flags.log_file is not None and not flags.detach:
+        raise ConfigError("--log-file goes with --detach; a service in the foreground logs to standard error")
     if flags.detach and flags.drain:
         raise ConfigError("--detach waits until the service is ready, and --drain may end it before; leave one out")
     settings = _with_output(load_settings(flags.config), flags)

@@ -48,7 +48,7 @@ def _checksum_of(jar: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str:
 
 
 def main() -> int:
-    """Print the checksum or compares it, for builds without the package around."""
+    """Print the checksum or compare it, for builds without the package around."""
     jar, *files = map(Path, sys.argv[1:])
     found = content_checksum(jar)
     if not files:

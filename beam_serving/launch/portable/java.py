@@ -62,7 +62,7 @@ class Part:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, or starts it again."""
+        """Start it, or start it again."""
         self._process = start_java(self._command, self._output, self._environment)
         print(f"{self._label}: process {self._process.pid}, log {self._log}", flush=True)
 
@@ -77,7 +77,7 @@ class Part:
 
 
 def run_cluster(parts: Sequence[Part], offer: Callable[[], str | None]) -> None:
-    """Run the parts until SIGTERM or Ctrl-C, and starts those again that die.
+    """Run the parts until SIGTERM or Ctrl-C, and start those again that die.
 
     `offer` gives what the cluster offers, which is said once, or None while it offers nothing.
     """

@@ -44,7 +44,7 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
     def StartWorker(  # noqa: N802 - a name of gRPC
         self, request: beam_fn_api_pb2.StartWorkerRequest, context: grpc.ServicerContext
     ) -> beam_fn_api_pb2.StartWorkerResponse:
-        """Answer the runner: tells a process that waits where its work comes from."""
+        """Answer the runner: tell a process that waits where its work comes from."""
         _require_own_user(context, self.port)
         _require_here(context, request.control_endpoint.url)
         with self._lock:
@@ -63,7 +63,7 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
     def StopWorker(  # noqa: N802 - a name of gRPC
         self, request: beam_fn_api_pb2.StopWorkerRequest, context: grpc.ServicerContext
     ) -> beam_fn_api_pb2.StopWorkerResponse:
-        """Answer the runner: lets the process go, whose way of ending says nothing from now on."""
+        """Answer the runner: let the process go, whose way of ending says nothing from now on."""
         _require_own_user(context, self.port)
         if process := self._by_id.pop(request.worker_id, None):
             process.terminate()
@@ -96,7 +96,7 @@ class HostPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
     def StartWorker(  # noqa: N802 - a name of gRPC
         self, request: beam_fn_api_pb2.StartWorkerRequest, context: grpc.ServicerContext
     ) -> beam_fn_api_pb2.StartWorkerResponse:
-        """Answer the runner: starts a process that will ask it for its work."""
+        """Answer the runner: start a process that will ask it for its work."""
         caller = self._admitted(context, request)
         _require_here(context, request.provision_endpoint.url)
         try:
@@ -116,7 +116,7 @@ class HostPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
     def StopWorker(  # noqa: N802 - a name of gRPC
         self, request: beam_fn_api_pb2.StopWorkerRequest, context: grpc.ServicerContext
     ) -> beam_fn_api_pb2.StopWorkerResponse:
-        """Answer the runner: ends the process, if it is the one who had it started."""
+        """Answer the runner: end the process, if it is the one who had it started."""
         caller = caller_of(context.peer(), self.port)
         with self._lock:
             worker = self._by_id.get(request.worker_id)

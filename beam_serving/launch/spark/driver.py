@@ -58,7 +58,7 @@ class Drains:
         self._context = service_context()
 
     def run(self) -> Outcome:
-        """Drains once, or in every interval until a stop."""
+        """Drain once, or in every interval until a stop."""
         outcome = Outcome(ENDED)
         next_at = time.monotonic()
         while outcome.state == ENDED and not self._context.stop.is_set():
@@ -147,7 +147,7 @@ class _OnCluster:
         self._arrived = False
 
     def dead(self) -> bool:
-        """Say no.
+        """Return False.
 
         Raises:
             BeamServingError: none has come up in time.
@@ -181,7 +181,7 @@ class _OnCluster:
 
 
 def run(settings: Settings, job: Job) -> Outcome:
-    """Drains the queue of a job, by a Spark in this process's own job server or on a cluster.
+    """Drain the queue of a job, by a Spark in this process's own job server or on a cluster.
 
     Raises:
         BeamServingError: it cannot start.

@@ -26,6 +26,7 @@ from beam_serving.client import AsyncInputQueue, AsyncOutputQueue
 from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import Settings, load_settings
 from beam_serving.errors import BeamServingError, ConfigError
+from beam_serving.launch.runner import runner_named
 from beam_serving.protocol.limits import DEFAULT_LIMITS
 from beam_serving.telemetry.report import ready_key
 from beam_serving.transport.connection import RedisAt
@@ -152,6 +153,7 @@ def _command(
         raise ConfigError("--requests and --seconds are two lengths of a measurement; leave one out")
     if rate and in_flight:
         raise ConfigError("--rate and --in-flight are two ways to load a service; leave one out")
+    runner_named(runner)
     span_s = span_s or _SECONDS
     if rate:
         plans = [Plan(1, rate, requests, span_s, timeout_s)]
@@ -177,7 +179,7 @@ def _command(
 
 @contextmanager
 def _serving(settings: Settings, at: RedisAt, given: _Starting) -> Iterator[Mapping[str, Any]]:
-    """Return what the service says of itself; where none serves, start the one of the configuration until the end.
+    """Yield what the service says of itself; where none serves, start the one of the configuration until the end.
 
     Raises:
         ConfigError: none serves, and none may be started.

@@ -156,7 +156,7 @@ def _softmax_axis(layer: Layer, x: Node) -> int:
 
 
 def masking(layer: Layer, x: Node) -> Node:
-    """Zeroes the time steps whose every feature is the mask value."""
+    """Zero the time steps whose every feature is the mask value."""
     if rank(x) < 3:
         return x
     differs = ops.not_equal(x, constant(layer.number("maskValue", 0.0)))

@@ -186,7 +186,7 @@ def lookup_table(layer: Layer, x: Node) -> Node:
 
 
 def _limit_norm(weight: np.ndarray, limit: float, kind: float) -> np.ndarray:
-    """Shrinks the rows whose norm is larger than the limit, which the library does when it first uses them."""
+    """Shrink the rows whose norm is larger than the limit, which the library does when it first uses them."""
     if limit >= np.finfo(np.float64).max:
         return weight
     norms = (np.abs(weight.astype(np.float64)) ** kind).sum(1, keepdims=True) ** (1 / kind)

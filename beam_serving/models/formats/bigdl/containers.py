@@ -46,7 +46,7 @@ def map_table(layer: Layer, x: Activity) -> Activity:
 
 
 def bottle(layer: Layer, x: Activity) -> Activity:
-    """Folds the leading dimensions into one, applies the module and unfolds them again."""
+    """Fold the leading dimensions into one, apply the module and unfold them again."""
     inside = layer.integer("nInputDim", 2)
     outside = layer.integer("nOutputDim1", inside)
     outside = inside if outside == (1 << 31) - 1 else outside

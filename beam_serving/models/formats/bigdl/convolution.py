@@ -65,7 +65,7 @@ def pads(x: Node, w: Window) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def convolve(x: Node, weight: np.ndarray, w: Window, bias: np.ndarray | None) -> Node:
-    """Convolves a channels-first tensor; `weight` is (group, out/group, in/group, kernel...)."""
+    """Convolve a channels-first tensor; `weight` is (group, out/group, in/group, kernel...)."""
     before, behind = pads(x, w)
     if weight.shape[0] == 1:
         y = ops.convolution(x, constant(weight[0]), w.stride, before, behind, w.dilation)

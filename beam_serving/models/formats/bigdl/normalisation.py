@@ -74,7 +74,7 @@ def normalize_scale(layer: Layer, x: Node) -> Node:
 
 
 def layer_normalisation(layer: Layer, x: Node) -> Node:
-    """Normalises the last dimension to mean 0 and deviation 1, then scales and shifts it."""
+    """Normalise the last dimension to mean 0 and deviation 1, then scale and shift it."""
     planes = layer.integer("hiddenSize")
     centred = ops.subtract(x, reduced("mean", x, [rank(x) - 1], keep_dims=True))
     variance = reduced("mean", ops.multiply(centred, centred), [rank(x) - 1], keep_dims=True)

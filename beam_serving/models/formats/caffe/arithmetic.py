@@ -27,7 +27,7 @@ def build_eltwise(site: Site) -> list[Tensor]:
 
 
 def build_scale(site: Site) -> list[Tensor]:
-    """Multiplies by a learned factor or by the second bottom, then adds the learned bias if it has one."""
+    """Multiply by a learned factor or by the second bottom, then add the learned bias if it has one."""
     param = site.param("scale_param")
     param.ignore(("filler", "bias_filler"))
     factor, shape, axis = _operand(site, "scale_param", "scale")

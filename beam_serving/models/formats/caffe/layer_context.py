@@ -102,7 +102,7 @@ def scalar(value: float) -> Tensor:
 
 
 def reshape(tensor: Tensor, shape: Sequence[int]) -> Tensor:
-    """Reshapes to a static shape whose first axis goes along with the batch.
+    """Reshape to a static shape whose first axis goes along with the batch.
 
     Raises TextError when the number of elements differs.
     """
