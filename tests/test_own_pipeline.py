@@ -110,7 +110,7 @@ def test_a_name_that_leads_nowhere_is_told_before_anything_runs(
         preflight(load_settings(path))
 
 
-@pytest.mark.parametrize("form", ["lengths", "lengths.py", "a b.py:c", "os.system('x'):y", "lengths.py:build()", 3])
+@pytest.mark.parametrize("form", ["lengths", "lengths.py", "a:b.py:c", "os.system('x'):y", "lengths.py:build()", 3])
 def test_what_names_no_code_is_refused_with_its_line(own: Path, form: object) -> None:
     config = yaml.safe_load(own.read_text(encoding="utf-8"))
     config["params"]["pipeline"] = form

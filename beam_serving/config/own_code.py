@@ -133,7 +133,7 @@ class OwnCode(NamedTuple):
         known = sys.modules.get(path.stem)
         if known is not None and getattr(known, "__file__", None) == str(path):
             return
-        if known is not None or path.stem in sys.builtin_module_names or _is_installed(path.stem):
+        if known is not None or path.stem in sys.builtin_module_names or _is_elsewhere(path):
             whose = getattr(known, "__file__", None) or "Python's or a package's"
             raise ConfigError(f"{self}: there is a module {path.stem!r} already ({whose}); call the file otherwise")
 
@@ -157,8 +157,10 @@ class OwnCode(NamedTuple):
         return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
 
 
-def _is_installed(name: str) -> bool:
-    return importlib.util.find_spec(name) is not None
+def _is_elsewhere(path: Path) -> bool:
+    """Return whether another module is found by the name of a file; the folder of a program is looked in, too."""
+    found = importlib.util.find_spec(path.stem)
+    return found is not None and (found.origin is None or Path(found.origin).resolve() != path)
 
 
 def _names(nodes: Iterable[ast.stmt]) -> Iterator[str]:
