@@ -86,5 +86,5 @@ def _reason(log: Path, begin: int) -> str:
     """Return what the service said last of why it ended: the lines from the last error on."""
     with log.open("rb") as file:
         file.seek(begin)
-        _, found, said = f"\n{file.read().decode(errors='replace')}".rpartition("\nerror: ")
-    return said.strip() if found else ""
+        _, found, reported = f"\n{file.read().decode(errors='replace')}".rpartition("\nerror: ")
+    return reported.strip() if found else ""

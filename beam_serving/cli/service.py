@@ -69,8 +69,8 @@ def await_ready(process: subprocess.Popen[bytes], client: redis.Redis, name: str
     while time.monotonic() < give_up_at:
         about: Any = client.get(ready_key(name))
         if about:
-            said: dict[str, Any] = json.loads(about)
-            return said
+            reported: dict[str, Any] = json.loads(about)
+            return reported
         if process.poll() is not None:
             raise BeamServingError(f"the service ended with exit code {process.returncode} before it was ready")
         time.sleep(0.05)

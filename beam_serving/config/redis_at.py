@@ -44,10 +44,10 @@ def _check_tags(settings: Settings) -> None:
         return
     wanted = next(filter(None, tags), b"?")
     odd = next(name for name, tag in zip(names, tags, strict=True) if tag != wanted)
-    said = (
+    reported = (
         "on a Redis Cluster name and data: streams need one hash tag, as in name: '{digits}' and "
         f"streams: '{{digits}}_stream', so that one node has all that is written at once; {odd!r} has another or none"
     )
     if "image_stream" in names:
-        said += "; clients of Cluster Serving 0.7 and 0.8 know image_stream only, and cannot be served on a cluster"
-    raise ConfigError(said)
+        reported += "; clients of Cluster Serving 0.7 and 0.8 know image_stream only, and cannot be served on a cluster"
+    raise ConfigError(reported)

@@ -60,7 +60,7 @@ class Ownership:
         self._group = settings.data.group
         self._share = settings.data.share
         self._registered = services_key(redis_at(settings), settings.name)
-        self._told: set[tuple[str, str]] = set()
+        self._reported: set[tuple[str, str]] = set()
 
     def take(self, client: redis.Redis) -> None:
         """Take all streams for a service that starts; it has a minute until its workers renew them.
@@ -152,8 +152,8 @@ class Ownership:
         return None if other is None else Owner.decode(other)
 
     def _tell(self, stream: str, other: Owner | None) -> None:
-        if other is None or (stream, other.name) in self._told:
+        if other is None or (stream, other.name) in self._reported:
             return
-        self._told.add((stream, other.name))
+        self._reported.add((stream, other.name))
         level = logging.INFO if self._share else logging.WARNING
         _log.log(level, "stream %r and group %r are served by %r too: either answers", stream, self._group, other.name)

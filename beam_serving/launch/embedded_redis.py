@@ -149,5 +149,5 @@ def _await_start(process: subprocess.Popen[bytes], port: int, log: Path) -> None
         else:
             client.close()
             return
-    said = log.read_text(encoding="utf-8", errors="replace")[-500:] if log.exists() else "nothing"
-    raise ConnectError(f"the embedded Redis did not come up on port {port}; its log says: {said}")
+    reported = log.read_text(encoding="utf-8", errors="replace")[-500:] if log.exists() else "nothing"
+    raise ConnectError(f"the embedded Redis did not come up on port {port}; its log says: {reported}")

@@ -149,7 +149,7 @@ class _Template:
         """Return a copy that works at a job; None where none can be made. A process that does not answer is ended."""
         # Not a pipe, which takes only so much before somebody reads.
         told = os.memfd_create("job")
-        said, output = os.pipe()
+        reported, output = os.pipe()
         try:
             os.write(told, job.encode())
             os.lseek(told, 0, os.SEEK_SET)
@@ -161,13 +161,13 @@ class _Template:
         while not self._forked and not self.ended() and time.monotonic() < give_up_at:
             self.listen(max(0.0, give_up_at - time.monotonic()))
         if len(self._forked) < 2:
-            os.close(said)
+            os.close(reported)
             if not self._forked:
                 self._process.kill()
             self._forked = ()
             return None
         (pid, watched), self._forked = self._forked, ()
-        return ForkedWorker(self, pid, watched, os.fdopen(said, "rb"))
+        return ForkedWorker(self, pid, watched, os.fdopen(reported, "rb"))
 
     def listen(self, within_s: float) -> None:
         """Take in what it has said, and wait so long for the first word."""

@@ -196,21 +196,21 @@ class Supervisor:
         code = slot.process.poll()
         if code is None:
             return
-        said = slot.process.stdout.read().decode(errors="replace").strip() if slot.process.stdout else ""
+        reported = slot.process.stdout.read().decode(errors="replace").strip() if slot.process.stdout else ""
         slot.process = None
         if self._busy is not None:
             self._busy.clear(slot.place)
         if code == 0 and (self._spec.drain or self._asked_to_stop()):
             slot.finished = True
             return
-        said = self._in_our_words(said)
-        if code == EXIT_CONFIG and said and not self._was_ready:
-            raise ConfigError(said)
-        if code == EXIT_FAILED and said:
-            raise ConnectError(said)
-        self._plan_restart(slot, code, now, said)
+        reported = self._in_our_words(reported)
+        if code == EXIT_CONFIG and reported and not self._was_ready:
+            raise ConfigError(reported)
+        if code == EXIT_FAILED and reported:
+            raise ConnectError(reported)
+        self._plan_restart(slot, code, now, reported)
 
-    def _plan_restart(self, slot: _Slot, code: int, now: float, said: str) -> None:
+    def _plan_restart(self, slot: _Slot, code: int, now: float, reported: str) -> None:
         """Start a dead worker again, the later the younger it dies; what no restart can heal ends the service.
 
         Once the service has been ready, a worker that cannot start waits and tries again while the others serve.
@@ -223,7 +223,7 @@ class Supervisor:
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         self._count_early_death(code, how)
         self._faults += code < 0 and code != -signal.SIGKILL
-        how = f"{how}: {said}" if said else how
+        how = f"{how}: {reported}" if reported else how
         what = "the driver" if self._driver else f"worker {slot.consumers[0]}"
         _log.error("%s died (%s): starting it again in %g s", what, how, slot.restart_wait_s)
         slot.restart_wait_s = min(slot.restart_wait_s * 2, _LAST_RESTART_S)

@@ -50,10 +50,10 @@ def resolve_input(tensor: np.ndarray, spec: TensorSpec) -> np.ndarray:
 
 def _other_kind(value: np.ndarray, spec: TensorSpec) -> str:
     got = "string" if is_text(value) else str(value.dtype)
-    said = f"input {spec.name!r} has type {got}, the model takes {type_name(spec.dtype)}"
+    reported = f"input {spec.name!r} has type {got}, the model takes {type_name(spec.dtype)}"
     if is_text(value) and len(spec.shape or ()) == 3:
-        return f"{said}; an image is sent as the bytes of its file, not as its path"
-    return said
+        return f"{reported}; an image is sent as the bytes of its file, not as its path"
+    return reported
 
 
 def cast(tensor: np.ndarray, spec: TensorSpec) -> np.ndarray:

@@ -141,11 +141,11 @@ def find(route: Route, login: Login) -> HostPort:
             answers.append(f"{host}:{port}: {err}")
         finally:
             client.close()
-    said = f"nobody says which server it is: {'; '.join(answers)}"
+    reported = f"nobody says which server it is: {'; '.join(answers)}"
     if refused < len(hosts):
-        raise RedisConnectionError(said)
+        raise RedisConnectionError(reported)
     variable = f"; that of sentinels is {SENTINEL_PASSWORD_VARIABLE}" if isinstance(route, Sentinels) else ""
-    raise AuthenticationError(said + variable)
+    raise AuthenticationError(reported + variable)
 
 
 def _text(value: bytes | str) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from beam_serving.launch.portable.jar import guard_options
-from beam_serving.launch.portable.java import LOOPBACK, Part, run_cluster_in, said_at
+from beam_serving.launch.portable.java import LOOPBACK, Part, answer_at, run_cluster_in
 
 HERE = Path(__file__).parent
 PARTS = ("zookeeper", "jobmanager", "taskmanager")
@@ -127,7 +127,7 @@ def _slots(given: argparse.Namespace, parts: Sequence[Part]) -> str | None:
         return None
     wanted = given.slots * sum(part.name == "taskmanager" for part in parts)
     rest = f"http://{given.host}:{given.rest_port}"
-    return f"{wanted} slots at {rest}" if said_at(f"{rest}/overview").get("slots-total", -1) >= wanted else None
+    return f"{wanted} slots at {rest}" if answer_at(f"{rest}/overview").get("slots-total", -1) >= wanted else None
 
 
 def _wanted(given: argparse.Namespace) -> list[tuple[str, int]]:

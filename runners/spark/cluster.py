@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from beam_serving.launch.portable.jar import guard_options
-from beam_serving.launch.portable.java import LOOPBACK, Part, run_cluster_in, said_at
+from beam_serving.launch.portable.java import LOOPBACK, Part, answer_at, run_cluster_in
 
 PARTS = ("master", "worker")
 _MAIN = {"master": "org.apache.spark.deploy.master.Master", "worker": "org.apache.spark.deploy.worker.Worker"}
@@ -94,7 +94,7 @@ def _workers(given: argparse.Namespace, parts: Sequence[Part]) -> str | None:
         return None
     wanted = sum(part.name == "worker" for part in parts)
     page = f"http://{given.host}:{given.web_port}"
-    known = said_at(f"{page}/json/").get("aliveworkers", -1)
+    known = answer_at(f"{page}/json/").get("aliveworkers", -1)
     return f"{wanted} workers at {_master_of(given)}, their page is {page}" if known >= wanted else None
 
 

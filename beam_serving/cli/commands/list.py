@@ -64,17 +64,17 @@ def _about(client: redis.Redis, name: str, before: int, since: float) -> dict[st
     served = _served(reports)
     rate = (served - before) / (time.monotonic() - since)
     text: Any = client.get(ready_key(name))
-    said: dict[str, Any] = json.loads(text) if text else {}
+    reported: dict[str, Any] = json.loads(text) if text else {}
     return {
         "name": name,
-        "ready": bool(said),
+        "ready": bool(reported),
         "workers": len(reports),
         "hosts": sorted({report.host for report in reports}),
         "records_per_s": max(rate, 0.0),
         "served": served,
         "engine": next((report.engine for report in reports if report.engine), ""),
-        "model": said.get("model"),
-        "streams": said.get("streams"),
+        "model": reported.get("model"),
+        "streams": reported.get("streams"),
     }
 
 

@@ -80,9 +80,9 @@ def _move_comments_of_lost_keys(notes: Comments, keys: list[Place], kept: set[st
 def _unused(entry: Entry, source: str, notes: Comments) -> list[str]:
     value = "..." if entry.secret else source or _dumped(entry.value)
     beside = notes.beside.get(entry.key, "")
-    said = f"# {entry.key}: {value}".rstrip() + (f"  {beside}" if beside else "")
+    reported = f"# {entry.key}: {value}".rstrip() + (f"  {beside}" if beside else "")
     reason = [f"#   {entry.remark}"] if entry.value is not None else []
-    return [*notes.above[entry.key], said, *reason, *notes.below[entry.key]]
+    return [*notes.above[entry.key], reported, *reason, *notes.below[entry.key]]
 
 
 def _annotate(line: _Line, entry: Entry, notes: Comments) -> None:

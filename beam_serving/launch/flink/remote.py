@@ -58,7 +58,7 @@ class ClusterService:
         self._statistics = StatisticsLine(settings.data.streams, settings.data.group)
         self._ready = False
         self._was_ready = False
-        self._told = ""
+        self._reported = ""
         self._warned = False
 
     def run(self) -> int:
@@ -116,7 +116,7 @@ class ClusterService:
         Gives False when we shall go instead.
         """
         enough_after = time.monotonic() + self._settings.flink.start_s
-        told = False
+        reported = False
         while not self._stop.is_set():
             try:
                 free = self._rest.slots()[1]
@@ -125,9 +125,9 @@ class ClusterService:
                 free = 0
             if free >= self._parallelism or (free > 0 and time.monotonic() > enough_after):
                 return True
-            if not told:
+            if not reported:
                 _log.warning("the cluster has %d of %d slots free: waiting for more", free, self._parallelism)
-            told = True
+            reported = True
             self._stop.wait(_CALM_TICK_S)
         return False
 
@@ -197,9 +197,9 @@ class ClusterService:
                 return self._ended(known[0])
             if not self._was_ready:
                 self._give_up_if_hopeless(job, cause, bool(reports), time.monotonic() - started)
-            elif cause and cause != self._told:
+            elif cause and cause != self._reported:
                 _log.warning("the job starts again: %s", telling_line(cause))
-            self._told = cause
+            self._reported = cause
             if self._ready and time.monotonic() >= next_statistics:
                 next_statistics = time.monotonic() + params.statistics_s
                 self._statistics.log(self._client, reports)

@@ -50,7 +50,7 @@ class Outcome:
     """How a job ended and what was said about it."""
 
     state: str
-    said: str = ""
+    reported: str = ""
 
 
 def main(name: str, run: Callable[[Settings, Job], Outcome]) -> int:
@@ -70,8 +70,8 @@ def _exit_code(outcome: Outcome) -> int:
     _log.debug("pipeline state %s", outcome.state)
     if outcome.state == ENDED or (outcome.state == "CANCELLED" and service_context().stop.is_set()):
         return 0
-    raise_cause(outcome.said)
-    _log.error("the job ended: %s", outcome.said)
+    raise_cause(outcome.reported)
+    _log.error("the job ended: %s", outcome.reported)
     return _EXIT_JOB_FAILED
 
 
@@ -87,13 +87,13 @@ def submit(serving: Any, settings: Settings, flags: list[str]) -> Any:
 
 def watch(result: Any, server: JobServer, workers: Workers, grace_s: float) -> Outcome:
     """Wait for the job's end; pass a stop on to the workers and, should the job not end by that, cancels it."""
-    said: list[str] = []
+    reported: list[str] = []
 
     def wait() -> None:
         try:
             result.wait_until_finish()
         except Exception as err:  # noqa: BLE001 - Beam gives whatever Java said
-            said.append(str(err))
+            reported.append(str(err))
 
     waiting = threading.Thread(target=wait, name="job", daemon=True)
     waiting.start()
@@ -103,7 +103,7 @@ def watch(result: Any, server: JobServer, workers: Workers, grace_s: float) -> O
     while waiting.is_alive():
         waiting.join(_TICK_S)
         # What ends the wait with an error may be the server's death, of which we then hear a moment later.
-        if not server.alive(_LAST_BREATH_S if said else 0.0):
+        if not server.alive(_LAST_BREATH_S if reported else 0.0):
             return Outcome("FAILED", f"the job server died: {server.log_tail()}")
         if workers.dead() and not stop.is_set():
             return Outcome("FAILED", "a worker process died")
@@ -117,7 +117,7 @@ def watch(result: Any, server: JobServer, workers: Workers, grace_s: float) -> O
             _log.warning("the job did not end in %g s: cancelling it", grace_s / 2)
             cancel_at = float("inf")
             result.cancel()
-    return Outcome(str(result.state), "".join(said)[-4000:])
+    return Outcome(str(result.state), "".join(reported)[-4000:])
 
 
 def _not_from_java(record: logging.LogRecord) -> bool:

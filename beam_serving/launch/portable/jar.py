@@ -172,7 +172,7 @@ def _require_checksum(what: str, built: Path, expected: Path) -> None:
 
 
 def _run_maven(what: str, command: list[str]) -> None:
-    started = said_at = time.monotonic()
+    started = logged_at = time.monotonic()
     artifacts = 0
     log_tail = "nothing"
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as maven:
@@ -183,9 +183,9 @@ def _run_maven(what: str, command: list[str]) -> None:
                 log_tail = line.split("[ERROR]", 1)[1].strip()
             if line.startswith("[INFO] --- "):
                 _log.info("Maven: %s", line.removeprefix("[INFO] --- ").split(" (")[0])
-            elif time.monotonic() - said_at > _SAY_EVERY_S:
-                said_at = time.monotonic()
-                _log.info("Maven: %d files downloaded, %.0f s", artifacts, said_at - started)
+            elif time.monotonic() - logged_at > _SAY_EVERY_S:
+                logged_at = time.monotonic()
+                _log.info("Maven: %d files downloaded, %.0f s", artifacts, logged_at - started)
     if maven.returncode != 0:
         raise ConfigError(f"Maven cannot build {what}: {log_tail}")
     _log.info("Maven: done in %.0f s", time.monotonic() - started)

@@ -82,18 +82,18 @@ def run_cluster(parts: Sequence[Part], offer: Callable[[], str | None]) -> None:
     `offer` gives what the cluster offers, which is said once, or None while it offers nothing.
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    said = False
+    reported = False
     try:
         for part in parts:
             part.start()
         while True:
-            time.sleep(_RESTART_S if said else _STARTING_TICK_S)
+            time.sleep(_RESTART_S if reported else _STARTING_TICK_S)
             for part in parts:
                 if part.died():
                     print(f"{part.name} died: starting it again", flush=True)
                     part.start()
-            if not said and (ready := offer()) is not None:
-                said = True
+            if not reported and (ready := offer()) is not None:
+                reported = True
                 print(f"ready: {ready}", flush=True)
     except KeyboardInterrupt:
         return
@@ -135,12 +135,12 @@ def _warn_of_others(host: str) -> None:
         )
 
 
-def said_at(url: str) -> dict[str, Any]:
+def answer_at(url: str) -> dict[str, Any]:
     """Return the JSON object at an address of a cluster's page; an empty one while it does not answer."""
     try:
         with urllib.request.urlopen(url, timeout=2) as reply:  # noqa: S310 - an address of our own making
-            said: dict[str, Any] = json.load(reply)
-            return said
+            reported: dict[str, Any] = json.load(reply)
+            return reported
     except (urllib.error.URLError, OSError, ValueError):
         return {}
 

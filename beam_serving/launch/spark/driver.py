@@ -94,7 +94,7 @@ class Drains:
     def _give_up_if_hopeless(self, outcome: Outcome, workers: Workers) -> None:
         """End a drain that no worker came up for: what failed at the start fails at each start."""
         if outcome.state != ENDED and isinstance(workers, _OnCluster) and not workers.arrived():
-            raise_cause(outcome.said)
+            raise_cause(outcome.reported)
             # The job server has the whole trace, of which Beam passes on the innermost cause.
             raise BeamServingError(f"no worker came up: {self._server.log_tail()}")
 

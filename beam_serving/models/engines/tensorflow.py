@@ -167,5 +167,5 @@ def telling_line(err: BaseException) -> str:
     """Take the first line that tells something of what TensorFlow says, which may be pages long."""
     lines = [line.strip() for line in str(err).splitlines()]
     telling = [line for line in lines if line and not _NO_NEWS.match(line)]
-    said = telling[0].partition(" [Op:")[0] if telling else type(err).__name__
-    return said[:300]
+    reported = telling[0].partition(" [Op:")[0] if telling else type(err).__name__
+    return reported[:300]

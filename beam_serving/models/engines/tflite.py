@@ -259,8 +259,8 @@ def _is_missing_operator(err: BaseException) -> bool:
 
 
 def _reason(err: BaseException) -> str:
-    said = telling_line(err)
-    return f"{said.rstrip('.')}; it is not one of TensorFlow's own" if _is_missing_operator(err) else said
+    reported = telling_line(err)
+    return f"{reported.rstrip('.')}; it is not one of TensorFlow's own" if _is_missing_operator(err) else reported
 
 
 def _refuse_damaged(path: Path) -> None:

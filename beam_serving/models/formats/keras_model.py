@@ -102,8 +102,8 @@ def _export(path: Path, directory: Path, mode: str) -> None:
     if done.returncode == EXIT_REFUSED:
         raise ModelLoadError(f"{path}: {(directory / 'refusal.txt').read_text(encoding='utf-8')}")
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["no reason"])[-1]
-        raise ModelLoadError(f"{path}: Keras failed on it with exit code {done.returncode}: {said[:300]}")
+        reported = (done.stderr.strip().splitlines() or ["no reason"])[-1]
+        raise ModelLoadError(f"{path}: Keras failed on it with exit code {done.returncode}: {reported[:300]}")
 
 
 def _check(model: EngineModel, trial: Path, path: Path) -> None:

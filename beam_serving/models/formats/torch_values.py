@@ -52,8 +52,8 @@ def argument(name: str, shape: tuple[int | None, ...] | None, kind: Kind, path: 
     """
     dtype = _SCALARS.get(kind) if isinstance(kind, type) else plain_dtype(kind)
     if dtype is None:
-        said, remedy = str(kind).removeprefix("torch."), "export it with an input of another type"
-        raise ModelLoadError(f"{path}: input {name!r} is {said}, which requests cannot send; {remedy}")
+        reported, remedy = str(kind).removeprefix("torch."), "export it with an input of another type"
+        raise ModelLoadError(f"{path}: input {name!r} is {reported}, which requests cannot send; {remedy}")
     return Argument(TensorSpec(name, shape, dtype), kind)
 
 

@@ -101,8 +101,8 @@ def _described(
     model, leaves, error = TorchModel(call, arguments, (), facts, device), None, ""
     for kinds in _kinds(len(unknown)):
         tried = TorchModel(call, _with_kinds(arguments, unknown, kinds, path), (), facts, device)
-        leaves, said = observed(tried, options)
-        error = error or said
+        leaves, reported = observed(tried, options)
+        error = error or reported
         if leaves is not None:
             model = tried
             break
