@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
-from beam_serving.config.own_code import OwnCode, is_own_code
+from beam_serving.config.own_code import OwnCode
 from beam_serving.config.post_processing import PostProcessing
 from beam_serving.config.redis_at import redis_at
-from beam_serving.config.schema import Params, Settings
+from beam_serving.config.schema import Settings
 from beam_serving.encryption.records import RecordEncryption
 from beam_serving.io.consumer import Reading
 from beam_serving.io.readers import Readers
@@ -80,10 +80,11 @@ def image_rules(settings: Settings) -> ImageRules:
     )
 
 
-def _served(params: Params) -> PostProcessing | OwnCode | None:
+def _served(settings: Settings) -> PostProcessing | OwnCode | None:
     """Return what is served of the outputs; None leaves it to the model."""
-    if is_own_code(params.post_processing):
-        return OwnCode.of("params: post_processing", str(params.post_processing))
+    params = settings.params
+    if own := settings.own_code("params.post_processing"):
+        return own
     if params.post_processing:
         return PostProcessing.of(params.post_processing)
     return None if params.top_n == "auto" else PostProcessing(params.top_n)
@@ -115,11 +116,11 @@ def steps(settings: Settings, readers: Readers) -> Serving:
             batch_size,
             RecordEncryption(data.encryption, data.secret_file, data.allow_weak_secret),
             params.inference_timeout_s,
-            OwnCode.of("data: preprocess", data.preprocess) if data.preprocess else None,
+            settings.own_code("data.preprocess"),
         ),
         batch=Batch(batch_size),
         infer=Infer(shared_model, params.inference_timeout_s),
-        top_n=TopN(_served(params), read_labels(model.labels), shared_model),
+        top_n=TopN(_served(settings), read_labels(model.labels), shared_model),
         write=WriteToRedis(
             at,
             data.group,

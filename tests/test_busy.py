@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -75,11 +74,10 @@ def test_who_cannot_see_its_neighbours_takes_them_for_busy(file: BusyFile | None
         assert not byte.others_idle()
 
 
-def test_where_the_bytes_are_travels_with_a_job_and_with_a_step(states: BusyBytes) -> None:
+def test_where_the_bytes_are_travels_with_a_job(states: BusyBytes) -> None:
     job = Job("{}", "run", ("run-1",), (), False, "info", busy=states.file_of(1))
     assert Job.decode(job.encode().decode()) == job
     assert Job.decode(Job("{}", "run", ("run-1",), (), False, "info").encode().decode()).busy is None
-    assert pickle.loads(pickle.dumps(states.file_of(1))) == states.file_of(1)  # noqa: S301 - as Beam does
 
 
 def test_cores_of_idle_workers_are_for_those_that_may_have_them() -> None:

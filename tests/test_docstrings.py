@@ -10,13 +10,8 @@ from typing import Any
 import pydantic
 import pytest
 
-PACKAGES = (
-    "beam_serving",
-    "beam_serving.client",
-    "beam_serving.models",
-    "beam_serving.transforms",
-    "beam_serving.protocol",
-)
+from tests.test_exports import PACKAGES
+
 SEAMS = (
     *("beam_serving.launch.runner", "beam_serving.launch.deployed", "beam_serving.protocol.codec"),
     *("beam_serving.models.base", "beam_serving.io.readers"),

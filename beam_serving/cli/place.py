@@ -15,9 +15,16 @@ from beam_serving.launch.runner import all_runners
 _USUAL_STREAM = "serving_stream"
 _F = TypeVar("_F", bound=Callable[..., object])
 
+
+def _without_sign(ctx: click.Context, param: click.Parameter, value: Path) -> Path:
+    """Read `-c=FILE` too, whose sign click takes for the beginning of the value."""
+    del ctx, param
+    return Path(str(value).removeprefix("="))
+
+
 config_option = click.option(
     "-c", "--config", type=click.Path(path_type=Path), default=Path("config.yaml"), show_default=True,
-    help="Configuration file.",
+    help="Configuration file.", callback=_without_sign,
 )  # fmt: skip
 
 

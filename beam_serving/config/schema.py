@@ -27,7 +27,7 @@ from pydantic_core import ErrorDetails
 
 from beam_serving.config.legacy.translate import FLAT_0_10, Translation, renamed, translate
 from beam_serving.config.output import is_url
-from beam_serving.config.own_code import is_own_code, own_code
+from beam_serving.config.own_code import OwnCode, is_own_code, own_code
 from beam_serving.config.post_processing import checked as checked_rule
 from beam_serving.config.values import (
     BatchAxis,
@@ -49,12 +49,13 @@ from beam_serving.transport.keys import shared_keys
 
 _log = logging.getLogger(__name__)
 
-_CODE = ("data.preprocess", "params.post_processing", "params.pipeline")
+CODE = ("data.preprocess", "params.post_processing", "params.pipeline")
+"""Keys that may name code of the operator's."""
 PATHS = (
     *("model.path", "model.labels", "model.sample", "model.secret_file", "data.secret_file", "data.output"),
     *("redis.password_file", "redis.ca_file", "flink.job_server_jar", "spark.job_server_jar"),
     "flink.worker_pool_secret_file",
-    *_CODE,
+    *CODE,
 )
 """Keys whose values are paths, or may be; relative ones are taken from the folder of the file."""
 
@@ -239,6 +240,16 @@ class Settings(_Section):
     flink: Flink = Flink()
     spark: Spark = Spark()
 
+    def own_code(self, key: str) -> OwnCode | None:
+        """Return the code of the operator's that a key names, None where it names none.
+
+        Args:
+            key: one of `CODE`, as `params.pipeline`.
+        """
+        section, name = key.split(".")
+        text = getattr(getattr(self, section), name)
+        return OwnCode.of(f"{section}: {name}", text) if is_own_code(text) else None
+
     def about(self, workers: int) -> dict[str, object]:
         """Return what a service says of itself while it is ready.
 
@@ -310,7 +321,7 @@ def is_path(name: str, value: object) -> bool:
     """Return whether the value of one of `PATHS` is a path of this machine: code of the operator's may be a module."""
     if not isinstance(value, str) or value in ("", "noop") or is_url(value):
         return False
-    return name not in _CODE or (is_own_code(value) and ".py:" in value)
+    return name not in CODE or (is_own_code(value) and ".py:" in value)
 
 
 def _explain(error: ErrorDetails, translation: Translation) -> str:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from beam_serving.config.schema import Settings
 from beam_serving.launch.runner import ClusterFlag, Jobs, Spec
-from beam_serving.launch.supervisor import Supervisor
 
 
 class LocalRunner:
@@ -39,4 +38,6 @@ class LocalPlan:
 
     def run(self) -> int:
         """Serve; see `Supervisor.run`."""
+        from beam_serving.launch.supervisor import Supervisor
+
         return Supervisor(self.spec, self.spec.worker_count()).run()

@@ -7,7 +7,7 @@ its own between them. It is supervised, restarted, shown and stopped as the buil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-from beam_serving.config.own_code import OwnCode, is_own_code
+from beam_serving.config.own_code import OwnCode
 from beam_serving.config.schema import Settings
 from beam_serving.errors import ConfigError
 
@@ -18,24 +18,7 @@ if TYPE_CHECKING:
 
     Build = Callable[[beam.Pipeline, Serving], None]
 
-_KEY = "params: pipeline"
 _ENDS_STAGES = ("Flatten", "GroupByKey", "_GroupByKeyOnly", "Reshuffle", "ReshufflePerKey")
-
-
-def own_pipeline(settings: Settings) -> OwnCode | None:
-    """Return what the configuration names, None where it leaves the pipeline to us."""
-    reference = settings.params.pipeline
-    return OwnCode.of(_KEY, reference) if reference else None
-
-
-def own_code_of(settings: Settings) -> list[OwnCode]:
-    """Return all code of the operator's that a configuration names."""
-    named = {
-        _KEY: settings.params.pipeline,
-        "params: post_processing": settings.params.post_processing,
-        "data: preprocess": settings.data.preprocess,
-    }
-    return [OwnCode.of(key, text) for key, text in named.items() if text and is_own_code(text)]
 
 
 def load_own_pipeline(settings: Settings) -> None:
@@ -44,7 +27,7 @@ def load_own_pipeline(settings: Settings) -> None:
     Raises:
         ConfigError: it cannot be imported.
     """
-    if own := own_pipeline(settings):
+    if own := settings.own_code("params.pipeline"):
         own.load()
 
 
@@ -56,7 +39,7 @@ def build_pipeline(pipeline: "beam.Pipeline", serving: "Serving", settings: Sett
     """
     from beam_serving.pipeline import build
 
-    own = own_pipeline(settings)
+    own = settings.own_code("params.pipeline")
     if own is None:
         build(pipeline, serving)
         return

@@ -8,13 +8,12 @@ import redis
 from redis.exceptions import RedisError
 
 from beam_serving.config.redis_at import redis_at
-from beam_serving.config.schema import Settings
+from beam_serving.config.schema import CODE, Settings
 from beam_serving.encryption.records import RecordEncryption
 from beam_serving.encryption.secrets import MODEL, RECORDS, warn_of_readers
 from beam_serving.errors import ConnectError, UnreachableError
 from beam_serving.io.group import Group
 from beam_serving.io.ownership import Ownership
-from beam_serving.launch.own_pipeline import own_code_of
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.encrypted import look_at
 from beam_serving.models.formats.registry import NOOP, loader_of
@@ -48,7 +47,7 @@ def preflight(settings: Settings) -> ModelFiles:
         _log.warning("%s: AES-CBC shows no tampering; `model encrypt --from cbc` makes files for gcm", model.path)
     RecordEncryption(data.encryption, data.secret_file, data.allow_weak_secret).decryptor()
     read_labels(settings.model.labels)
-    for own in own_code_of(settings):
+    for own in filter(None, map(settings.own_code, CODE)):
         own.look()
     at = redis_at(settings)
     client = at.client()

@@ -9,10 +9,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from beam_serving.config.schema import Settings
+from beam_serving.config.schema import CODE, Settings
 from beam_serving.errors import BeamServingError, ConfigError
 from beam_serving.io.readers import Readers
-from beam_serving.launch.own_pipeline import build_pipeline, own_code_of
+from beam_serving.launch.own_pipeline import build_pipeline
 from beam_serving.launch.worker import EXIT_CONFIG, python_module
 
 _WITHIN_S = 120.0
@@ -24,7 +24,7 @@ def rehearse(settings: Settings) -> None:
     Raises:
         ConfigError: it cannot, or takes more than two minutes.
     """
-    if not own_code_of(settings):
+    if not any(map(settings.own_code, CODE)):
         return
     command = python_module("beam_serving.launch.rehearsal")
     try:
@@ -46,7 +46,7 @@ def main() -> int:
     """Import and build; print what is wrong."""
     settings = Settings.model_validate_json(sys.stdin.read())
     try:
-        for code in own_code_of(settings):
+        for code in filter(None, map(settings.own_code, CODE)):
             if not callable(code.load()):
                 raise ConfigError(f"{code}: is no function")
         if settings.params.pipeline:

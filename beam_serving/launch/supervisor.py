@@ -114,6 +114,8 @@ class Supervisor:
         self._files = preflight(self._settings)
         with stop_on_signals(log=True) as stop:
             try:
+                # A first start may try the model for a while, and is to be found by `stop` meanwhile.
+                self._keep_run()
                 if self._driver is None:
                     self._workers.open()
                 self._decide()

@@ -39,7 +39,7 @@ def test_an_address_with_a_password_is_refused_in_one_line() -> None:
 def test_the_configuration_says_where_or_the_command_line_alone(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("model: {path: m}\ndata: {src: 'there:1', streams: 'a, b'}\n", encoding="utf-8")
-    assert place("-c", str(config)) == ("there:1", "a")
+    assert place("-c", str(config)) == place(f"-c={config}") == ("there:1", "a")
     assert place("--config", str(config), "--stream", "b") == ("there:1", "b")
     assert place("--src", "here:2") == ("here:2", "serving_stream")
 

@@ -20,7 +20,6 @@ from beam_serving.launch.flink.rest import FlinkRest, job_name
 from beam_serving.launch.portable.jar import FLINK, find_or_build, require_java
 from beam_serving.launch.portable.options import launcher_of
 from beam_serving.launch.runner import ClusterError, ClusterFlag, Plain, Spec
-from beam_serving.launch.supervisor import Supervisor
 
 _DRIVER = "beam_serving.launch.flink.driver"
 
@@ -74,6 +73,8 @@ class FlinkPlan:
     def run(self) -> int:
         """Serve; see `Supervisor.run` and `ClusterService.run`."""
         if self.cluster is None:
+            from beam_serving.launch.supervisor import Supervisor
+
             return Supervisor(self.spec, self.parallelism, _DRIVER).run()
         from beam_serving.launch.flink.remote import ClusterService
 

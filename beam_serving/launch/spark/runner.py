@@ -10,7 +10,6 @@ from beam_serving.launch.portable.jar import SPARK, find_or_build, require_java
 from beam_serving.launch.portable.options import launcher_of
 from beam_serving.launch.runner import ClusterFlag, Jobs, Spec
 from beam_serving.launch.spark.options import Master, jar_of, master_of, require_master
-from beam_serving.launch.supervisor import Supervisor
 
 _DRIVER = "beam_serving.launch.spark.driver"
 
@@ -63,4 +62,6 @@ class SparkPlan:
 
     def run(self) -> int:
         """Drain; see `Supervisor.run`."""
+        from beam_serving.launch.supervisor import Supervisor
+
         return Supervisor(self.spec, self.master.readers, _DRIVER).run()
