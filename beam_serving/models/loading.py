@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from beam_serving.errors import ModelLoadError
-from beam_serving.models.alone import same_or_none, widened_form
+from beam_serving.models.alone import AloneForm
 from beam_serving.models.arrangement import Port, arrange, ports_like
-from beam_serving.models.base import EngineModel, LoadedModel, ModelOptions
+from beam_serving.models.base import EngineModel, LoadedModel, ModelOptions, Widening
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.formats.registry import NOOP, format_of, loader_of
 from beam_serving.models.trial.batch_axis import BatchedModel
@@ -85,10 +85,20 @@ def _as_decided(engine: EngineModel, options: ModelOptions, verdict: Verdict) ->
 
     model = batched(engine)
     if (widened := widened_form(engine, options, verdict)) is not None:
-        model.alone = same_or_none(batched(widened), model, verdict)
-        widened.settle()
+        model.alone = AloneForm(widened, batched, model, verdict.shapes or {})
     engine.settle()
     return model
+
+
+def widened_form(engine: EngineModel, options: ModelOptions, verdict: Verdict) -> EngineModel | None:
+    """Return the engine's form for one record on `alone_threads`; None without one, or where rows stay together."""
+    if options.alone_threads < 2 or not isinstance(engine, Widening):
+        return None
+    plan = verdict.plan
+    one_in_front = plan.kind in ("rows", "single") and plan.axis == 0 and plan.proven
+    if not one_in_front or verdict.shapes is None or verdict.random or verdict.state:
+        return None
+    return engine.widened(options.alone_threads)
 
 
 def _renamed(engine: EngineModel, options: ModelOptions) -> EngineModel:

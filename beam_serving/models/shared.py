@@ -62,8 +62,11 @@ class WorkerModel:
         self._lone_in_a_row += 1
         if self._lone_in_a_row < _SURELY_ALONE:
             return self.model
+        form = self._alone.ready()
+        if form is None:
+            return self.model
         self._stats.counts["alone"] += 1
-        return self._alone
+        return form
 
 
 class SharedModel:

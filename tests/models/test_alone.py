@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,12 @@ import openvino
 import pytest
 from openvino import opset13 as ops
 
-from beam_serving.models.alone import same_or_none, widened_form
+from beam_serving.errors import ModelLoadError
+from beam_serving.models.alone import AloneForm
 from beam_serving.models.base import LoadedModel, ModelOptions
 from beam_serving.models.detect import find_model
 from beam_serving.models.engines.openvino import OpenVinoModel, compile_model
-from beam_serving.models.loading import load
+from beam_serving.models.loading import load, widened_form
 from beam_serving.models.shared import WorkerModel
 from beam_serving.models.trial.batch_axis import BatchedModel, Plan
 from beam_serving.models.trial.probing import Verdict
@@ -31,9 +33,18 @@ def scaling(factor: float, shape: tuple[int, ...] = (-1, 4)) -> OpenVinoModel:
     return compile_model(model, TWO_THREADS, Path("model.xml"))
 
 
-def alone_of(model: LoadedModel) -> BatchedModel | None:
+def made(form: AloneForm | None) -> LoadedModel | None:
+    """Return the form when it is compiled, which nothing is before somebody asks."""
+    if form is None:
+        return None
+    assert form.ready() is None
+    form.wait()
+    return form.ready()
+
+
+def alone_of(model: LoadedModel) -> LoadedModel | None:
     assert isinstance(model, BatchedModel)
-    return model.alone
+    return made(model.alone)
 
 
 def digits_on_all_cores(digits: Path, **options: object) -> BatchedModel:
@@ -99,12 +110,29 @@ def test_an_engine_that_has_no_such_form_serves_as_ever(digits: Path) -> None:
     assert alone_of(model) is None
 
 
-def test_a_form_that_gives_other_bits_does_not_serve() -> None:
-    ordinary, same, other = (BatchedModel(scaling(factor), Plan("rows")) for factor in (2.0, 2.0, 2.0000002))
-    assert same_or_none(same, ordinary, VERDICT) is same
-    assert same_or_none(other, ordinary, VERDICT) is None
-    wrong = BatchedModel(scaling(2.0, (-1, 5)), Plan("rows"))
-    assert same_or_none(wrong, ordinary, VERDICT) is None
+def test_a_form_that_gives_other_bits_or_fails_does_not_serve() -> None:
+    ordinary = BatchedModel(scaling(2.0), Plan("rows"))
+
+    def form(factor: float, columns: int = 4) -> LoadedModel | None:
+        batched = partial(BatchedModel, plan=Plan("rows"))
+        return made(AloneForm(scaling(factor, (-1, columns)), batched, ordinary, {"x": (4,)}))
+
+    same = form(2.0)
+    assert same is not None
+    assert same.predict({"x": np.ones((1, 4), np.float32)})["output"].tolist() == [[2.0] * 4]
+    assert form(2.0000002) is None
+    assert form(2.0, columns=5) is None
+
+
+def test_a_form_that_cannot_be_compiled_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compile_fails(self: OpenVinoModel) -> None:
+        raise ModelLoadError("m.xml: OpenVINO cannot compile it: no memory")
+
+    ordinary, engine = BatchedModel(scaling(2.0), Plan("rows")), scaling(2.0)
+    monkeypatch.setattr(OpenVinoModel, "compile", compile_fails)
+    form = AloneForm(engine, partial(BatchedModel, plan=Plan("rows")), ordinary, {"x": (4,)})
+    assert made(form) is None
+    assert form.ready() is None
 
 
 @pytest.fixture
@@ -119,13 +147,20 @@ def test_the_third_record_in_a_row_that_is_alone_is_predicted_on_all_cores(digit
     own, neighbour = (OwnByte.of(states.file_of(place)) for place in (0, 1))
     own.set(True)
     worker, before = WorkerModel(model, byte=own), service_context().stats.counts["alone"]
-    assert [worker.form_for(1) is model.alone for _ in range(4)] == [False, False, True, True]
+
+    def on_all_cores(times: int) -> list[bool]:
+        return [worker.form_for(1) is not model for _ in range(times)]
+
+    assert on_all_cores(3) == [False, False, False], "the third has the form compiled"
+    assert model.alone is not None
+    model.alone.wait()
+    assert on_all_cores(2) == [True, True]
     assert worker.form_for(2) is model
-    assert [worker.form_for(1) is model.alone for _ in range(3)] == [False, False, True]
+    assert on_all_cores(3) == [False, False, True]
     neighbour.set(True)
     assert worker.form_for(1) is model
     neighbour.set(False)
-    assert [worker.form_for(1) is model.alone for _ in range(3)] == [False, False, True]
+    assert on_all_cores(3) == [False, False, True]
     assert service_context().stats.counts["alone"] - before == 4
 
 

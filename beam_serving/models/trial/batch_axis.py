@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from beam_serving.errors import ModelError
+from beam_serving.models.alone import AloneForm
 from beam_serving.models.base import EngineModel, TensorSpec, describe, fits
 from beam_serving.models.trial.compare import equal
 from beam_serving.models.trial.samples import Record
@@ -214,7 +215,7 @@ class BatchedModel:
         )
         self.class_names = engine.facts.class_names
         self.one_by_one = plan.kind in ("single", "whole") or (plan.kind == "portions" and not plan.proven)
-        self.alone: BatchedModel | None = None
+        self.alone: AloneForm | None = None
 
     def predict(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """See `LoadedModel.predict`."""
