@@ -76,6 +76,7 @@ class Options:
     quick: bool
     batch_size: int | None
     workers: int | None
+    tensor_bytes: int
     json: Path | None
     plot: Path | None
 
@@ -126,6 +127,13 @@ _FILE = click.Path(path_type=Path)
 @click.option("--quick", is_flag=True, help="One short round, to see that it works.")
 @click.option("--batch-size", type=_COUNT, help="Records in a batch (real, formats: 8, noop: 64).")
 @click.option("--workers", type=_COUNT, help="Worker processes (one per core).")
+@click.option(
+    "--tensor-bytes",
+    type=click.IntRange(min=4),
+    default=workloads.TENSOR_BYTES,
+    show_default=True,
+    help="Bytes of float32 in a request of noop.",
+)
 @click.option("--json", type=_FILE, metavar="FILE", help="Write all figures of all rounds there.")
 @click.option("--plot", type=_FILE, metavar="FILE.png", help="Draw the medians there.")
 def _command(**given: Any) -> int:
@@ -176,7 +184,7 @@ def _measured(name: str, options: Options, plan: Plan, progress: Any) -> dict[st
     progress.set_description(f"{name}: starting")
     with tempfile.TemporaryDirectory(prefix="beam-serving-bench-") as path, private_redis() as port:
         folder = Path(path)
-        workload = workloads.real(folder) if name == "real" else workloads.noop()
+        workload = workloads.real(folder) if name == "real" else workloads.noop(options.tensor_bytes)
         shape = Shape(options.workers or available_cores(), options.batch_size or workload.batch_size, options.records)
         started = (
             runners(options.runner, workload, shape, port, folder)

@@ -16,13 +16,13 @@ from benchmarks.writers import write
 
 IMAGES = 16
 _SIZE, _QUALITY = (500, 375), 90
-_TENSOR_VALUES = 64
+TENSOR_BYTES = 256
 _RULES: Mapping[str, Any] = {"color": "rgb", "mean": 127.5, "scale": 1 / 127.5}
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One model and its requests. `payloads` are what a request carries: JPEG files, or 256 bytes of float32."""
+    """One model and its requests. `payloads` are what a request carries: JPEG files, or the bytes of float32 values."""
 
     name: str
     title: str
@@ -64,11 +64,11 @@ def one_format(form: str, folder: Path) -> Workload:
     return Workload(form, title, str(folder), payloads, {**_RULES, **shape}, top_n=5, batch_size=8)
 
 
-def noop() -> Workload:
-    """Make the workload of a model that computes nothing, on tensors of 256 bytes: what is left is the way there."""
-    values = np.random.default_rng(0).random((IMAGES, _TENSOR_VALUES), np.float32)
+def noop(tensor_bytes: int = TENSOR_BYTES) -> Workload:
+    """Make the workload of a model that computes nothing, on tensors of float32: what is left is the way there."""
+    values = np.random.default_rng(0).random((IMAGES, max(1, tensor_bytes // 4)), np.float32)
     payloads = tuple(row.tobytes() for row in values)
-    title = f"no model, float32[{_TENSOR_VALUES}] of {len(payloads[0])} bytes"
+    title = f"no model, float32[{values.shape[1]}] of {len(payloads[0])} bytes"
     return Workload("noop", title, NOOP, payloads, {}, top_n=1, batch_size=64)
 
 
