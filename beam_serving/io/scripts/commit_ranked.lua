@@ -21,13 +21,12 @@ if at <= records then return 0 end
 local full = redis.pcall('SET', KEYS[2], '')
 full = type(full) == 'table' and full.err ~= nil and string.find(full.err, 'OOM') ~= nil
 for part = 2, records + 1, 4000 do call('DEL', unpack(KEYS, part, math.min(part + 3999, records + 1))) end
+local result = {}
+for field = 1, fields do result[2 * field - 1] = ARGV[4 + field] end
 for i = 1, records do
-  local key, result = KEYS[i + 1], {}
-  for field = 1, fields do
-    result[2 * field - 1], result[2 * field] = ARGV[4 + field], ARGV[first + field * records + i]
-  end
-  call('HSET', key, unpack(result))
-  if ttl_ms ~= '0' then call('PEXPIRE', key, ttl_ms) end
+  for field = 1, fields do result[2 * field] = ARGV[first + field * records + i] end
+  call('HSET', KEYS[i + 1], unpack(result))
+  if ttl_ms ~= '0' then call('PEXPIRE', KEYS[i + 1], ttl_ms) end
 end
 for part = first + 1, first + records, 4000 do
   local to = math.min(part + 3999, first + records)
