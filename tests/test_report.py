@@ -108,15 +108,17 @@ def test_a_user_that_may_not_list_the_service_is_stopped_as_any_other(at: RedisA
     assert not client.exists("beam-serving:services")
 
 
-def test_workers_of_another_run_are_told_apart(at: RedisAt, client: redis.Redis) -> None:
-    for worker, run in (("a", "first"), ("b", "second")):
-        Reporter(at, "digits", worker, run, stats(), lambda: None).close()
+def test_workers_of_another_deployment_are_told_apart(at: RedisAt, client: redis.Redis) -> None:
+    for worker, deployment in (("a", "first"), ("b", "second")):
+        Reporter(at, "digits", worker, deployment, stats(), lambda: None).close()
     assert [one.worker for one in read_reports(client, "digits", "second")] == ["b"]
 
 
 def test_workers_of_a_run_that_shall_stop_are_told_so(at: RedisAt, client: redis.Redis) -> None:
-    stopped = {run: threading.Event() for run in ("this", "other")}
-    reporters = [Reporter(at, "digits", run, run, stats(), event.set) for run, event in stopped.items()]
+    stopped = {deployment: threading.Event() for deployment in ("this", "other")}
+    reporters = [
+        Reporter(at, "digits", deployment, deployment, stats(), event.set) for deployment, event in stopped.items()
+    ]
     try:
         ask_to_stop(client, "digits", "this")
         assert stopped["this"].wait(5)

@@ -86,7 +86,7 @@ def rows_of(client: redis.Redis, rows: Outbox) -> Iterator[OutboxRecord]:
 
 
 @contextmanager
-def sole_writer(client: redis.Redis, name: str, run: str) -> Iterator[None]:
+def sole_writer(client: redis.Redis, name: str, deployment: str) -> Iterator[None]:
     """Wait until nobody else writes the rows of this service to files, and keep others from it.
 
     Raises:
@@ -94,32 +94,32 @@ def sole_writer(client: redis.Redis, name: str, run: str) -> Iterator[None]:
     """
     key = f"beam-serving:{name}:output"
     retry_until(
-        lambda: _take(client, key, run),
+        lambda: _take(client, key, deployment),
         lambda err: isinstance(err, LockError),
         report=lambda _: _log.info("another drain of %s writes its results to files; waiting for it", name),
     )
-    renewing = PeriodicThread("output lock", _LOCK_S / 4, lambda: _renew(client, key, run))
+    renewing = PeriodicThread("output lock", _LOCK_S / 4, lambda: _renew(client, key, deployment))
     try:
         yield
     finally:
         renewing.close()
-        _release(client, key, run)
+        _release(client, key, deployment)
 
 
-def _take(client: redis.Redis, key: str, run: str) -> None:
-    if not evaluate(client, TAKE_LOCK, 1, key, run, int(_LOCK_S * 1000)):
+def _take(client: redis.Redis, key: str, deployment: str) -> None:
+    if not evaluate(client, TAKE_LOCK, 1, key, deployment, int(_LOCK_S * 1000)):
         raise LockError("another has it")
 
 
-def _release(client: redis.Redis, key: str, run: str) -> None:
+def _release(client: redis.Redis, key: str, deployment: str) -> None:
     try:
-        evaluate(client, RELEASE_LOCK, 1, key, run)
+        evaluate(client, RELEASE_LOCK, 1, key, deployment)
     except RedisError as err:
         _log.debug("cannot release the lock %s, it expires by itself: %s", key, err)
 
 
-def _renew(client: redis.Redis, key: str, run: str) -> None:
+def _renew(client: redis.Redis, key: str, deployment: str) -> None:
     try:
-        evaluate(client, KEEP_LOCK, 1, key, run, int(_LOCK_S * 1000))
+        evaluate(client, KEEP_LOCK, 1, key, deployment, int(_LOCK_S * 1000))
     except RedisError as err:
         _log.warning("cannot renew the lock %s, which another drain takes where that lasts: %s", key, err)

@@ -1,7 +1,7 @@
 """Who serves a stream and group: one name at a time, so that two services do not answer each other's requests.
 
-    <stream>:owner:<group>    name of the service, its run and its model, a line each; beside the stream, so that on a
-                              Redis Cluster it is in the slot of the stream
+    <stream>:owner:<group>    name of the service, its deployment and its model, a line each; beside the stream, so
+                              that on a Redis Cluster it is in the slot of the stream
 
 The check before a start takes it at once or not at all; the workers renew it, and the last that ends gives it up. All
 processes of one name share it: more hosts, drains, a service that is started again. What dies gives it up by time.
@@ -30,21 +30,21 @@ STARTING_S = 60
 
 
 class Owner(NamedTuple):
-    """A service that serves a stream; `run` is empty until its workers are there."""
+    """A service that serves a stream; `deployment` is empty until its workers are there."""
 
     name: str
-    run: str
+    deployment: str
     model: str
 
     def encode(self) -> str:
         """Return what stands in Redis."""
-        return "\n".join((self.name, self.run, self.model))
+        return "\n".join((self.name, self.deployment, self.model))
 
     @classmethod
     def decode(cls, text: bytes) -> Owner:
         """Read what `encode` wrote; what somebody else wrote is a name."""
-        name, run, model = (text.decode(errors="replace")[:1000] + "\n\n").split("\n", 2)
-        return cls(name, run, model.strip())
+        name, deployment, model = (text.decode(errors="replace")[:1000] + "\n\n").split("\n", 2)
+        return cls(name, deployment, model.strip())
 
 
 class Ownership:
@@ -127,14 +127,14 @@ class Ownership:
                 if stream in parents(other):
                     yield name, other
 
-    def renew(self, client: redis.Redis, run: str) -> None:
-        """Renew all streams for the workers of a run; say once where another service has one.
+    def renew(self, client: redis.Redis, deployment: str) -> None:
+        """Renew all streams for the workers of a deployment; say once where another service has one.
 
         Raises:
             RedisError: the server does not answer, or the user has no right to it.
         """
         for stream in self._streams:
-            self._tell(stream, self._own(client, stream, run, LIFETIME_S))
+            self._tell(stream, self._own(client, stream, deployment, LIFETIME_S))
 
     def release(self, client: redis.Redis) -> None:
         """Give up what workers of this name renewed last, when none of them works any more.
@@ -145,8 +145,8 @@ class Ownership:
         for stream in self._streams:
             evaluate(client, DISOWN, 1, owner_key(stream, self._group), self._name)
 
-    def _own(self, client: redis.Redis, stream: str, run: str, lifetime_s: int) -> Owner | None:
-        owner = Owner(self._name, run, self._model)
+    def _own(self, client: redis.Redis, stream: str, deployment: str, lifetime_s: int) -> Owner | None:
+        owner = Owner(self._name, deployment, self._model)
         key = owner_key(stream, self._group)
         other: Any = evaluate(client, OWN, 1, key, owner.encode(), 1000 * lifetime_s)
         return None if other is None else Owner.decode(other)

@@ -16,7 +16,14 @@ from beam_serving.config.schema import Settings
 from beam_serving.errors import BeamServingError
 from beam_serving.io.outbox import outbox_records
 from beam_serving.launch.runner import ClusterError, Jobs, Plain, Runner, all_runners
-from beam_serving.telemetry.report import Report, ask_to_stop, ready_key, retract, supervised_runs, working_reports
+from beam_serving.telemetry.report import (
+    Report,
+    ask_to_stop,
+    ready_key,
+    retract,
+    supervised_deployments,
+    working_reports,
+)
 from beam_serving.telemetry.stats import STAGES
 
 _SAMPLE_S = 1.0
@@ -106,8 +113,8 @@ class Deployed:
         retract(client, name)
         while living or active:
             on_progress(sum(living.values()) + len(active))
-            for run in living:
-                ask_to_stop(client, name, run)
+            for deployment in living:
+                ask_to_stop(client, name, deployment)
             if time.monotonic() - started > grace_s:
                 for jobs, job_id in active:
                     jobs.cancel(job_id)
@@ -126,8 +133,10 @@ class Deployed:
 
 
 def _living(client: redis.Redis, name: str) -> Counter[str]:
-    """Return by run how many processes go on: workers, and the supervisor, which may just have none."""
-    return Counter(report.run for report in working_reports(client, name)) + Counter(supervised_runs(client, name))
+    """Return by deployment how many processes go on: workers, and the supervisor, which may just have none."""
+    return Counter(report.deployment for report in working_reports(client, name)) + Counter(
+        supervised_deployments(client, name)
+    )
 
 
 def _served(reports: Sequence[Report]) -> int:

@@ -20,7 +20,7 @@ from beam_serving.launch.preflight import decided_copy, preflight
 from beam_serving.launch.runner import Spec
 from beam_serving.launch.stop import stop_on_signals
 from beam_serving.launch.systemd import tell_ready
-from beam_serving.launch.worker import EXIT_CONFIG, EXIT_FAILED, Job, new_run
+from beam_serving.launch.worker import EXIT_CONFIG, EXIT_FAILED, Job, new_deployment
 from beam_serving.models.cpu import available_cores
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.store import PrivateCopy
@@ -32,8 +32,8 @@ from beam_serving.telemetry.report import (
     announce,
     asked_to_stop,
     described,
-    end_run,
-    keep_run,
+    end_deployment,
+    keep_deployment,
     read_reports,
     retract,
 )
@@ -89,9 +89,9 @@ class Supervisor:
         settings = spec.settings
         self._settings = settings
         self._spec = spec
-        self._run = new_run()
+        self._deployment = new_deployment()
         self._driver = driver
-        self._names = tuple(f"{self._run}-{index}" for index in range(workers))
+        self._names = tuple(f"{self._deployment}-{index}" for index in range(workers))
         of_processes = [self._names] if driver else [(name,) for name in self._names]
         self._slots = [_Slot(place, names) for place, names in enumerate(of_processes)]
         self._workers = Workers(settings.model.openmp_threads)
@@ -165,7 +165,7 @@ class Supervisor:
     def _start(self, slot: _Slot) -> None:
         job = Job(
             self._for_workers().model_dump_json(),
-            self._run,
+            self._deployment,
             slot.consumers,
             self._spec.arguments,
             self._spec.drain,
@@ -252,26 +252,26 @@ class Supervisor:
 
     def _end_run(self) -> None:
         try:
-            end_run(self._client, self._settings.name, self._run)
+            end_deployment(self._client, self._settings.name, self._deployment)
         except RedisError as err:
             _log.debug("cannot say that the service ended, its key expires by itself: %s", err)
 
     def _keep_run(self) -> None:
         try:
-            keep_run(self._client, self._settings.name, self._run)
+            keep_deployment(self._client, self._settings.name, self._deployment)
         except RedisError as err:
             _log.debug("cannot say that the service is there: %s", err)
 
     def _asked_to_stop(self) -> bool:
         try:
-            return asked_to_stop(self._client, self._settings.name, self._run)
+            return asked_to_stop(self._client, self._settings.name, self._deployment)
         except RedisError as err:
             _log.debug("cannot ask whether we shall stop: %s", err)
             return False
 
     def _reports(self, within_s: float = FRESH_S) -> list[Report]:
         try:
-            return read_reports(self._client, self._settings.name, self._run, within_s)
+            return read_reports(self._client, self._settings.name, self._deployment, within_s)
         except RedisError as err:
             _log.debug("cannot read the workers' numbers: %s", err)
             return []

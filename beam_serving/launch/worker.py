@@ -59,7 +59,7 @@ def worker_environment() -> dict[str, str]:
     return environment
 
 
-def new_run() -> str:
+def new_deployment() -> str:
     """Return a name for what is started now, which nothing else has or will have."""
     return f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
 
@@ -68,13 +68,13 @@ def new_run() -> str:
 class Job:
     """What a process is told: the settings, the names it reads and reports under, Beam's own arguments.
 
-    `run` names what was started at one stroke. Where no supervisor needs to live, `announcing` tells the workers how
-    many they are. With `every_s` a driver drains the queue in every interval. `busy` is where the workers of a
-    machine see whether the others are idle, None where they need not know.
+    `deployment` names what was started at one stroke. Where no supervisor needs to live, `announcing` tells the
+    workers how many they are. With `every_s` a driver drains the queue in every interval. `busy` is where the
+    workers of a machine see whether the others are idle, None where they need not know.
     """
 
     settings: str
-    run: str
+    deployment: str
     consumers: tuple[str, ...]
     arguments: tuple[str, ...]
     drain: bool
@@ -113,7 +113,7 @@ def serving_process(job: Job) -> Iterator[Settings]:
         stats = service_context().stats
         about = settings.about(job.announcing) if job.announcing else None
         holding = Ownership(settings)
-        reporter = Reporter(redis_at(settings), settings.name, name, job.run, stats, stop.set, about, holding)
+        reporter = Reporter(redis_at(settings), settings.name, name, job.deployment, stats, stop.set, about, holding)
         try:
             yield settings
         finally:

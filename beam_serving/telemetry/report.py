@@ -5,13 +5,13 @@
     beam-serving:<name>:workers        the ids of the workers, a set
     beam-serving:<name>:worker:<id>    JSON of one worker's counters and histograms; written by the worker
     beam-serving:<name>:runs           what was begun and has a supervisor, a set; written by the supervisors
-    beam-serving:<name>:run:<run>      there while the supervisor of a run lives
-    beam-serving:<name>:stop:<run>     there when the workers of one run shall end; written by the command `stop`
+    beam-serving:<name>:run:<run>      there while the supervisor of a deployment lives
+    beam-serving:<name>:stop:<run>     there when the workers of one deployment shall end; written by the command `stop`
     beam-serving:services              the names of all services, a set; written by the workers. On a Redis Cluster
                                        there is one for each hash tag, `beam-serving:services:{<tag>}`
 
-What a process says of itself expires some seconds after it is gone, so it does not outlive it. A run is what was begun
-at one stroke: the workers of one supervisor, or of one job on a cluster.
+What a process says of itself expires some seconds after it is gone, so it does not outlive it. A deployment (`run` in
+Redis) is what was begun at one stroke: the workers of one supervisor, or of one job on a cluster.
 """
 
 from __future__ import annotations
@@ -58,16 +58,16 @@ def services_key(at: RedisAt, name: str) -> str:
     return f"beam-serving:services:{{{tag}}}" if tag else "beam-serving:services"
 
 
-def stop_key(name: str, run: str) -> str:
-    """Name the key that is there when the workers of a run shall end."""
-    return f"beam-serving:{name}:stop:{run}"
+def stop_key(name: str, deployment: str) -> str:
+    """Name the key that is there when the workers of a deployment shall end."""
+    return f"beam-serving:{name}:stop:{deployment}"
 
 
 @dataclass
 class Report:
     """The numbers of one worker, or the sum of several.
 
-    Of one, `worker` is its id, `run` what it was started with, and the pids are those of itself and its parent.
+    Of one, `worker` is its id, `deployment` what it was started with, and the pids are those of itself and its parent.
     """
 
     states: list[str] = field(default_factory=list)
@@ -77,7 +77,7 @@ class Report:
     memory_bytes: int = 0
     batch_size: int = 0
     worker: str = ""
-    run: str = ""
+    deployment: str = ""
     host: str = ""
     pid: int = 0
     parent_pid: int = 0
@@ -93,11 +93,11 @@ class Report:
         )
 
 
-def encode_report(stats: WorkerStats, run: str = "") -> str:
+def encode_report(stats: WorkerStats, deployment: str = "") -> str:
     """Return the numbers of this process as JSON; histograms as counts by bucket."""
     stages = {stage: dict(histogram.counts) for stage, histogram in stats.stages.items()}
     body = {
-        "run": run,
+        "run": deployment,
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "parent_pid": os.getppid(),
@@ -126,7 +126,7 @@ def decode_report(text: bytes, worker: str = "") -> Report:
         memory_bytes=body["memory_bytes"],
         batch_size=body["batch_size"],
         worker=worker,
-        run=body["run"],
+        deployment=body["run"],
         host=body["host"],
         pid=body["pid"],
         parent_pid=body["parent_pid"],
@@ -142,8 +142,10 @@ def memory_bytes() -> int:
         return 0
 
 
-def read_reports(client: redis.Redis, name: str, run: str | None = None, within_s: float = FRESH_S) -> list[Report]:
-    """Read the numbers of the workers that reported lately, of one run or all, in the order of their ids.
+def read_reports(
+    client: redis.Redis, name: str, deployment: str | None = None, within_s: float = FRESH_S
+) -> list[Report]:
+    """Read the numbers of the workers that reported lately, of one deployment or all, in the order of their ids.
 
     Who has not done so within some seconds is dead, or stopped.
     """
@@ -164,11 +166,11 @@ def read_reports(client: redis.Redis, name: str, run: str | None = None, within_
         for worker, text, lifetime_ms in zip(workers, texts, lifetimes_ms, strict=True)
         if text is not None and lifetime_ms > oldest_ms
     ]
-    return [report for report in found if run in (None, report.run)]
+    return [report for report in found if deployment in (None, report.deployment)]
 
 
 def working_reports(client: redis.Redis, name: str) -> list[Report]:
-    """Read the numbers of the workers of all runs that have not ended."""
+    """Read the numbers of the workers of all deployments that have not ended."""
     return [report for report in read_reports(client, name) if report.states != [State.STOPPED]]
 
 
@@ -182,45 +184,45 @@ def service_names(client: redis.Redis, registered: str = "beam-serving:services"
     return [name for name, reports in found.items() if any(one.states != [State.STOPPED] for one in reports)]
 
 
-def ask_to_stop(client: redis.Redis, name: str, run: str) -> None:
-    """Ask the workers of a run, wherever they are, to finish what is in flight and to read no more."""
-    evaluate(client, PUT, 1, stop_key(name, run), "", 1000 * _STOP_LIFETIME_S)
+def ask_to_stop(client: redis.Redis, name: str, deployment: str) -> None:
+    """Ask the workers of a deployment, wherever they are, to finish what is in flight and to read no more."""
+    evaluate(client, PUT, 1, stop_key(name, deployment), "", 1000 * _STOP_LIFETIME_S)
 
 
-def asked_to_stop(client: redis.Redis, name: str, run: str) -> bool:
+def asked_to_stop(client: redis.Redis, name: str, deployment: str) -> bool:
     """Return whether somebody has asked for it."""
-    return bool(client.exists(stop_key(name, run)))
+    return bool(client.exists(stop_key(name, deployment)))
 
 
-def runs_key(name: str) -> str:
-    """Name the key that holds the runs of a service that have a supervisor."""
+def deployments_key(name: str) -> str:
+    """Name the key that holds the deployments of a service that have a supervisor."""
     return f"beam-serving:{name}:runs"
 
 
-def run_key(name: str, run: str) -> str:
-    """Name the key that is there while the supervisor of a run lives."""
-    return f"beam-serving:{name}:run:{run}"
+def deployment_key(name: str, deployment: str) -> str:
+    """Name the key that is there while the supervisor of a deployment lives."""
+    return f"beam-serving:{name}:run:{deployment}"
 
 
-def keep_run(client: redis.Redis, name: str, run: str) -> None:
-    """Say, for the next seconds, that a run has a supervisor, also while none of its workers lives."""
-    evaluate(client, PUT, 1, run_key(name, run), "", 1000 * LIFETIME_S)
-    client.sadd(runs_key(name), run)
+def keep_deployment(client: redis.Redis, name: str, deployment: str) -> None:
+    """Say, for the next seconds, that a deployment has a supervisor, also while none of its workers lives."""
+    evaluate(client, PUT, 1, deployment_key(name, deployment), "", 1000 * LIFETIME_S)
+    client.sadd(deployments_key(name), deployment)
 
 
-def end_run(client: redis.Redis, name: str, run: str) -> None:
-    """Say that the supervisor of a run has ended."""
-    client.srem(runs_key(name), run)
-    client.delete(run_key(name, run))
+def end_deployment(client: redis.Redis, name: str, deployment: str) -> None:
+    """Say that the supervisor of a deployment has ended."""
+    client.srem(deployments_key(name), deployment)
+    client.delete(deployment_key(name, deployment))
 
 
-def supervised_runs(client: redis.Redis, name: str) -> set[str]:
-    """Return the runs whose supervisors live; forget the others."""
-    members: Any = client.smembers(runs_key(name))
-    runs = {member.decode() for member in members}
-    living = {run for run in runs if client.exists(run_key(name, run))}
-    if gone := runs - living:
-        client.srem(runs_key(name), *gone)
+def supervised_deployments(client: redis.Redis, name: str) -> set[str]:
+    """Return the deployments whose supervisors live; forget the others."""
+    members: Any = client.smembers(deployments_key(name))
+    known = {member.decode() for member in members}
+    living = {deployment for deployment in known if client.exists(deployment_key(name, deployment))}
+    if gone := known - living:
+        client.srem(deployments_key(name), *gone)
     return living
 
 

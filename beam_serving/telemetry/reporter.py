@@ -38,7 +38,7 @@ _REPORT = script(__package__, "publish")
 class Keeper(Protocol):
     """What the processes of a service hold in Redis together, as `beam_serving.io.ownership.Ownership`."""
 
-    def renew(self, client: redis.Redis, run: str) -> None:
+    def renew(self, client: redis.Redis, deployment: str) -> None:
         """Keep it for the next seconds."""
 
     def release(self, client: redis.Redis) -> None:
@@ -58,7 +58,7 @@ class Reporter:
         at: RedisAt,
         name: str,
         worker: str,
-        run: str,
+        deployment: str,
         stats: WorkerStats,
         on_stop: Callable[[], None],
         announcing: dict[str, Any] | None = None,
@@ -68,7 +68,7 @@ class Reporter:
         self._name = name
         self._registered = services_key(at, name)
         self._worker = worker
-        self._run = run
+        self._deployment = deployment
         self._stats = stats
         self._on_stop = on_stop
         self._announcing = announcing
@@ -107,8 +107,10 @@ class Reporter:
     def _publish(self) -> None:
         keys = (worker_key(self._name, self._worker), workers_key(self._name))
         pipeline = self._client.pipeline(transaction=False)
-        pipeline.eval(_REPORT, len(keys), *keys, encode_report(self._stats, self._run), 1000 * LIFETIME_S, self._worker)
-        pipeline.exists(stop_key(self._name, self._run))
+        pipeline.eval(
+            _REPORT, len(keys), *keys, encode_report(self._stats, self._deployment), 1000 * LIFETIME_S, self._worker
+        )
+        pipeline.exists(stop_key(self._name, self._deployment))
         try:
             _, stop = pipeline.execute()
             if self._announcing is not None and self._stats.state == State.SERVING:
@@ -125,7 +127,7 @@ class Reporter:
             return
         self._renew_at = now + _RENEW_EVERY_S
         try:
-            self._holding.renew(self._client, self._run)
+            self._holding.renew(self._client, self._deployment)
         except RedisError as err:
             _log.debug("cannot renew what this service holds: %s", err)
 
@@ -147,6 +149,8 @@ class Reporter:
 
     def _announce_for_all(self, about: dict[str, Any]) -> None:
         """Say that the service is ready, where this worker is the first of as many as are wanted."""
-        serving = [one for one in read_reports(self._client, self._name, self._run) if one.states == [State.SERVING]]
+        serving = [
+            one for one in read_reports(self._client, self._name, self._deployment) if one.states == [State.SERVING]
+        ]
         if len(serving) >= about["workers"] and serving[0].worker == self._worker:
             announce(self._client, self._name, about | described(serving))

@@ -25,7 +25,7 @@ from beam_serving.launch.runner import ClusterError, Spec
 from beam_serving.launch.start import planned_steps
 from beam_serving.launch.stop import stop_on_signals
 from beam_serving.launch.systemd import tell_ready
-from beam_serving.launch.worker import Job, new_run
+from beam_serving.launch.worker import Job, new_deployment
 from beam_serving.telemetry.context import service_context
 from beam_serving.telemetry.report import FRESH_S, LIFETIME_S, Report, read_reports
 from beam_serving.telemetry.statistics_line import StatisticsLine
@@ -53,7 +53,7 @@ class ClusterService:
         self._spec = spec
         self._stop = service_context().stop
         self._name = job_name(settings.name)
-        self._run = new_run()
+        self._deployment = new_deployment()
         self._client: redis.Redis = redis_at(settings).client()
         self._statistics = StatisticsLine(settings.data.streams, settings.data.group)
         self._ready = False
@@ -132,10 +132,12 @@ class ClusterService:
         return False
 
     def _submit(self) -> FlinkJob:
-        names = names_for_tasks(self._run, self._parallelism)
+        names = names_for_tasks(self._deployment, self._parallelism)
         serving = planned_steps(self._settings, Readers(names, self._spec.drain, names_are_shared=True))
         spec = self._spec
-        job = Job(self._settings.model_dump_json(), self._run, (), (), spec.drain, spec.log_level, self._parallelism)
+        job = Job(
+            self._settings.model_dump_json(), self._deployment, (), (), spec.drain, spec.log_level, self._parallelism
+        )
         rest, flink = self._rest, self._settings.flink
         flags = cluster_flags(
             self._name, self._parallelism, rest.slots_each(), rest.version(), flink, job.encode().decode().strip()
@@ -235,7 +237,7 @@ class ClusterService:
 
     def _reports(self, within_s: float = FRESH_S) -> list[Report]:
         try:
-            return read_reports(self._client, self._settings.name, self._run, within_s)
+            return read_reports(self._client, self._settings.name, self._deployment, within_s)
         except RedisError as err:
             _log.debug("cannot read the workers' numbers: %s", err)
             return []

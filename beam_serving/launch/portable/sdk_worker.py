@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Beam's own connections tell the runner by this who they are; it is read when their module is loaded.
     os.environ["WORKER_ID"] = given.id
     # Each process under a name of its own: a runner may start a successor while the old one still lives.
-    name = f"{job.run}-{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+    name = f"{job.deployment}-{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
     with serving_process(dataclasses.replace(job, consumers=(name,))) as settings:
         load_own_pipeline(settings)
         _require_here(given.provision_endpoint)

@@ -53,7 +53,7 @@ class Drains:
         self._client: redis.Redis = redis_at(settings).client()
         self._parent = os.getppid()
         self._drain_number = 0
-        self._readers = Readers([job.run] * master.readers, drain=True, names_are_shared=True, bounded=True)
+        self._readers = Readers([job.deployment] * master.readers, drain=True, names_are_shared=True, bounded=True)
         self._prepared = False
         self._context = service_context()
 
@@ -142,7 +142,7 @@ class _OnCluster:
     def __init__(self, client: redis.Redis, settings: Settings, job: Job) -> None:
         self._client = client
         self._settings = settings
-        self._run = job.run
+        self._deployment = job.deployment
         self._give_up_at: float | None = None
         self._arrived = False
 
@@ -165,7 +165,7 @@ class _OnCluster:
     def arrived(self) -> bool:
         """Return whether one has come up, in this drain or lately."""
         try:
-            reports = read_reports(self._client, self._settings.name, self._run, LIFETIME_S)
+            reports = read_reports(self._client, self._settings.name, self._deployment, LIFETIME_S)
         except RedisError as err:
             _log.debug("cannot read the workers' numbers: %s", err)
             return True
@@ -175,7 +175,7 @@ class _OnCluster:
     def stop_reading(self) -> None:
         """Ask for it in Redis, where workers look once a second."""
         try:
-            ask_to_stop(self._client, self._settings.name, self._run)
+            ask_to_stop(self._client, self._settings.name, self._deployment)
         except RedisError as err:
             _log.warning("cannot ask the workers to stop: %s", err)
 
@@ -193,7 +193,7 @@ def run(settings: Settings, job: Job) -> Outcome:
         stays = job.every_s is not None
         if stays:
             # Between drains no worker says that the service is there: the driver does.
-            about = (redis_at(settings), settings.name, job.run + _DRIVER, job.run)
+            about = (redis_at(settings), settings.name, job.deployment + _DRIVER, job.deployment)
             context = service_context()
             reporter = Reporter(*about, context.stats, context.stop.set, holding=Ownership(settings))
             stack.callback(reporter.close)
