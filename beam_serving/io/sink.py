@@ -166,7 +166,7 @@ class _CommitFn(beam.DoFn):
         if self._keep_outbox or (given := ranked_arguments(ranked, self._group, self._ttl_ms)) is None:
             return False
         try:
-            written: int = self._commit_ranked.run(*given)
+            written: int = self._run(self._commit_ranked, *given)
         except RedisError as err:
             _log.debug("a commit by columns failed, each record is committed by itself: %s", err)
             return False
@@ -220,16 +220,22 @@ class _CommitFn(beam.DoFn):
         if self._keep_outbox:
             keys.append(results[0].origin.stream + ROWS)
         written = retry_until(
-            lambda: self._commit_once(keys, arguments), heals, report=self._report_refusal, stop=self._stop
+            lambda: _Written.of(self._run(self._commit, keys, arguments)), heals, report=self._report_refusal, stop=self._stop
         )
         # Only the key of a result tells whether there is memory; a letter alone is written without asking.
         if written.records and any(result.origin.uri for result in results):
             self._balance.written(written.without_memory, arguments, len(results))
         self._count(results, written)
 
-    def _commit_once(self, keys: list[bytes], arguments: list[Argument]) -> _Written:
+    def _run(self, script: Script, keys: list[bytes], arguments: list[Argument]) -> Any:
+        """Run a script once.
+
+        Raises:
+            ConnectError: Redis refuses us for good.
+            RedisError: it failed.
+        """
         try:
-            return _Written.of(self._commit.run(keys, arguments))
+            return script.run(keys, arguments)
         except RedisError as err:
             if (reason := fatal(err)) and not _is_of_a_key(err):
                 raise ConnectError(f"Redis at {self._at}: {reason}") from err

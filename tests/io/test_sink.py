@@ -252,6 +252,29 @@ def test_a_message_that_may_not_be_published_for_a_foreign_key_ends_nothing(
     waiting.close()
 
 
+@pytest.mark.parametrize("stream", [b"image_stream", b"image_stream:{tag}"])
+@pytest.mark.parametrize("by_columns", [False, True])
+def test_a_service_that_may_tell_nobody_ends(
+    limited: RedisAt, client: redis.Redis, stream: bytes, by_columns: bool
+) -> None:
+    client.execute_command("ACL", "SETUSER", "worker", "resetchannels", "~cluster-serving_image_stream*")
+    client.xgroup_create(stream, "serving", "0", mkstream=True)
+    client.xadd(stream, {"uri": "a"})
+    ((_, [(entry_id, _)]),) = client.xreadgroup("serving", "me", {stream: ">"})
+    origin = Origin(stream, entry_id, b"a", ProtocolVersion.NATIVE, b"", b"me")
+    result = f"cluster-serving_{stream.decode()}:a"
+    waiting = client.pubsub(ignore_subscribe_messages=True)
+    waiting.subscribe(result)
+    assert waiting.get_message(timeout=5) is None
+    with pytest.raises(ConnectError, match="the user lacks a permission"):
+        step_of(limited).process(
+            ranked_of([origin], np.ones((1, 2), np.float32)) if by_columns else [Result(origin, SEVEN)]
+        )
+    assert client.exists(result) == 1
+    assert client.xlen(stream) == 0
+    waiting.close()
+
+
 @pytest.mark.parametrize("fields", [1, 255, 256, 4100, 30_000])
 def test_a_dead_letter_of_any_number_of_fields_is_taken(client: redis.Redis, script: Script, fields: int) -> None:
     (origin,) = queue_and_read(client, [b"a"])

@@ -7,7 +7,6 @@
 -- number, how many, and the error, if one is why.
 local stream, group, ttl_ms = KEYS[1], ARGV[1], ARGV[5]
 local most_letters, most_bytes, letter_bytes = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
-local own = 'cluster-serving_' .. stream .. ':'
 local owned, full = {}, nil
 local dropped, lost = 0, ''
 local pending = redis.pcall('XPENDING', stream, group, ARGV[3], ARGV[4], 1000000, ARGV[2])
@@ -22,6 +21,7 @@ local function in_parts(list, call)
   for first = 1, #list, 4000 do call(unpack(list, first, math.min(first + 3999, #list))) end
 end
 
+-- include: announce.lua
 local function error_of(said) return type(said) == 'table' and said.err or nil end
 
 local function is_refused(err)
@@ -125,23 +125,7 @@ if not group_is_gone then
   in_parts(done, function(...) redis.call('XACK', stream, group, ...) end)
   in_parts(done, function(...) redis.call('XDEL', stream, ...) end)
 end
--- Asking once who waits is cheaper than a PUBLISH for each record; whoever subscribes later finds the hash.
-local unheard = nil
-local function tell(key)
-  local said = redis.pcall('PUBLISH', key, '')
-  if error_of(said) and string.sub(key, 1, #own) == own then unheard = said end
-end
-if string.find(stream, '{', 1, true) then
-  -- With a hash tag it may be a cluster, where who waits may be connected to any node, and only a message gets there.
-  for _, key in ipairs(keys) do tell(key) end
-else
-  in_parts(keys, function(...)
-    local waiting = redis.call('PUBSUB', 'NUMSUB', ...)
-    for i = 1, #waiting, 2 do
-      if waiting[i + 1] > 0 then tell(waiting[i]) end
-    end
-  end)
-end
+local unheard = announce(stream, keys, 1)
 if unheard then return unheard end
 local written = full and -#done or #done
 if dropped == 0 then return written end
