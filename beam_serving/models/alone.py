@@ -3,12 +3,14 @@
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from itertools import chain
 
 import numpy as np
 
 from beam_serving.errors import ModelError, ModelLoadError
 from beam_serving.models.base import EngineModel, LoadedModel
 from beam_serving.models.trial.samples import records
+from beam_serving.telemetry.context import service_context
 
 _LOG = logging.getLogger(__name__)
 _RECORDS = 2
@@ -17,7 +19,8 @@ _RECORDS = 2
 class AloneForm:
     """Made beside the ordinary form when it is first wanted: under load nobody pays for a second copy of the weights.
 
-    It is compiled on a thread of its own: that takes about as long as the load of the model, and a core is idle then.
+    A thread of its own compiles it and compares it with the ordinary form: no request waits for that, but for one
+    inference of the ordinary form, which serves one thread at a time.
     """
 
     def __init__(
@@ -31,57 +34,56 @@ class AloneForm:
         self._batched = batched
         self._ordinary = ordinary
         self._shapes = shapes
-        self._compiling: threading.Thread | None = None
-        self._compiled: LoadedModel | None = None
+        self._making: threading.Thread | None = None
         self._form: LoadedModel | None = None
 
-    def ready(self) -> LoadedModel | None:
-        """Return the form; None until it is compiled, which the first call begins, and where it gives other bits.
+    def ready(self, lock: threading.Lock) -> LoadedModel | None:
+        """Return the form; None until it is made, which the first call begins, and where it gives other bits.
 
-        It is compared with the ordinary form here, which nobody else may use meanwhile.
+        Args:
+            lock: held by whoever uses the ordinary form.
         """
-        if self._compiling is None:
-            self._compiling = threading.Thread(target=self._compile, name="alone")
-            self._compiling.start()
+        if self._making is None:
+            self._making = threading.Thread(target=self._make, args=(lock,), name="alone")
+            self._making.start()
             return None
-        if self._compiled is not None:
-            compiled, self._compiled = self._compiled, None
-            self._form = compiled if self._gives_the_same_bits(compiled) else None
         return self._form
 
     def wait(self) -> None:
-        """Wait until what `ready` began has been compiled, or could not be."""
-        if self._compiling is not None:
-            self._compiling.join()
+        """Wait until what `ready` began has been made, or could not be."""
+        if self._making is not None:
+            self._making.join()
 
-    def _compile(self) -> None:
+    def _make(self, lock: threading.Lock) -> None:
+        engine = self._engine
+        del self._engine
         try:
-            self._engine.compile()
-        except ModelLoadError as err:
+            engine.compile()
+            engine.settle()
+            form = self._batched(engine)
+            if self._gives_the_same_bits(form, lock):
+                self._form = form
+        except (ModelError, ModelLoadError) as err:
             _as_any_other(err)
-            return
-        finally:
-            engine = self._engine
-            del self._engine
-        engine.settle()
-        self._compiled = self._batched(engine)
 
-    def _gives_the_same_bits(self, form: LoadedModel) -> bool:
+    def _gives_the_same_bits(self, form: LoadedModel, lock: threading.Lock) -> bool:
         """Compare on invented records, so that nobody's result depends on who else sends requests.
 
-        More threads may add numbers up in another order.
+        More threads may add numbers up in another order. A service that stops is not waited for.
+
+        Raises:
+            ModelError, ModelLoadError: a form failed.
         """
-        for some in records(self._ordinary.inputs, self._shapes, _RECORDS):
-            for record in some:
-                batch = {name: array[np.newaxis] for name, array in record.items()}
-                try:
-                    one, other = form.predict(batch), self._ordinary.predict(batch)
-                except (ModelError, ModelLoadError) as err:
-                    _as_any_other(err)
-                    return False
-                if any(one[name].tobytes() != array.tobytes() for name, array in other.items()):
-                    _as_any_other("on more threads results are not the same")
-                    return False
+        for record in chain.from_iterable(records(self._ordinary.inputs, self._shapes, _RECORDS)):
+            batch = {name: array[np.newaxis] for name, array in record.items()}
+            one = form.predict(batch)
+            with lock:
+                other = self._ordinary.predict(batch)
+            if any(one[name].tobytes() != array.tobytes() for name, array in other.items()):
+                _as_any_other("on more threads results are not the same")
+                return False
+            if service_context().stop.is_set():
+                return False
         return True
 
 

@@ -62,7 +62,7 @@ class WorkerModel:
         self._lone_in_a_row += 1
         if self._lone_in_a_row < _SURELY_ALONE:
             return self.model
-        form = self._alone.ready()
+        form = self._alone.ready(self.lock)
         if form is None:
             return self.model
         self._stats.counts["alone"] += 1

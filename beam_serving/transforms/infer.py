@@ -150,7 +150,8 @@ class _InferFn(beam.DoFn):
             return
         records = sum(len(block.origins.ids) for block in blocks)
         started = time.perf_counter()
-        with self._watchdog.watch(), self._worker_model.lock:
+        # Who waits for the model is not yet inferring.
+        with self._worker_model.lock, self._watchdog.watch():
             outcomes = predict_all(self._worker_model.form_for(records), blocks)
         self._stats.stages["infer"].record(time.perf_counter() - started, records)
         self._stats.counts["batches"] += 1

@@ -1,5 +1,6 @@
 """A record that is alone on the machine: predicted on all cores, to the same bits, and only where that is any good."""
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -37,9 +38,10 @@ def made(form: AloneForm | None) -> LoadedModel | None:
     """Return the form when it is compiled, which nothing is before somebody asks."""
     if form is None:
         return None
-    assert form.ready() is None
+    lock = threading.Lock()
+    assert form.ready(lock) is None
     form.wait()
-    return form.ready()
+    return form.ready(lock)
 
 
 def alone_of(model: LoadedModel) -> LoadedModel | None:
@@ -124,6 +126,26 @@ def test_a_form_that_gives_other_bits_or_fails_does_not_serve() -> None:
     assert form(2.0, columns=5) is None
 
 
+def test_the_form_is_compared_while_the_ordinary_one_serves() -> None:
+    ordinary, lock = BatchedModel(scaling(2.0), Plan("rows")), threading.Lock()
+    form = AloneForm(scaling(2.0), partial(BatchedModel, plan=Plan("rows")), ordinary, {"x": (4,)})
+    with lock:
+        assert form.ready(lock) is None, "who holds the model does not wait"
+        assert form.ready(lock) is None
+    form.wait()
+    assert form.ready(lock) is not None
+
+
+def test_a_form_is_not_compared_for_a_service_that_stops() -> None:
+    ordinary = BatchedModel(scaling(2.0), Plan("rows"))
+    form = AloneForm(scaling(2.0), partial(BatchedModel, plan=Plan("rows")), ordinary, {"x": (4,)})
+    service_context().stop.set()
+    try:
+        assert made(form) is None
+    finally:
+        service_context().stop.clear()
+
+
 def test_a_form_that_cannot_be_compiled_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     def compile_fails(self: OpenVinoModel) -> None:
         raise ModelLoadError("m.xml: OpenVINO cannot compile it: no memory")
@@ -132,7 +154,6 @@ def test_a_form_that_cannot_be_compiled_does_not_serve(monkeypatch: pytest.Monke
     monkeypatch.setattr(OpenVinoModel, "compile", compile_fails)
     form = AloneForm(engine, partial(BatchedModel, plan=Plan("rows")), ordinary, {"x": (4,)})
     assert made(form) is None
-    assert form.ready() is None
 
 
 @pytest.fixture
@@ -151,7 +172,7 @@ def test_the_third_record_in_a_row_that_is_alone_is_predicted_on_all_cores(digit
     def on_all_cores(times: int) -> list[bool]:
         return [worker.form_for(1) is not model for _ in range(times)]
 
-    assert on_all_cores(3) == [False, False, False], "the third has the form compiled"
+    assert on_all_cores(3) == [False, False, False], "the third has the form made"
     assert model.alone is not None
     model.alone.wait()
     assert on_all_cores(2) == [True, True]
