@@ -5,6 +5,7 @@ The copies share the memory of the imports, and none of them waits for these: se
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -251,5 +252,6 @@ class ForkedWorker:
 
     def _signal(self, signum: signal.Signals) -> None:
         if self.poll() is None:
-            # By the descriptor, which is never another process's.
-            signal.pidfd_send_signal(self._watched, signum)
+            # By the descriptor, which is never another process's; it may have ended since.
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._watched, signum)

@@ -14,6 +14,7 @@ where its socket is closed, as after a SIGTERM. Signals that a whole group gets 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -40,6 +41,8 @@ _IMPORTS = (
 )
 _PR_SET_PDEATHSIG = 1
 _NO_PROCESS = -1
+_REASON = 500
+"""The most characters of a reason, which in JSON are at most six times as many bytes."""
 _GRACE_S = 30.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -102,7 +105,7 @@ class _Template:
             self._reason = self._reason or _import(order["import"]) or _reason_not_to_fork()
             gc.collect()
             gc.freeze()
-            self._say({"ready": self._reason})
+            self._say({"ready": self._reason[:_REASON]})
             return None
         files = _Files(*descriptors)
         parent = os.getpid()
@@ -156,7 +159,8 @@ class _Template:
     def _end_children(self) -> None:
         """End the children of a service that is gone; at last the end of this process ends them."""
         for watched in self._children:
-            signal.pidfd_send_signal(watched, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(watched, signal.SIGTERM)
         give_up_at = time.monotonic() + _GRACE_S
         self._selector.unregister(self._control)
         while self._children and time.monotonic() < give_up_at:
