@@ -220,7 +220,10 @@ class _CommitFn(beam.DoFn):
         if self._keep_outbox:
             keys.append(results[0].origin.stream + ROWS)
         written = retry_until(
-            lambda: _Written.of(self._run(self._commit, keys, arguments)), heals, report=self._report_refusal, stop=self._stop
+            lambda: _Written.of(self._run(self._commit, keys, arguments)),
+            heals,
+            report=self._report_refusal,
+            stop=self._stop,
         )
         # Only the key of a result tells whether there is memory; a letter alone is written without asking.
         if written.records and any(result.origin.uri for result in results):

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import Settings
 from beam_serving.errors import ConfigError, ConnectError, ModelLoadError, UnreachableError
+from beam_serving.io.ownership import Ownership
 from beam_serving.launch.forking import WorkerProcess, Workers, spawned
 from beam_serving.launch.preflight import decided_copy, preflight
 from beam_serving.launch.runner import Spec
@@ -25,6 +26,7 @@ from beam_serving.models.cpu import available_cores
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.store import PrivateCopy
 from beam_serving.telemetry.busy import BusyBytes
+from beam_serving.telemetry.periodic import PeriodicThread
 from beam_serving.telemetry.report import (
     FRESH_S,
     LIFETIME_S,
@@ -43,6 +45,7 @@ from beam_serving.telemetry.stats import State
 _log = logging.getLogger(__name__)
 _TICK_S = 0.1
 _ANNOUNCE_EVERY_S = 5.0
+_KEEP_EVERY_S = 1.0
 _FIRST_RESTART_S, _LAST_RESTART_S = 0.2, 30.0
 _STABLE_AFTER_S = 30.0
 _EARLY_DEATHS = 3
@@ -97,6 +100,7 @@ class Supervisor:
         self._workers = Workers(settings.model.openmp_threads)
         self._busy = BusyBytes(workers) if may_find_idle_cores(settings, len(self._slots), spec.drain) else None
         self._client: redis.Redis = redis_at(settings).client()
+        self._holding = Ownership(settings)
         self._statistics = StatisticsLine(settings.data.streams, settings.data.group)
         self._ready = False
         self._files: ModelFiles | None = None
@@ -114,12 +118,10 @@ class Supervisor:
         self._files = preflight(self._settings)
         with stop_on_signals(log=True) as stop:
             try:
-                # A first start may try the model for a while, and is to be found by `stop` meanwhile.
-                self._keep_run()
                 if self._driver is None:
                     self._workers.open()
-                self._decide()
-                self._watch(stop)
+                if self._decided(stop):
+                    self._watch(stop)
             finally:
                 graceful = self._stop_workers()
                 self._workers.close()
@@ -128,15 +130,40 @@ class Supervisor:
                 if self._busy is not None:
                     self._busy.close()
                 self._retract()
-                self._end_run()
+                self._end_deployment()
         _log.info("state DONE: %s", self._statistics.total(self._reports(LIFETIME_S)))
         return 0 if graceful else EXIT_FAILED
 
-    def _decide(self) -> None:
-        decided = decided_copy(self._settings)
+    def _decided(self, stop: threading.Event) -> bool:
+        """Find out how the model is served; say no where the service was asked to stop meanwhile.
+
+        A first start may try the model for many minutes, in which `stop` finds the service, and its streams are its.
+
+        Raises:
+            ModelLoadError: it cannot be served.
+        """
+
+        def keep() -> None:
+            self._keep_deployment()
+            self._hold_streams()
+            if self._asked_to_stop():
+                _log.info("asked to stop: the model is not tried to the end")
+                stop.set()
+
+        keep()
+        keeping = PeriodicThread("start", _KEEP_EVERY_S, keep)
+        try:
+            decided = decided_copy(self._settings)
+        except ModelLoadError:
+            if stop.is_set():
+                return False
+            raise
+        finally:
+            keeping.close()
         if decided is not None:
             self._copy = decided.copy
         self._workers.need(*(decided[1:] if decided else ()))
+        return not stop.is_set()
 
     def _watch(self, stop: threading.Event) -> None:
         next_announce = next_statistics = next_keep = 0.0
@@ -145,7 +172,7 @@ class Supervisor:
                 self._look_after(slot)
             now = time.monotonic()
             if now >= next_keep:
-                self._keep_run()
+                self._keep_deployment()
                 next_keep = now + _ANNOUNCE_EVERY_S
             if not self._ready and self._asked_to_stop():
                 # Workers that live end by themselves; between two starts there is none that would.
@@ -250,17 +277,23 @@ class Supervisor:
                 f"workers before one of them served (model: engine: {self._settings.model.engine}); try another engine"
             )
 
-    def _end_run(self) -> None:
+    def _end_deployment(self) -> None:
         try:
             end_deployment(self._client, self._settings.name, self._deployment)
         except RedisError as err:
             _log.debug("cannot say that the service ended, its key expires by itself: %s", err)
 
-    def _keep_run(self) -> None:
+    def _keep_deployment(self) -> None:
         try:
             keep_deployment(self._client, self._settings.name, self._deployment)
         except RedisError as err:
             _log.debug("cannot say that the service is there: %s", err)
+
+    def _hold_streams(self) -> None:
+        try:
+            self._holding.renew(self._client, self._deployment)
+        except RedisError as err:
+            _log.debug("cannot renew what this service holds: %s", err)
 
     def _asked_to_stop(self) -> bool:
         try:

@@ -25,10 +25,12 @@ from typing import IO, NamedTuple
 
 from beam_serving.errors import ModelLoadError
 from beam_serving.models.encrypted import files_in
+from beam_serving.telemetry.context import service_context
 
 _LOG = logging.getLogger(__name__)
 _UNUSED_BYTES = 4 << 30
 _TRIES = 3
+_TICK_S = 0.1
 _MOST_JSON_BYTES = 16 << 20
 
 
@@ -277,7 +279,11 @@ def write_json(path: Path, value: object) -> None:
 
 @contextlib.contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold a lock file, so that of several processes one computes and the others find the result."""
+    """Hold a lock file, so that of several processes one computes and the others find the result.
+
+    Raises:
+        ModelLoadError: this service was asked to stop before the others were done.
+    """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = path.open("wb")
@@ -286,5 +292,15 @@ def exclusive(path: Path) -> Iterator[None]:
         yield
         return
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while not _locked(file):
+            if service_context().stop.wait(_TICK_S):
+                raise ModelLoadError(f"{path.stem}: another process is at it, and the service was asked to stop")
         yield
+
+
+def _locked(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

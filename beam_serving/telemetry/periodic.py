@@ -12,10 +12,11 @@ class PeriodicThread:
     Args:
         name: what the thread is called.
         every_s: seconds between the end of a call and the next.
-        work: what is called. It handles the errors that it expects; any other ends the thread, with a traceback.
+        work: what is called. It may return the seconds until the next call, where these are others. It handles the
+            errors that it expects; any other ends the thread, with a traceback.
     """
 
-    def __init__(self, name: str, every_s: float, work: Callable[[], None]) -> None:
+    def __init__(self, name: str, every_s: float, work: Callable[[], float | None]) -> None:
         self._every_s = every_s
         self._work = work
         self._closed = threading.Event()
@@ -28,5 +29,6 @@ class PeriodicThread:
         self._thread.join(timeout=within_s)
 
     def _run(self) -> None:
-        while not self._closed.wait(self._every_s):
-            self._work()
+        wait_s: float | None = None
+        while not self._closed.wait(wait_s or self._every_s):
+            wait_s = self._work()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 import redis
 from redis.exceptions import RedisError
 
+from beam_serving.telemetry.periodic import PeriodicThread
 from beam_serving.telemetry.report import (
     LIFETIME_S,
     announce,
@@ -30,6 +30,7 @@ from beam_serving.transport.lua import script
 
 _log = logging.getLogger(__name__)
 EVERY_S = 1.0
+_WATCH_EVERY_S = 0.05
 _RENEW_EVERY_S = 5.0
 
 _REPORT = script(__package__, "publish")
@@ -75,34 +76,32 @@ class Reporter:
         self._holding = holding
         self._renew_at = 0.0
         self._parent = os.getppid()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="report", daemon=True)
-        self._thread.start()
+        self._orphaned = False
+        self._state = ""
+        self._published_at = 0.0
+        self._thread = PeriodicThread("report", _WATCH_EVERY_S, self._work)
 
     def close(self) -> None:
         """Publish the last numbers and end the thread."""
-        self._stop.set()
-        self._thread.join(timeout=5)
+        self._thread.close()
         self._publish()
         self._release()
         self._client.close()
 
-    def _work(self) -> None:
-        state = ""
-        wait_s, published_at = 0.05, 0.0
-        while not self._stop.wait(wait_s):
-            # Until it serves, a worker is watched closely: "ready" should not wait for the next full second.
-            wait_s = EVERY_S if self._stats.state == state == State.SERVING else 0.05
-            now = time.monotonic()
-            if wait_s == EVERY_S or self._stats.state != state or now - published_at >= EVERY_S:
-                published_at = now
-                self._publish()
-                self._renew(now)
-            state = self._stats.state
-            if os.getppid() != self._parent:
-                _log.warning("the process that started this worker is gone: stopping")
-                self._on_stop()
-                return
+    def _work(self) -> float:
+        # Until it serves, a worker is watched closely: "ready" should not wait for the next full second.
+        steady = self._stats.state == self._state == State.SERVING
+        now = time.monotonic()
+        if steady or self._stats.state != self._state or now - self._published_at >= EVERY_S:
+            self._published_at = now
+            self._publish()
+            self._renew(now)
+        self._state = self._stats.state
+        if os.getppid() != self._parent and not self._orphaned:
+            self._orphaned = True
+            _log.warning("the process that started this worker is gone: stopping")
+            self._on_stop()
+        return EVERY_S if steady else _WATCH_EVERY_S
 
     def _publish(self) -> None:
         keys = (worker_key(self._name, self._worker), workers_key(self._name))

@@ -104,13 +104,13 @@ def scaled(directory: Path, by: float) -> Path:
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     started: list[list[str]] = []
-    run = subprocess.run
+    completed = verdicts._completed
 
-    def noted(command: list[str], **options: Any) -> Any:
+    def noted(command: list[str], given: bytes) -> Any:
         started.append(command)
-        return run(command, **options)
+        return completed(command, given)
 
-    monkeypatch.setattr(subprocess, "run", noted)
+    monkeypatch.setattr(verdicts, "_completed", noted)
     return started
 
 

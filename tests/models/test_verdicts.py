@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,15 +36,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def trials(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The engines that each trial was told to leave out: one list for each process that was started."""
     started: list[list[str]] = []
-    run = subprocess.run
+    ended = verdicts._completed
 
-    def counted(command: list[str], input: bytes, **options: Any) -> Any:  # noqa: A002 - as subprocess has it
-        job = json.loads(input)
+    def counted(command: list[str], given: bytes) -> Any:
+        job = json.loads(given)
         if not job["verdict"]:
             started.append(job["without"])
-        return run(command, input=input, **options)
+        return ended(command, given)
 
-    monkeypatch.setattr(subprocess, "run", counted)
+    monkeypatch.setattr(verdicts, "_completed", counted)
     return started
 
 
@@ -85,16 +84,16 @@ def test_an_engine_that_ends_its_process_twice_is_left_out(
 ) -> None:
     tensor = ("batch", 2)
     directory = saved(tmp_path, [node("Identity", "x", "y")], [("x", STRING, tensor)], [("y", STRING, tensor)])
-    counted = subprocess.run
+    counted = verdicts._completed
 
-    def crashing(command: list[str], input: bytes, **options: Any) -> Any:  # noqa: A002 - as subprocess has it
-        job = json.loads(input)
+    def crashing(command: list[str], given: bytes) -> Any:
+        job = json.loads(given)
         if "openvino" not in job["without"]:
             # With this engine given, the trial really compiles the text model, which ends its process.
             job["options"]["engine"] = "openvino"
-        return counted(command, input=json.dumps(job).encode(), **options)
+        return counted(command, json.dumps(job).encode())
 
-    monkeypatch.setattr(subprocess, "run", crashing)
+    monkeypatch.setattr(verdicts, "_completed", crashing)
 
     with caplog.at_level("INFO"):
         found = opened(directory)
@@ -111,23 +110,23 @@ def test_an_engine_that_ends_its_process_twice_is_left_out(
 def test_a_refusal_after_a_crash_tells_of_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [({"engine": "onnxruntime"}, -11), ({"engine": "onnxruntime"}, -11), ({"refusal": "m: no"}, 0)]
 
-    def answered(command: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+    def answered(command: list[str], _: bytes) -> tuple[int, str]:
         answer, code = answers.pop(0)
         Path(command[-1]).write_text(json.dumps(answer))
-        return subprocess.CompletedProcess(command, code, b"", b"")
+        return code, ""
 
-    monkeypatch.setattr(subprocess, "run", answered)
+    monkeypatch.setattr(verdicts, "_completed", answered)
 
     with pytest.raises(ModelLoadError, match=r"m: no; engine onnxruntime ended its process.*SIGSEGV"):
         open_model(scaled(tmp_path, 7.25), ModelOptions())
 
 
 def test_an_error_that_nobody_expected_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failed(command: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+    def failed(command: list[str], _: bytes) -> tuple[int, str]:
         Path(command[-1]).write_text('{"engine": "onnxruntime"}')
-        return subprocess.CompletedProcess(command, 1, b"", b"Traceback ...\nKeyError: 'x'\n")
+        return 1, "Traceback ...\nKeyError: 'x'\n"
 
-    monkeypatch.setattr(subprocess, "run", failed)
+    monkeypatch.setattr(verdicts, "_completed", failed)
 
     with pytest.raises(ModelLoadError, match=r"engine onnxruntime .*KeyError: 'x'"):
         open_model(scaled(tmp_path, 7.75), ModelOptions(engine="onnxruntime"))

@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
@@ -29,6 +30,7 @@ from beam_serving.models.store import cache_folder, derived_folder, exclusive, r
 from beam_serving.models.trial import sandbox
 from beam_serving.models.trial.batch_axis import Kind
 from beam_serving.models.trial.probing import Verdict
+from beam_serving.telemetry.context import service_context
 
 _LOG = logging.getLogger(__name__)
 KEPT = ".beam-serving-verdict.json"
@@ -37,7 +39,7 @@ _RULES = 5
 _CRASHES = 2
 _NO_ENGINE = "none"
 """Stands for the engine while none is at work: what ends the process then would end each next one."""
-_TRIAL_S = 1800
+_TRIAL_S, _TICK_S = 1800, 0.2
 _DISTRIBUTIONS = ("openvino", "onnxruntime", "tensorflow", "torch", "opencv-python-headless")
 _IRRELEVANT = (
     *("full_batch", "threads", "alone_threads", "secret_file", "allow_weak_secret"),
@@ -206,26 +208,42 @@ def _run(
         answer = Path(folder, "answer.json")
         module = "beam_serving.models.trial.trial_process"
         command = sandbox.command(options.sandbox, writable, module, str(answer), model=memory)
-        try:
-            done = subprocess.run(
-                command,
-                input=job.encode(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                check=False,
-                timeout=_TRIAL_S,
-                env=sandbox.without_secrets(os.environ),
-            )
-        except subprocess.TimeoutExpired:
-            return _answer(answer, inside, memory), None, ""
-        reported = done.stderr.decode(errors="replace")
-        if done.returncode:
+        code, reported = _completed(command, job.encode())
+        if code:
             _LOG.debug("the trial's process wrote: %s", reported[-4000:])
-        return (
-            _answer(answer, inside, memory),
-            done.returncode,
-            (reported.strip().splitlines() or ["no reason"])[-1][:300],
-        )
+        log_tail = "" if code is None else (reported.strip().splitlines() or ["no reason"])[-1][:300]
+        return _answer(answer, inside, memory), code, log_tail
+
+
+def _completed(command: list[str], given: bytes) -> tuple[int | None, str]:
+    """Run a process and return its exit code, None where it took too long, and what it wrote to its log.
+
+    Raises:
+        ModelLoadError: this service was asked to stop meanwhile.
+    """
+    stop = service_context().stop
+    give_up_at = time.monotonic() + _TRIAL_S
+    unsent: bytes | None = given
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=sandbox.without_secrets(os.environ),
+    ) as process:
+        try:
+            while time.monotonic() < give_up_at and not stop.is_set():
+                try:
+                    _, reported = process.communicate(unsent, timeout=_TICK_S)
+                except subprocess.TimeoutExpired:
+                    unsent = None
+                    continue
+                return process.returncode, reported.decode(errors="replace")
+        finally:
+            process.kill()
+    if stop.is_set():
+        raise ModelLoadError("the model was not tried to the end: the service was asked to stop")
+    return None, ""
 
 
 def _folder_in_memory(model: Path) -> Path | None:
