@@ -16,7 +16,7 @@ from typing import NamedTuple
 from beam_serving.encryption.records import Decryptor
 from beam_serving.errors import RequestError, printable
 from beam_serving.protocol import arrow, image, native
-from beam_serving.protocol.codec import Codec, Fields, Inputs
+from beam_serving.protocol.codec import Codec, Fields, Inputs, Names
 from beam_serving.protocol.encrypted import CIPHER, decode_encrypted
 from beam_serving.protocol.limits import DEFAULT_LIMITS, Limits, check_entry, quote
 from beam_serving.records import Failure, Payload, Ranked, Result
@@ -28,6 +28,7 @@ __all__ = [
     "IMAGE_STREAM",
     "Identity",
     "Limits",
+    "codec_of",
     "decode_request",
     "encode_ranked",
     "encode_result",
@@ -86,12 +87,17 @@ def decode_request(
     return Payload(uri, inputs, protocol, request_id)
 
 
-def _codec_of(fields: Fields) -> Codec:
-    return next(codec for codec in CODECS if codec.matches(fields))
+def codec_of(names: Names) -> Codec:
+    """Return the codec that reads an entry.
+
+    Args:
+        names: of the entry's fields.
+    """
+    return next(codec for codec in CODECS if codec.matches(names))
 
 
 def _decode_inputs(fields: Fields, limits: Limits) -> tuple[Inputs, str]:
-    codec = _codec_of(fields)
+    codec = codec_of(fields)
     return codec.decode_inputs(fields, limits), codec.protocol
 
 
@@ -105,7 +111,7 @@ def identify(fields: Mapping[bytes, bytes], limits: Limits = DEFAULT_LIMITS) -> 
     uri, request_id = fields.get(b"uri", b""), fields.get(b"id", b"")
     return Identity(
         uri if len(uri) <= limits.max_uri_bytes else b"",
-        _codec_of(fields).protocol,
+        codec_of(fields).protocol,
         request_id if len(request_id) <= limits.max_name_bytes else b"",
     )
 

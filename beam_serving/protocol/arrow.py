@@ -265,4 +265,4 @@ def encode_failure(_: str) -> dict[bytes, bytes]:
     return {b"value": b"NaN"}
 
 
-CODEC = Codec(ProtocolVersion.ARROW, lambda fields: b"data" in fields, decode_inputs, encode_answer, encode_failure)
+CODEC = Codec(ProtocolVersion.ARROW, lambda names: b"data" in names, decode_inputs, encode_answer, encode_failure)

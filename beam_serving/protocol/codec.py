@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from beam_serving.protocol.limits import Limits
 from beam_serving.records import Answer, Image, Ranked
 
 Fields = Mapping[bytes, bytes]
+Names = Collection[bytes]
 Inputs = dict[str, Image | np.ndarray]
 
 
@@ -19,7 +20,7 @@ class Codec(NamedTuple):
 
     Attributes:
         protocol: its name, which no other codec has; it travels with each record to its result.
-        matches: whether the fields of an entry are of this form; the first codec that says so decodes it.
+        matches: whether an entry is of this form, by the names of its fields; the first codec that says so decodes it.
         decode_inputs: returns the inputs by name (float32 or whatever was sent, shaped as sent). Raises RequestError.
         encode_answer: returns the fields of a result. Raises ModelError where this client could not read it.
         encode_failure: returns the fields beside `error` that tell this client of a failure.
@@ -28,7 +29,7 @@ class Codec(NamedTuple):
     """
 
     protocol: str
-    matches: Callable[[Fields], bool]
+    matches: Callable[[Names], bool]
     decode_inputs: Callable[[Fields, Limits], Inputs]
     encode_answer: Callable[[Answer], dict[bytes, bytes]]
     encode_failure: Callable[[str], dict[bytes, bytes]]

@@ -13,11 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from beam_serving.errors import RequestError
+from beam_serving.protocol import codec_of
+from beam_serving.protocol.encrypted import CIPHER
 from beam_serving.protocol.limits import Limits
+from beam_serving.protocol.native import CODEC
 from beam_serving.protocol.tensors import Layout, parse_layout
 
 _LEAST_ALIKE = 2
-_OTHER_FORMS = (b"image", b"data", b"cipher")
 _OTHER_INPUTS = (b"image:", b"text:")
 Flat = Sequence[bytes]
 """The fields of an entry as the server sends them: names and values in turn."""
@@ -125,7 +127,7 @@ def _key(flat: Flat, limits: Limits) -> _Key | None:
 @lru_cache(maxsize=64)
 def _form(names: tuple[bytes, ...], limits: Limits) -> _Form | None:
     at = {name: 2 * place + 1 for place, name in enumerate(names)}
-    if len(at) < len(names) or b"uri" not in at or any(name in at for name in _OTHER_FORMS):
+    if len(at) < len(names) or b"uri" not in at or CIPHER in at or codec_of(names) is not CODEC:
         return None
     tensors = []
     for name, value in at.items():

@@ -101,4 +101,4 @@ def _as_lists(output: TopClasses | np.ndarray) -> str:
     return nested_text_json(output) if is_text(output) else nested_json(output)
 
 
-CODEC = Codec(ProtocolVersion.IMAGE, lambda fields: b"image" in fields, decode_inputs, encode_answer, encode_failure)
+CODEC = Codec(ProtocolVersion.IMAGE, lambda names: b"image" in names, decode_inputs, encode_answer, encode_failure)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_serving import protocol
-from beam_serving.protocol import CODECS, decode_request, encode_result, identify
+from beam_serving.protocol import CODECS, DEFAULT_LIMITS, columns, decode_request, encode_result, identify, native
 from beam_serving.protocol.codec import Codec
 from beam_serving.records import Answer, Failure, Origin, ProtocolVersion, Result
 
@@ -19,14 +19,16 @@ FIELDS = st.dictionaries(NAMES, st.binary(max_size=8))
 
 
 def test_each_protocol_version_has_one_codec() -> None:
-    assert sorted(codec.protocol for codec in CODECS) == sorted(ProtocolVersion)
+    protocols = [codec.protocol for codec in CODECS]
+    assert len(set(protocols)) == len(protocols)
+    assert set(ProtocolVersion) <= set(protocols)
 
 
 def test_one_more_version_is_a_row_and_its_module(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whose module would hold what stands here."""
     upper = Codec(
         "upper",
-        lambda fields: b"UPPER" in fields,
+        lambda names: b"UPPER" in names,
         lambda fields, _: {"x": np.frombuffer(fields[b"UPPER"], np.uint8)},
         lambda answer: {b"UPPER": str(*answer.outputs).upper().encode()},
         lambda reason: {b"UPPER": reason.upper().encode()},
@@ -41,6 +43,21 @@ def test_one_more_version_is_a_row_and_its_module(monkeypatch: pytest.MonkeyPatc
     assert encode_result(Result(origin, Answer({"y": np.ones(1)})))[b"UPPER"] == b"Y"
     assert encode_result(Result(origin, Failure("no")))[b"UPPER"] == b"NO"
     assert decode_request({b"uri": b"a", b"image": JPEG}).protocol == ProtocolVersion.IMAGE
+
+
+def test_what_one_more_version_reads_is_not_decoded_by_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = [b"uri", b"a", b"tensor:x", bytes(4), b"dtype:x", b"float32", b"shape:x", b"1"]
+    marked = [*entry, b"v", b"2"]
+    second = Codec("second", lambda names: b"v" in names, native.decode_inputs, native.encode_answer, lambda _: {})
+    monkeypatch.setattr(protocol, "CODECS", (second, *CODECS))
+    columns._form.cache_clear()
+
+    groups, rest = columns.decode_alike([marked, entry, marked, entry], DEFAULT_LIMITS)
+
+    assert [group.places for group in groups] == [[1, 3]]
+    assert rest == [0, 2]
+    assert decode_request(dict(zip(marked[::2], marked[1::2], strict=True))).protocol == "second"
+    columns._form.cache_clear()
 
 
 @given(fields=FIELDS)
