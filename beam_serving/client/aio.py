@@ -8,7 +8,7 @@ from typing import Any
 from redis.exceptions import ExecAbortError, OutOfMemoryError, RedisError
 
 from beam_serving.client.announcements import Announcements, Inbox
-from beam_serving.client.coalescing import Gathered
+from beam_serving.client.coalescing import Coalesced
 from beam_serving.client.images import as_image
 from beam_serving.client.input_queue import chunk_refused
 from beam_serving.client.output_queue import READ_COUNT, SCAN_COUNT, checked_reply
@@ -72,7 +72,7 @@ class AsyncInputQueue:
         )
         self._stream = stream
         self._redis = self._server.async_client()
-        self._requests = Gathered(self._send)
+        self._requests = Coalesced(self._send)
 
     async def enqueue(self, uri: Uri, only_input: object = None, /, **inputs: Any) -> str:
         """Queue one request and return its request id, without the forms of Cluster Serving; see `InputQueue.enqueue`.
@@ -210,7 +210,7 @@ class AsyncOutputQueue:
         self._by_label = by_label
         self._redis = self._server.async_client()
         self._announcements = Announcements(self._redis)
-        self._hashes = Gathered(self._fetch)
+        self._hashes = Coalesced(self._fetch)
 
     async def query(
         self, uri: Uri, timeout_s: float | None = None, *, request_id: str | None = None, delete: bool = False

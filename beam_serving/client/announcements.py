@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
-from beam_serving.client.coalescing import Gathered
+from beam_serving.client.coalescing import Coalesced
 from beam_serving.transport.client_connection import RedisClient
 
 Inbox = asyncio.Queue["bytes | RedisError"]
@@ -21,7 +21,7 @@ class Announcements:
         self._client = client
         self._inboxes: dict[bytes, set[Inbox]] = {}
         self._subscribed: set[bytes] = set()
-        self._changes: Gathered[tuple[bool, list[bytes]]] = Gathered(self._change)
+        self._changes: Coalesced[tuple[bool, list[bytes]]] = Coalesced(self._change)
         self._pubsub: PubSub | None = None
         self._reader: asyncio.Task[None] | None = None
 

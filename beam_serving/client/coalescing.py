@@ -8,7 +8,7 @@ Item = TypeVar("Item")
 _MAX_ITEMS = 256
 
 
-class Gathered(Generic[Item]):
+class Coalesced(Generic[Item]):
     """Passes single items on to a function that takes many: while it runs for some, the next ones gather.
 
     `run` gives one result per item, in their order; a result that is an exception is raised to who asked.

@@ -6,7 +6,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.transforms.display import DisplayDataItem
 
-from beam_serving.io.outbox import Outbox, OutboxRecord, rows_of
+from beam_serving.io.outbox import Outbox, OutboxRecord, records_in
 from beam_serving.transport.connection import RedisAt
 
 
@@ -37,7 +37,7 @@ class _ReadRowsFn(beam.DoFn):
         self._client = self._at.client()
 
     def process(self, rows: Outbox) -> Iterable[OutboxRecord]:
-        return rows_of(self._client, rows)
+        return records_in(self._client, rows)
 
     def teardown(self) -> None:
         self._client.close()

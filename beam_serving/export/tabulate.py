@@ -70,7 +70,7 @@ def row_of(kept: OutboxRecord) -> Row:
         str(_text(kept.stream)),
         kept.entry.decode(),
         _text(kept.fields.get(b"id", b"")),
-        datetime.fromtimestamp(int(kept.row_id.partition(b"-")[0]) / 1000, UTC),
+        datetime.fromtimestamp(int(kept.record_id.partition(b"-")[0]) / 1000, UTC),
         error,
         result,
         json.loads(labels) if labels else None,

@@ -1,8 +1,9 @@
 """The outbox: a stream beside each stream of requests that keeps results until they are in files.
 
 `WriteToRedis` appends a result to it in the transaction that also writes the result for its client and acknowledges
-the request. So a row is there exactly when its request is served, whatever dies and when; rows are taken off only when
-the files that hold them are complete. A crash in between writes them again: at least once, and `entry` tells doubles.
+the request. So a record is there exactly when its request is served, whatever dies and when; records are taken off only
+when the files that hold them are complete. A crash in between writes them again: at least once, and `entry` tells
+doubles.
 """
 
 import logging
@@ -13,13 +14,13 @@ from typing import Any, NamedTuple
 import redis
 from redis.exceptions import LockError, NoPermissionError, RedisError
 
-from beam_serving.io.scripts import FORGET_ROWS, KEEP_LOCK, RELEASE_LOCK, TAKE_LOCK
+from beam_serving.io.scripts import FORGET_OUTBOX_RECORDS, KEEP_LOCK, RELEASE_LOCK, TAKE_LOCK
 from beam_serving.telemetry.periodic import PeriodicThread
 from beam_serving.transport.lua import evaluate
 from beam_serving.transport.retry import retry_until
 
 _log = logging.getLogger(__name__)
-ROWS = b":rows"
+OUTBOX = b":rows"
 """Appended to a stream's name, it names its outbox."""
 _PAGE_BYTES = 8 << 20
 _PAGE_ROWS = 1000
@@ -27,58 +28,58 @@ _LOCK_S = 60.0
 
 
 class Outbox(NamedTuple):
-    """What one outbox holds: rows of the requests of `stream`, up to the row `last`."""
+    """What one outbox holds: records of the requests of `stream`, up to the record `last`."""
 
     stream: bytes
     last: bytes
 
 
 class OutboxRecord(NamedTuple):
-    """A result in an outbox. `row_id` begins with the time of its commit in ms; `fields` are those of the result.
+    """A result in an outbox. `record_id` begins with the time of its commit in ms; `fields` are those of the result.
 
     `entry` is the id of the request in its stream. `key` is where the client finds the result, empty without a uri.
     """
 
     stream: bytes
-    row_id: bytes
+    record_id: bytes
     entry: bytes
     key: bytes
     fields: dict[bytes, bytes]
 
 
 def kept(client: redis.Redis, streams: Iterable[str]) -> list[Outbox]:
-    """Look which outboxes hold rows now, and up to which row."""
+    """Look which outboxes hold records now, and up to which record."""
     found = []
     for stream in streams:
-        newest: Any = client.xrevrange(stream.encode() + ROWS, count=1)
+        newest: Any = client.xrevrange(stream.encode() + OUTBOX, count=1)
         if newest:
             found.append(Outbox(stream.encode(), newest[0][0]))
     return found
 
 
 def outbox_records(client: redis.Redis, stream: str) -> int | None:
-    """Count the rows of an outbox. None for a user who has no right to it, which only drains with an output need."""
+    """Count the records of an outbox. None for a user who has no right to it, which only drains with an output need."""
     try:
-        return int(client.xlen(stream.encode() + ROWS))
+        return int(client.xlen(stream.encode() + OUTBOX))
     except NoPermissionError:
         return None
 
 
-def forget(client: redis.Redis, rows: Outbox) -> None:
-    """Take rows off that are in files now."""
-    evaluate(client, FORGET_ROWS, 1, rows.stream + ROWS, rows.last)
+def forget(client: redis.Redis, outbox: Outbox) -> None:
+    """Take records off that are in files now."""
+    evaluate(client, FORGET_OUTBOX_RECORDS, 1, outbox.stream + OUTBOX, outbox.last)
 
 
-def rows_of(client: redis.Redis, rows: Outbox) -> Iterator[OutboxRecord]:
-    """Yield rows oldest first; reads at most about 8 MB at a time."""
+def records_in(client: redis.Redis, outbox: Outbox) -> Iterator[OutboxRecord]:
+    """Yield records oldest first; reads at most about 8 MB at a time."""
     start, count = b"-", 1
     while True:
-        page: Any = client.xrange(rows.stream + ROWS, start, rows.last, count)
+        page: Any = client.xrange(outbox.stream + OUTBOX, start, outbox.last, count)
         size = 0
-        for row_id, fields in page:
+        for record_id, fields in page:
             size += sum(map(len, fields.values()))
             entry, key = fields.pop(b"entry"), fields.pop(b"key", b"")
-            yield OutboxRecord(rows.stream, row_id, entry, key, fields)
+            yield OutboxRecord(outbox.stream, record_id, entry, key, fields)
         if len(page) < count:
             return
         start = b"(" + page[-1][0]
@@ -87,7 +88,7 @@ def rows_of(client: redis.Redis, rows: Outbox) -> Iterator[OutboxRecord]:
 
 @contextmanager
 def sole_writer(client: redis.Redis, name: str, deployment: str) -> Iterator[None]:
-    """Wait until nobody else writes the rows of this service to files, and keep others from it.
+    """Wait until nobody else writes the records of this service to files, and keep others from it.
 
     Raises:
         RedisError: the server does not answer.

@@ -26,7 +26,7 @@ from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from beam_serving.errors import ConnectError, ModelError, printable
 from beam_serving.io.memory import Balance
-from beam_serving.io.outbox import ROWS
+from beam_serving.io.outbox import OUTBOX
 from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP, COMMIT_RANKED
 from beam_serving.protocol import encode_ranked, encode_result
 from beam_serving.records import Failure, ProtocolVersion, Ranked, Result
@@ -40,28 +40,28 @@ _log = logging.getLogger(__name__)
 
 
 class DeadLetters(NamedTuple):
-    """How much `<stream>:dead` keeps: the newest letters within these bounds; what is dropped is counted and logged.
+    """How much `<stream>:dead` keeps: the newest within these bounds; what is dropped is counted and logged.
 
     Attributes:
-        letters: how many.
+        records: how many.
         total_bytes: of the names and values of all of them together.
         each_bytes: of those of one, besides its error; what a request had beyond that is cut off, and its field `cut`
             says how many bytes.
     """
 
-    letters: int = 10_000
+    records: int = 10_000
     total_bytes: int = 256 << 20
     each_bytes: int = 1 << 20
 
     @classmethod
-    def of(cls, letters: int, total_mb: int) -> "DeadLetters":
-        """Return the bounds that the configuration gives; one letter has a MiB at most.
+    def of(cls, records: int, total_mb: int) -> "DeadLetters":
+        """Return the bounds that the configuration gives; one dead letter has a MiB at most.
 
         Args:
-            letters: `data: max_dead_letters`.
+            records: `data: max_dead_letters`.
             total_mb: `data: max_dead_letters_mb`, in MiB.
         """
-        return cls(letters, total_mb << 20)
+        return cls(records, total_mb << 20)
 
 
 _DEAD_LETTERS = DeadLetters()
@@ -218,14 +218,14 @@ class _CommitFn(beam.DoFn):
         """
         keys, arguments = commit_arguments(results, self._group, self._ttl_ms, self._dead_letters)
         if self._keep_outbox:
-            keys.append(results[0].origin.stream + ROWS)
+            keys.append(results[0].origin.stream + OUTBOX)
         written = retry_until(
             lambda: _Written.of(self._run(self._commit, keys, arguments)),
             heals,
             report=self._report_refusal,
             stop=self._stop,
         )
-        # Only the key of a result tells whether there is memory; a letter alone is written without asking.
+        # Only the key of a result tells whether there is memory; a dead letter alone is written without asking.
         if written.records and any(result.origin.uri for result in results):
             self._balance.written(written.without_memory, arguments, len(results))
         self._count(results, written)
@@ -305,7 +305,7 @@ def commit_arguments(
             dead_letter = [part for pair in outcome.dead_letter.items() for part in pair]
             reason = printable(outcome.reason).encode()
             dead_letter += [b"error", reason] if dead_letter else [reason]
-        # Of a letter without fields the script takes those of the entry.
+        # Of a dead letter without fields the script takes those of the entry.
         parts = -1 if len(dead_letter) == 1 else len(dead_letter)
         arguments += [origin.entry_id, len(fields), parts, *fields, *dead_letter]
     return keys, arguments

@@ -198,7 +198,7 @@ def encode_answer(answer: Answer) -> dict[bytes, bytes]:
     are those of the first type of `_WIDER` that holds all outputs.
 
     The old clients cannot read an output of no values: it is sent, without its shape. Where a shape has more
-    dimensions than there are values, `shapes` has those of all outputs as they were; the old clients pass it over.
+    dimensions than there are values, `shapes` has those of all outputs as they were; the old clients ignore it.
 
     Raises:
         ModelError: an output is text, or has whole numbers that no type holds beside the other outputs.

@@ -59,7 +59,7 @@ def decode_base64(text: bytes | memoryview, what: str) -> bytes:
 
 
 def encode_request(uri: bytes, request_id: bytes, image: Image) -> dict[bytes, bytes]:
-    """Return the fields of a request; `id` is ours, and older servers pass it over."""
+    """Return the fields of a request; `id` is ours, and older servers ignore it."""
     return {b"uri": uri, b"id": request_id, b"image": base64.b64encode(image.encoded)}
 
 

@@ -430,7 +430,7 @@ class _DecodeFn(beam.DoFn):
         self._stats.counts["refused"] += 1
         identity = identify(entry.fields, self._limits)
         _log.warning("refused an entry of %r: %s", entry.stream.decode(errors="replace"), reason)
-        # Of an entry that was not read the letter has what Redis holds.
+        # Of an entry that was not read the dead letter has what Redis holds.
         held: Mapping[bytes, bytes] = {} if entry.unread else entry.fields
         dead_letter = held if dead or not identity.uri else None
         origin = Origin(

@@ -1,7 +1,7 @@
-"""One connection held for good, for the two calls of the hot path: reading a poll and committing a batch.
+"""One connection held for good, for the two calls of the hot path: reading a batch and committing a batch.
 
 redis-py looks at each argument in Python, checks a connection out and in, and wraps every call in its retries; for
-these two that was a third of the time of a small poll. Here arguments go to hiredis as they are, which packs bytes,
+these two that was a third of the time of a small batch. Here arguments go to hiredis as they are, which packs bytes,
 text and numbers in C. Errors are redis-py's own.
 """
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import redis
 
-from beam_serving.io.outbox import Outbox, OutboxRecord, forget, kept, rows_of, sole_writer
+from beam_serving.io.outbox import Outbox, OutboxRecord, forget, kept, records_in, sole_writer
 from beam_serving.transport.connection import RedisAt
 from tests.service import await_true
 
@@ -25,7 +25,7 @@ def test_rows_come_oldest_first_with_what_the_commit_knew(client: redis.Redis) -
     ids = keep(client, 2)
     (found,) = kept(client, ["other", "stream"])
     assert found == Outbox(b"stream", ids[1])
-    assert list(rows_of(client, found)) == [
+    assert list(records_in(client, found)) == [
         OutboxRecord(b"stream", ids[0], b"0-0", b"cluster-serving_stream:a", {b"value": b"[[7,0.5]]"}),
         OutboxRecord(b"stream", ids[1], b"1-0", b"cluster-serving_stream:a", {b"value": b"[[7,0.5]]"}),
     ]
@@ -35,16 +35,16 @@ def test_rows_come_oldest_first_with_what_the_commit_knew(client: redis.Redis) -
 def test_all_rows_come_once_whatever_their_size(client: redis.Redis, count: int, size: int) -> None:
     keep(client, count, b"x" * size)
     (found,) = kept(client, ["stream"])
-    assert [int(row.entry[:-2]) for row in rows_of(client, found)] == list(range(count))
+    assert [int(row.entry[:-2]) for row in records_in(client, found)] == list(range(count))
 
 
 def test_what_is_kept_later_is_neither_read_nor_forgotten(client: redis.Redis) -> None:
     keep(client, 3)
     (found,) = kept(client, ["stream"])
     later = keep(client, 1)
-    assert len(list(rows_of(client, found))) == 3
+    assert len(list(records_in(client, found))) == 3
     forget(client, found)
-    assert [row_id for row_id, _ in client.xrange(ROWS)] == later  # type: ignore[union-attr]
+    assert [record_id for record_id, _ in client.xrange(ROWS)] == later  # type: ignore[union-attr]
 
 
 def test_an_outbox_without_rows_leaves_no_key(client: redis.Redis) -> None:

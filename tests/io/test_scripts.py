@@ -27,7 +27,7 @@ RUNS: dict[str, tuple[list[str], list[str]]] = {
     "COMMIT": (["stream", "stream:dead", "result"], RECORD),
     "COMMIT_AND_KEEP": (["stream", "stream:dead", "result", "stream:rows"], RECORD),
     "COMMIT_RANKED": (["stream", "result"], [GROUP, ME, "60000", "1", "value", "1-1", "[]"]),
-    "FORGET_ROWS": (["stream:rows"], ["1-1"]),
+    "FORGET_OUTBOX_RECORDS": (["stream:rows"], ["1-1"]),
     "KEEP_LOCK": (["lock"], ["me", "60000"]),
     "TAKE_LOCK": (["free"], ["me", "60000"]),
     "RELEASE_LOCK": (["lock"], ["me"]),

@@ -354,7 +354,7 @@ def buried(client: redis.Redis, step: _CommitFn, letters: list[dict[bytes, bytes
 def test_only_the_newest_dead_letters_are_kept(
     at: RedisAt, client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kept = buried(client, step_of(at, DeadLetters(letters=3)), [{}] * 5)
+    kept = buried(client, step_of(at, DeadLetters(records=3)), [{}] * 5)
     assert [number for number, _ in kept] == [b"2", b"3", b"4"]
     assert caplog.messages[-1] == (
         "1 dead letters of 'serving_stream' were dropped, the oldest for newer ones: data: max_dead_letters and "
@@ -366,7 +366,7 @@ def test_only_the_newest_dead_letters_are_kept(
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_dead_letters_stay_within_their_bytes(at: RedisAt, client: redis.Redis, sizes: list[int]) -> None:
     client.flushdb()
-    bounds = DeadLetters(letters=100, total_bytes=4000, each_bytes=1000)
+    bounds = DeadLetters(records=100, total_bytes=4000, each_bytes=1000)
     kept = buried(client, step_of(at, bounds), [{b"text": b"x" * size} for size in sizes])
     assert kept[-1][0] == b"%d" % (len(sizes) - 1), "the newest is kept"
     assert all(len(text) <= 1000 for _, text in kept)
@@ -381,7 +381,7 @@ def test_letters_without_a_count_of_bytes_from_earlier_versions_make_room_first(
 ) -> None:
     for number in range(3):
         client.xadd("serving_stream:dead", {"n": f"old{number}", "text": "x" * 500})
-    bounds = DeadLetters(letters=100, total_bytes=3000, each_bytes=1000)
+    bounds = DeadLetters(records=100, total_bytes=3000, each_bytes=1000)
     kept = buried(client, step_of(at, bounds), [{b"text": b"x" * 900}] * 5)
     assert [number for number, _ in kept][-2:] == [b"3", b"4"]
     assert len(kept) <= 3

@@ -1,4 +1,4 @@
--- KEYS: stream, dead-letter stream, one result key per record, and where results are kept as rows the stream of these.
+-- KEYS: stream, dead-letter stream, one result key per record, and where results become files the outbox.
 -- ARGV: group, consumer, first id, last id, lifetime in ms (0: indefinitely), most dead letters, most bytes of these,
 -- most bytes of one, then per record: entry id, number of result fields and values, number of dead-letter fields and
 -- values (-1: those of the entry and the reason, which follows), the former, the latter.
@@ -6,7 +6,7 @@
 -- a negative number where the server had no memory for it. Where dead letters were dropped it gives a list: that
 -- number, how many, and the error, if one is why.
 local stream, group, ttl_ms = KEYS[1], ARGV[1], ARGV[5]
-local most_letters, most_bytes, letter_bytes = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local most_dead, most_bytes, most_bytes_each = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local owned, full = {}, nil
 local dropped, lost = 0, ''
 local pending = redis.pcall('XPENDING', stream, group, ARGV[3], ARGV[4], 1000000, ARGV[2])
@@ -29,24 +29,26 @@ local function is_refused(err)
 end
 
 -- Keeps what a request had, cut to size, as the newest dead letter, and drops the oldest ones beyond the bounds. The
--- second part of a letter's id counts the bytes of all letters up to it: two ids tell what lies between them. Gives the
+-- second part of its id counts the bytes of all up to it: two ids tell what lies between them. Gives the
 -- error where the user may not do so.
 local function bury(fields, reason)
-  local letter, bytes, cut = {}, 0, 0
+  local dead_letter, bytes, cut = {}, 0, 0
   for i = 1, #fields, 2 do
     local name, value = fields[i], fields[i + 1]
-    local room = i < 512 and math.max(letter_bytes - bytes, 0) or 0
+    local room = i < 512 and math.max(most_bytes_each - bytes, 0) or 0
     if room == 0 then
       cut = cut + #name + #value
     else
       local kept_name, kept = string.sub(name, 1, 256), string.sub(value, 1, room)
       cut = cut + #name + #value - #kept_name - #kept
       bytes = bytes + #kept_name + #kept
-      letter[#letter + 1], letter[#letter + 2] = kept_name, kept
+      dead_letter[#dead_letter + 1], dead_letter[#dead_letter + 2] = kept_name, kept
     end
   end
-  letter[#letter + 1], letter[#letter + 2] = 'error', reason
-  if cut > 0 then letter[#letter + 1], letter[#letter + 2] = 'cut', cut .. ' bytes of the request are left out' end
+  dead_letter[#dead_letter + 1], dead_letter[#dead_letter + 2] = 'error', reason
+  if cut > 0 then
+    dead_letter[#dead_letter + 1], dead_letter[#dead_letter + 2] = 'cut', cut .. ' bytes of the request are left out'
+  end
   local before, last_ms, total = 0, 0, 0
   local about = redis.pcall('XINFO', 'STREAM', KEYS[2])
   if about.err then
@@ -65,9 +67,9 @@ local function bury(fields, reason)
   total = total + bytes + #reason
   redis.call('XACK', stream, group, '0-0')  -- a write that is allowed without memory; see below
   local id = string.format('%.0f-%.0f', ms, total)
-  local err = error_of(redis.pcall('XADD', KEYS[2], 'MAXLEN', most_letters, id, unpack(letter)))
+  local err = error_of(redis.pcall('XADD', KEYS[2], 'MAXLEN', most_dead, id, unpack(dead_letter)))
   if err then
-    -- No record is worth the service: where the stream takes no letters (its last id is the last of all, it is of
+    -- No record is worth the service: where the stream takes no dead letters (its last id is the last of all, it is of
     -- another type), this one is lost, and counted.
     dropped, lost = dropped + 1, err
     return is_refused(err) and err or nil
@@ -75,7 +77,7 @@ local function bury(fields, reason)
   local oldest = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)
   while oldest[1][1] ~= id do
     local from = tonumber(string.match(oldest[1][1], '-(%d+)$'))
-    if from <= total and total - from <= most_bytes - letter_bytes then break end
+    if from <= total and total - from <= most_bytes - most_bytes_each then break end
     redis.call('XDEL', KEYS[2], oldest[1][1])
     oldest = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)
   end
@@ -85,9 +87,9 @@ end
 local done, keys, at, record = {}, {}, 9, 0
 while at <= #ARGV do
   record = record + 1
-  local id, fields, letter = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+  local id, fields, dead_letter = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   local first = at + 3
-  at = first + fields + (letter < 0 and 1 or letter)
+  at = first + fields + (dead_letter < 0 and 1 or dead_letter)
   if owned[id] or group_is_gone then
     done[#done + 1] = id
     local key = KEYS[record + 2]
@@ -106,9 +108,9 @@ while at <= #ARGV do
       end
       if ttl_ms ~= '0' then redis.call('PEXPIRE', key, ttl_ms) end
     end
-    if letter ~= 0 then
+    if dead_letter ~= 0 then
       local held = {}
-      if letter < 0 then
+      if dead_letter < 0 then
         local entry = redis.call('XRANGE', stream, id, id)
         held = #entry > 0 and entry[1][2] or held
       else
@@ -117,7 +119,7 @@ while at <= #ARGV do
       local refusal = bury(held, ARGV[at - 1])
       if refusal then return redis.error_reply(refusal) end
     end
-    -- include: keep_row.lua
+    -- include: keep_outbox_record.lua
   end
 end
 if #done == 0 then return 0 end

@@ -60,7 +60,7 @@ class JobServer:
         """Wait until it takes jobs.
 
         Raises:
-            BeamServingError: it ended, or does not answer in time; with its last words.
+            BeamServingError: it ended, or does not answer in time; with the tail of its log.
         """
         give_up_at = time.monotonic() + within_s
         while not is_ours(self._port):

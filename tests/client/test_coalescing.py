@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from beam_serving.client.coalescing import Gathered
+from beam_serving.client.coalescing import Coalesced
 
 
 class Doubling:
@@ -24,7 +24,7 @@ class Doubling:
 
 async def test_what_comes_meanwhile_is_asked_together() -> None:
     doubling = Doubling()
-    gathered = Gathered(doubling)
+    gathered = Coalesced(doubling)
     first = gathered.submit(1)
     await asyncio.sleep(0)
     others = [gathered.submit(number) for number in (2, 3)]
@@ -36,7 +36,7 @@ async def test_what_comes_meanwhile_is_asked_together() -> None:
 async def test_an_error_goes_to_who_asked_for_it() -> None:
     doubling = Doubling()
     doubling.may_go_on.set()
-    gathered = Gathered(doubling)
+    gathered = Coalesced(doubling)
     bad, good = gathered.submit(13), gathered.submit(4)
     assert await good == 8
     with pytest.raises(ValueError, match="13"):
@@ -49,7 +49,7 @@ async def test_an_error_goes_to_who_asked_for_it() -> None:
 
 async def test_who_gave_up_does_not_disturb_the_others() -> None:
     doubling = Doubling()
-    gathered = Gathered(doubling)
+    gathered = Coalesced(doubling)
     given_up, patient = gathered.submit(1), gathered.submit(2)
     await asyncio.sleep(0)
     given_up.cancel()
