@@ -149,14 +149,14 @@ class _Template:
     def fork(self, job: Job) -> ForkedWorker | None:
         """Return a copy that works at a job; None where none can be made. A process that does not answer is ended."""
         # Not a pipe, which takes only so much before somebody reads.
-        told = os.memfd_create("job")
+        given = os.memfd_create("job")
         reported, output = os.pipe()
         try:
-            os.write(told, job.encode())
-            os.lseek(told, 0, os.SEEK_SET)
-            self._send({"fork": 0}, told, output)
+            os.write(given, job.encode())
+            os.lseek(given, 0, os.SEEK_SET)
+            self._send({"fork": 0}, given, output)
         finally:
-            os.close(told)
+            os.close(given)
             os.close(output)
         give_up_at = time.monotonic() + _ANSWER_S
         while not self._forked and not self.ended() and time.monotonic() < give_up_at:
@@ -186,13 +186,13 @@ class _Template:
             self._note(json.loads(message), descriptors)
             within_s = 0.0
 
-    def _note(self, told: Mapping[str, Any], descriptors: Sequence[int]) -> None:
-        if "forked" in told:
-            self._forked = told["forked"], *descriptors
-        elif "ended" in told:
-            self.codes[told["ended"]] = told["code"]
+    def _note(self, reported: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+        if "forked" in reported:
+            self._forked = reported["forked"], *descriptors
+        elif "ended" in reported:
+            self.codes[reported["ended"]] = reported["code"]
         else:
-            self.refusal, self.was_ready = told["ready"], not told["ready"]
+            self.refusal, self.was_ready = reported["ready"], not reported["ready"]
 
     def _send(self, order: Mapping[str, object], *descriptors: int) -> None:
         try:
@@ -242,7 +242,7 @@ class ForkedWorker:
         return self._code
 
     def _bury(self) -> None:
-        """Learn how it ended, which only its parent is told, at once: where that was killed, this was with it."""
+        """Learn how it ended, which only its parent learns, at once: where that was killed, this was with it."""
         give_up_at = time.monotonic() + _ANSWER_S
         self._template.listen(0.0)
         while self.pid not in self._template.codes and not self._template.ended() and time.monotonic() < give_up_at:

@@ -3,8 +3,8 @@
 local function announce(stream, keys, first)
   local own, unheard = 'cluster-serving_' .. stream .. ':', nil
   local function tell(key)
-    local said = redis.pcall('PUBLISH', key, '')
-    if type(said) == 'table' and said.err and string.sub(key, 1, #own) == own then unheard = said end
+    local reply = redis.pcall('PUBLISH', key, '')
+    if type(reply) == 'table' and reply.err and string.sub(key, 1, #own) == own then unheard = reply end
   end
   if string.find(stream, '{', 1, true) then
     -- With a hash tag it may be a cluster, where who waits may be connected to any node, and only a message gets there.

@@ -22,7 +22,7 @@ local function in_parts(list, call)
 end
 
 -- include: announce.lua
-local function error_of(said) return type(said) == 'table' and said.err or nil end
+local function error_of(reply) return type(reply) == 'table' and reply.err or nil end
 
 local function is_refused(err)
   return string.find(err, 'has no permissions to', 1, true) or string.find(err, "can't ", 1, true)

@@ -113,7 +113,7 @@ def tried_apart(files: ModelFiles, options: ModelOptions, known: Verdict | None 
     if known is not None:
         engines = [known.engine]
     while True:
-        without = {engine: told[-1] for engine, told in crashes.items() if len(told) >= _CRASHES}
+        without = {engine: reasons[-1] for engine, reasons in crashes.items() if len(reasons) >= _CRASHES}
         if not set(engines) - without.keys():
             raise ModelLoadError(f"{files.model}: {'; '.join(without.values())}")
         answer, code, log_tail = _run(files, options, list(without), extremes, known)
@@ -121,22 +121,22 @@ def tried_apart(files: ModelFiles, options: ModelOptions, known: Verdict | None 
             raise ModelLoadError(f"{files.model}: model: sandbox is required: {log_tail}; set it to auto or off")
         if (verdict := _decoded(answer.get("verdict"))) is not None:
             notes = [note.replace(f"{files.model.parent}/", "") for note in verdict.notes]
-            return replace(verdict, notes=(*(f"is served without that: {told}" for told in without.values()), *notes))
+            return replace(verdict, notes=(*(f"is served without that: {why}" for why in without.values()), *notes))
         if "refusal" in answer:
             raise ModelLoadError("; ".join([str(answer["refusal"]), *without.values()]))
         if answer.get("extremes") and extremes:
             extremes = False
             continue
         engine = str(answer.get("engine", _NO_ENGINE))
-        told = crashes.setdefault(engine, [])
-        told.append(f"engine {engine} {_how(code, log_tail)} while it loaded or tried the model")
-        _LOG.warning("%s: %s", files.model, told[-1])
+        reasons = crashes.setdefault(engine, [])
+        reasons.append(f"engine {engine} {_how(code, log_tail)} while it loaded or tried the model")
+        _LOG.warning("%s: %s", files.model, reasons[-1])
         if code is not None and code > 0:
             # An exception that nobody expected comes again.
-            told.append(told[-1])
-        if engine == _NO_ENGINE and len(told) >= _CRASHES:
+            reasons.append(reasons[-1])
+        if engine == _NO_ENGINE and len(reasons) >= _CRASHES:
             raise ModelLoadError(f"{files.model}: its trial {_how(code, log_tail)} before an engine was at work")
-        told[-1] += f", {_CRASHES} times" if len(told) == _CRASHES and code is not None and code < 0 else ""
+        reasons[-1] += f", {_CRASHES} times" if len(reasons) == _CRASHES and code is not None and code < 0 else ""
 
 
 def described_apart(
@@ -340,7 +340,7 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    told = {
+    known_by = {
         line.partition(":")[0].strip(): line for line in lines if line.startswith(("flags", "Features", "model name"))
     }
-    return json.dumps([sorted(told.values()), limits])
+    return json.dumps([sorted(known_by.values()), limits])
