@@ -151,6 +151,7 @@ BODY = """
 import apache_beam as beam
 from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
 from apache_beam.pvalue import AsDict, AsIter, AsList, AsSingleton
+from apache_beam.transforms.periodicsequence import PeriodicImpulse
 
 from beam_serving import Flush
 
@@ -215,6 +216,12 @@ def test_a_side_input_that_is_made_of_what_is_read_is_refused(
 ) -> None:
     code = of(f"'Mark' >> beam.Map(lambda one, _: one, {view}({made_of}))")
     with pytest.raises(ConfigError, match=r"a side input of 'Mark' is made of what is read, so it waits for the end"):
+        build(tmp_path, at, code)
+
+
+def test_a_side_input_of_another_endless_source_is_refused(at: RedisAt, tmp_path: Path) -> None:
+    code = of("'Mark' >> beam.Map(lambda one, _: one, AsIter(pipeline | PeriodicImpulse()))")
+    with pytest.raises(ConfigError, match=r"a side input of 'Mark' is made of an endless source, so it waits"):
         build(tmp_path, at, code)
 
 

@@ -14,7 +14,7 @@ from beam_serving.errors import ConfigError
 if TYPE_CHECKING:
     import apache_beam as beam
     from apache_beam.pipeline import AppliedPTransform
-    from apache_beam.pvalue import PValue
+    from apache_beam.pvalue import PCollection, PValue
 
     from beam_serving.pipeline import Serving
 
@@ -111,7 +111,7 @@ def _out_of(node: "AppliedPTransform") -> "Iterator[PValue]":
     return iter(node.outputs.values())
 
 
-def _aside_of(node: "AppliedPTransform") -> "Iterator[PValue]":
+def _aside_of(node: "AppliedPTransform") -> "Iterator[PCollection[object]]":
     """Yield the collections that are side inputs of a step."""
     return (side_input.pvalue for side_input in node.side_inputs)
 
@@ -142,10 +142,12 @@ def _waits(graph: _Graph) -> Iterator[str]:
     from apache_beam.transforms.util import ReshufflePerKey
 
     for node in graph.nodes:
-        if not graph.read.isdisjoint(_aside_of(node)):
+        asides = [aside for aside in _aside_of(node) if aside in graph.read or not aside.is_bounded]
+        if asides:
+            made_of = "what is read" if asides[0] in graph.read else "an endless source"
             yield (
-                f"a side input of {node.full_label!r} is made of what is read, so it waits for the end of that, and "
-                f"{_NO_END}; make it of something else, such as `beam.Create`"
+                f"a side input of {node.full_label!r} is made of {made_of}, so it waits for the end of that, and "
+                f"{_NO_END}; make it of what has an end, such as `beam.Create`"
             )
     for node in graph.applied_to_read():
         step = node.transform
