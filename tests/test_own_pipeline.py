@@ -8,6 +8,7 @@ import textwrap
 import threading
 from pathlib import Path
 
+import apache_beam as beam
 import pytest
 import redis
 import yaml
@@ -17,8 +18,12 @@ from beam_serving.client import InputQueue, OutputQueue, ResultError
 from beam_serving.config.own_code import OwnCode
 from beam_serving.config.schema import load_settings
 from beam_serving.errors import ConfigError
+from beam_serving.io.readers import Readers
+from beam_serving.launch.own_pipeline import build_pipeline
 from beam_serving.launch.preflight import preflight
+from beam_serving.launch.rehearsal import rehearse
 from beam_serving.launch.service import serve
+from beam_serving.pipeline import steps
 from beam_serving.transport.connection import RedisAt
 from tests.service import await_true, service
 
@@ -140,6 +145,189 @@ def test_a_pipeline_that_could_answer_nobody_does_not_start(
     path = written(tmp_path, at, code)
     assert main(["serve", "--config", str(path), "--drain", "--workers", "1"]) == 2
     assert re.search(told, capfd.readouterr().err)
+
+
+BODY = """
+import apache_beam as beam
+from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
+from apache_beam.pvalue import AsDict, AsIter, AsList, AsSingleton
+from apache_beam.transforms.periodicsequence import PeriodicImpulse
+
+from beam_serving import Flush
+
+WINDOWS = beam.WindowInto(beam.window.FixedWindows(60))
+
+
+class One(beam.transforms.core.RestrictionProvider):
+    def initial_restriction(self, element):
+        return OffsetRange(0, 1)
+
+    def create_tracker(self, restriction):
+        return OffsetRestrictionTracker(restriction)
+
+    def restriction_size(self, element, restriction):
+        return 1
+
+
+class Split(beam.DoFn):
+    def process(self, element, tracker=beam.DoFn.RestrictionParam(One())):
+        if tracker.try_claim(0):
+            yield element
+
+
+class Numbered(beam.DoFn):
+    NUMBER = beam.transforms.userstate.CombiningValueStateSpec("number", sum)
+
+    def process(self, keyed, number=beam.DoFn.StateParam(NUMBER)):
+        number.add(1)
+        yield keyed[1]
+
+
+def build(pipeline, serving):
+    decoded = pipeline | "Read" >> serving.read | "Decode" >> serving.decode
+"""
+REST = """
+    inferred = decoded.examples | "Batch" >> serving.batch | "Infer" >> serving.infer
+    _ = inferred.predictions | "Top N" >> serving.top_n | "Write results" >> serving.write
+    _ = decoded.refused | "Write refused" >> serving.write
+    _ = inferred.failed | "Write failed" >> serving.write
+"""
+
+
+def build(folder: Path, at: RedisAt, code: str, name: str = "") -> None:
+    """Build a pipeline as a start and a rehearsal do; a module of this name is one file in a process."""
+    name = name or folder.name
+    settings = load_settings(written(folder, at, "", f"{name}.py:build"))
+    (folder / f"{name}.py").write_text(code, encoding="utf-8")
+    params = settings.params.model_copy(update={"batch_size": 1})
+    serving = steps(settings.model_copy(update={"params": params}), Readers(["me"]))
+    build_pipeline(beam.Pipeline(), serving, settings)
+
+
+def of(mapped: str) -> str:
+    """Give a pipeline that maps examples, which has everything else."""
+    return BODY + REST.replace('decoded.examples | "Batch"', f'decoded.examples | {mapped} | "Batch"')
+
+
+@pytest.mark.parametrize("view", ["AsList", "AsIter", "AsSingleton", "AsDict"])
+@pytest.mark.parametrize("made_of", ["decoded.refused", "(decoded.refused | 'Count' >> beam.Map(len))"])
+def test_a_side_input_that_is_made_of_what_is_read_is_refused(
+    at: RedisAt, tmp_path: Path, view: str, made_of: str
+) -> None:
+    code = of(f"'Mark' >> beam.Map(lambda one, _: one, {view}({made_of}))")
+    with pytest.raises(ConfigError, match=r"a side input of 'Mark' is made of what is read, so it waits for the end"):
+        build(tmp_path, at, code)
+
+
+def test_a_side_input_of_another_endless_source_is_refused(at: RedisAt, tmp_path: Path) -> None:
+    code = of("'Mark' >> beam.Map(lambda one, _: one, AsIter(pipeline | PeriodicImpulse()))")
+    with pytest.raises(ConfigError, match=r"a side input of 'Mark' is made of an endless source, so it waits"):
+        build(tmp_path, at, code)
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        ("'Shuffle' >> beam.Reshuffle()", "'Shuffle' waits for the end"),
+        ("WINDOWS | beam.Map(lambda one: (1, one)) | 'Group' >> beam.GroupByKey()", "'Group' waits for the end"),
+        ("WINDOWS | 'Count' >> beam.combiners.Count.PerElement()", "'Count/.*/GroupByKey' waits for the end"),
+        ("'Split' >> beam.ParDo(Split())", "'Split' waits for the end"),
+    ],
+)
+def test_a_step_that_waits_for_the_end_of_what_is_read_is_refused(
+    at: RedisAt, tmp_path: Path, step: str, told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        build(tmp_path, at, f"{BODY}{REST}    _ = decoded.examples | {step}\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "lost"),
+    [
+        ('    _ = decoded.refused | "Write refused" >> serving.write\n', "`refused` of 'Decode'"),
+        ('    _ = inferred.failed | "Write failed" >> serving.write\n', "`failed` of 'Infer'"),
+        (
+            '    _ = inferred.predictions | "Top N" >> serving.top_n | "Write results" >> serving.write\n',
+            "`predictions` of 'Infer'",
+        ),
+    ],
+)
+@pytest.mark.parametrize("is_logged", [False, True])
+def test_a_pipeline_that_does_not_write_all_that_is_read_is_refused(
+    at: RedisAt, tmp_path: Path, line: str, lost: str, is_logged: bool
+) -> None:
+    instead = line.partition('"')[0] + '"Log" >> beam.Map(print)\n' if is_logged else ""
+    with pytest.raises(ConfigError, match=f"{lost} reaches no `serving.write`, so these requests would get no answer"):
+        build(tmp_path, at, (BODY + REST).replace(line, instead))
+
+
+def test_a_restart_is_told_so_before_it_stops_anything(at: RedisAt, tmp_path: Path) -> None:
+    code = BODY + REST.replace('    _ = decoded.refused | "Write refused" >> serving.write\n', "")
+    with pytest.raises(ConfigError, match=r"`refused` of 'Decode' reaches no `serving\.write`"):
+        rehearse(load_settings(written(tmp_path, at, code)))
+
+
+def test_a_pipeline_that_writes_something_else_than_what_is_read_is_refused(at: RedisAt, tmp_path: Path) -> None:
+    code = BODY.replace(' | "Decode" >> serving.decode', "") + "    _ = pipeline | beam.Create([[]]) | serving.write\n"
+    with pytest.raises(ConfigError, match=r"what is read of 'Read' reaches no `serving\.write`"):
+        build(tmp_path, at, code)
+
+
+def test_a_second_model_is_written_whole_or_is_there_for_a_log(at: RedisAt, tmp_path: Path) -> None:
+    second = (
+        "    from beam_serving import Infer\n"
+        "    other = decoded.examples | 'B' >> serving.batch | 'Other' >> Infer(serving.model, 60.0)\n"
+    )
+    build(tmp_path, at, BODY + REST + second + "    _ = other.predictions | 'Log' >> beam.Map(print)\n", "second_model")
+    written_of_it = "    _ = other.predictions | 'T' >> serving.top_n | 'W' >> serving.write\n"
+    with pytest.raises(ConfigError, match=r"`failed` of 'Other' reaches no `serving\.write`"):
+        build(tmp_path, at, BODY + REST + second + written_of_it, "second_model_half")
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "'Only examples' >> beam.Filter(lambda one: not isinstance(one, Flush))",
+        "'Weigh' >> beam.Map(lambda one, _: one, AsList(pipeline | 'Weights' >> beam.Create([1, 2])))",
+        "'Weigh' >> beam.Map(lambda one, _: one, AsDict((pipeline | beam.Create([(1, 2)]), pipeline | 'B' >> "
+        "beam.Create([(2, 2)])) | beam.Flatten() | beam.GroupByKey() | beam.Reshuffle()))",
+        "beam.Map(lambda one: (1, one)) | 'Number' >> beam.ParDo(Numbered())",
+        "WINDOWS",
+    ],
+)
+def test_what_does_not_wait_for_the_end_is_built(at: RedisAt, tmp_path: Path, step: str) -> None:
+    build(tmp_path, at, of(step))
+
+
+def test_a_table_beside_what_is_read_serves(at: RedisAt, tmp_path: Path) -> None:
+    (code,) = blocks("class Length")
+    table = "beam.pvalue.AsList(pipeline | 'Factors' >> beam.Create([2.0, 5.0]))"
+    code = code.replace("def process(self, examples):", "def process(self, examples, factors):")
+    code = code.replace('{"length": lengths}', '{"length": lengths * sum(factors)}')
+    code = code.replace("beam.ParDo(Length())", f"beam.ParDo(Length(), {table})")
+    (tmp_path / "lengths.py").write_text(code, encoding="utf-8")
+    params = {"pipeline": "lengths.py:build", "top_n": 0, "workers": 1}
+    with (
+        service(at, tmp_path, {"params": params}) as running,
+        InputQueue(str(at)) as queue,
+        OutputQueue(str(at)) as results,
+    ):
+        queue.enqueue("a", point=[3.0, 4.0])
+        assert results.query("a", timeout_s=30) == [35.0]
+        assert running.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "    _ = decoded.examples | 'Log' >> beam.Map(print)\n",
+        "    _ = decoded.refused | 'Write again' >> serving.write\n",
+        "    marks = decoded.examples | 'Mark' >> beam.Map(lambda _: []).with_outputs('odd', main='even')\n"
+        "    _ = marks.odd | 'Write odd' >> serving.write\n",
+    ],
+)
+def test_branches_may_end_anywhere(at: RedisAt, tmp_path: Path, more: str) -> None:
+    build(tmp_path, at, BODY + REST + more)
 
 
 def test_an_error_while_the_file_is_imported_names_its_line(

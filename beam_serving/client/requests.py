@@ -17,7 +17,7 @@ from beam_serving.encryption.gcm import Keys
 from beam_serving.errors import ClientError, ImageFileError, InputError, RequestError
 from beam_serving.protocol import native, numbers, text
 from beam_serving.protocol.encrypted import seal_fields
-from beam_serving.protocol.limits import DEFAULT_LIMITS, Limits, check_entry, input_name
+from beam_serving.protocol.limits import DEFAULT_LIMITS, MOST_VALUE_BYTES, Limits, check_entry, input_name
 from beam_serving.records import Image
 
 Uri = str | bytes | int | Path
@@ -29,8 +29,6 @@ Inputs = Input | Mapping[str, Input]
 
 _CHUNK_REQUESTS = 128
 _CHUNK_BYTES = 1 << 20
-MOST_VALUE_BYTES = 512 << 20
-"""What one value of Redis may hold."""
 WANTED = "wanted is a tensor of numbers, texts, or an image: its bytes, a Path, a file in binary mode or a PIL image"
 
 

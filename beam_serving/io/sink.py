@@ -29,6 +29,7 @@ from beam_serving.io.memory import Balance
 from beam_serving.io.outbox import OUTBOX
 from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP, COMMIT_RANKED
 from beam_serving.protocol import encode_ranked, encode_result
+from beam_serving.protocol.limits import MOST_VALUE_BYTES
 from beam_serving.records import Failure, ProtocolVersion, Ranked, Result
 from beam_serving.telemetry.context import service_context
 from beam_serving.transport.channel import Argument, Channel, Script
@@ -65,6 +66,8 @@ class DeadLetters(NamedTuple):
 
 
 _DEAD_LETTERS = DeadLetters()
+_MOST_BYTES = MOST_VALUE_BYTES
+"""Of one result, and of one call of the script: half of what Redis takes of a client at once by default."""
 
 
 class _Written(NamedTuple):
@@ -143,6 +146,9 @@ class _CommitFn(beam.DoFn):
 
     def process(self, results: Ranked | list[Result]) -> Iterable[None]:
         started = time.perf_counter()
+        if isinstance(results, Ranked) and (mismatch := _mismatch(results)):
+            _log.warning("%s", mismatch)
+            results = results.origins.failed(mismatch)
         if isinstance(results, Ranked):
             records = len(results.origins.ids)
             if not self._write_ranked(results):
@@ -212,11 +218,19 @@ class _CommitFn(beam.DoFn):
     def _write(self, results: Sequence[Result]) -> None:
         """Run the script until Redis takes it; a second run after a lost reply finds nothing owned and is harmless.
 
+        A command that is too large breaks the connection, again and again, so what is much goes in halves.
+
         Raises:
             ConnectError: Redis refuses us for good.
             ResponseError: the script fails on these records, and would again.
         """
         keys, arguments = commit_arguments(results, self._group, self._ttl_ms, self._dead_letters)
+        if len(results) > 1 and sum(len(one) for one in arguments if isinstance(one, bytes)) > _MOST_BYTES:
+            del keys, arguments
+            middle = len(results) // 2
+            self._write(results[:middle])
+            self._write(results[middle:])
+            return
         if self._keep_outbox:
             keys.append(results[0].origin.stream + OUTBOX)
         written = retry_until(
@@ -276,8 +290,18 @@ def _is_of_a_key(err: RedisError) -> bool:
     return isinstance(err, NoPermissionError) and "key" in str(err) and "script" not in str(err)
 
 
+def _mismatch(ranked: Ranked) -> str:
+    """Say where an operator's step made other rows than there are records, whose answers would be those of others."""
+    records, classes, scores = len(ranked.origins.ids), ranked.classes.shape, ranked.scores.shape
+    if len(classes) == 2 and classes == scores and classes[0] == records:
+        return ""
+    return f"classes of the shape {classes} and scores of {scores} are given, wanted is ({records}, n) of both"
+
+
 def _by_lease(results: Sequence[Result]) -> Iterable[list[Result]]:
     """Split results by stream and consumer: a script call can check one lease. Mostly there is one."""
+    if not results:
+        return ()
     first = results[0].origin
     if all(result.origin.stream == first.stream and result.origin.consumer == first.consumer for result in results):
         return [list(results)]
@@ -323,9 +347,12 @@ def ranked_arguments(ranked: Ranked, group: str, ttl_ms: int) -> tuple[list[byte
 
 
 def _encoded(result: Result) -> dict[bytes, bytes]:
-    """Return the fields of a result; an answer that has no form on the wire becomes an error result."""
+    """Return the fields of a result, never none; an answer that has no form on the wire becomes an error result."""
     try:
-        return encode_result(result)
+        fields = encode_result(result)
+        if (size_bytes := sum(map(len, fields.values()))) > _MOST_BYTES:
+            raise ModelError(f"the answer is {size_bytes} bytes as it is sent, at most {_MOST_BYTES} fit into Redis")
+        return fields
     except ModelError as err:
         _log.warning("the answer to request %r cannot be sent: %s", result.origin.uri[:100], err)
         return encode_result(Result(result.origin, Failure(str(err))))

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from beam_serving.encryption.records import Decryptor
-from beam_serving.errors import RequestError, printable
+from beam_serving.errors import ModelError, RequestError, printable
 from beam_serving.protocol import arrow, image, native
 from beam_serving.protocol.codec import Codec, Fields, Inputs, Names
 from beam_serving.protocol.encrypted import CIPHER, decode_encrypted
@@ -119,13 +119,14 @@ def identify(fields: Mapping[bytes, bytes], limits: Limits = DEFAULT_LIMITS) -> 
 def encode_result(result: Result) -> dict[bytes, bytes]:
     """Return the hash fields of a result in the form that the client of the request reads.
 
-    Every failure has a readable `error`, every result the `id` of its request where that had one.
+    Every failure has a readable `error`, every answer at least one output, and every result the `id` of its request
+    where that had one.
 
     Args:
         result: the end of a request; of the reason of a failure the first 2000 characters are sent.
 
     Raises:
-        ModelError: an output has a dtype or values that this client could not read.
+        ModelError: an output has a dtype or values that this client could not read, or there is none.
     """
     origin, outcome = result
     codec = _BY_PROTOCOL[origin.protocol]
@@ -133,7 +134,9 @@ def encode_result(result: Result) -> dict[bytes, bytes]:
         reason = printable(outcome.reason[:_MAX_ERROR_CHARS]) or "no reason given"
         fields = {b"error": reason.encode(), **codec.encode_failure(reason)}
     else:
-        fields = codec.encode_answer(outcome)
+        fields = codec.encode_answer(outcome) if outcome.outputs else {}
+        if not fields:
+            raise ModelError("the answer has no output, wanted is at least one")
     if origin.request_id:
         fields[b"id"] = origin.request_id
     return fields

@@ -67,7 +67,7 @@ def encode_answer(answer: Answer) -> dict[bytes, bytes]:
     """Return the hash fields of an answer. Several outputs, which 0.7 did not have, become an object by their names.
 
     In the object of 0.7 an output that is served whole has its values numbered in C order, like classes. Texts stand
-    where the numbers would.
+    where the numbers would. As a list a value that stands alone is one of one.
 
     Raises:
         ModelError: what is no text is among the texts of an output.
@@ -98,7 +98,7 @@ def _as_object(output: TopClasses | np.ndarray) -> str:
 def _as_lists(output: TopClasses | np.ndarray) -> str:
     if isinstance(output, TopClasses):
         return top_json(output).decode()
-    return nested_text_json(output) if is_text(output) else nested_json(output)
+    return nested_text_json(output) if is_text(output) else nested_json(np.atleast_1d(output))
 
 
 CODEC = Codec(ProtocolVersion.IMAGE, lambda names: b"image" in names, decode_inputs, encode_answer, encode_failure)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from beam_serving.errors import RequestError
 from beam_serving.records import MOST_FIELDS, MOST_REQUEST_BYTES
 
+MOST_VALUE_BYTES = 512 << 20
+"""What one value of Redis may hold, where its `proto-max-bulk-len` is as ever."""
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -2,10 +2,11 @@
 
 `data: preprocess` and `params: post_processing` name a function of one record. What it raises ends that record alone:
 the text of a `ValueError` goes to its client, of anything else only that the step failed, and the log has all of it.
+Where it returns what cannot go on, its client is told what came and what was wanted.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol, cast
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from beam_serving.config.own_code import OwnCode
 from beam_serving.errors import ConfigError, ModelError, RequestError, printable
 from beam_serving.models.base import STRING
-from beam_serving.protocol.limits import quote
+from beam_serving.protocol.limits import MOST_VALUE_BYTES, quote
 from beam_serving.records import Answer, Failure, Image, Payload, Predictions, Ranked, Result
 
 _log = logging.getLogger(__name__)
@@ -59,10 +60,7 @@ def own_preprocess(code: OwnCode) -> Preprocess:
         plain = {name: value.encoded if isinstance(value, Image) else value for name, value in payload.inputs.items()}
         try:
             returned = function(plain)
-            named = returned if isinstance(returned, Mapping) else {"": returned}
-            inputs = {str(name): _input(value) for name, value in named.items()}
-            if not inputs:
-                raise TypeError("it returned no input")
+            inputs = {name: _input(value, what) for name, value, what in _named(returned, "", "input")}
         except (Exception, SystemExit) as err:  # whatever the operator's code raises
             raise RequestError(f"request {quote(payload.uri)}: {_reason(err, code)}") from err
         return payload._replace(inputs=inputs)
@@ -85,8 +83,7 @@ def own_postprocess(code: OwnCode) -> Postprocess:
     def answer(outputs: Mapping[str, np.ndarray]) -> Answer | Failure:
         try:
             returned = function(outputs)
-            named = returned if isinstance(returned, Mapping) else {UNNAMED: returned}
-            return Answer({str(name): _array(value) for name, value in named.items()})
+            return Answer({name: _output(value, what) for name, value, what in _named(returned, UNNAMED, "output")})
         except (Exception, SystemExit) as err:  # noqa: BLE001 - whatever the operator's code raises
             return Failure(_reason(err, code))
 
@@ -107,22 +104,72 @@ def _function(code: OwnCode) -> Callable[[object], object]:
     return cast(Callable[[object], object], found)
 
 
+class _ReturnError(TypeError):
+    """What a function returned cannot go on; the message has nothing that is not for a client."""
+
+
 def _reason(err: BaseException, code: OwnCode) -> str:
     if isinstance(err, ValueError | RequestError | ModelError):
         return printable(str(err))
     _log.error("%s failed", code, exc_info=err)
-    return f"the service's own step {code.name!r} failed"
+    failed = f"the service's own step {code.name!r} failed"
+    return f"{failed}: {err}" if isinstance(err, _ReturnError) else failed
 
 
-def _input(value: object) -> Image | np.ndarray:
-    return Image(bytes(value)) if isinstance(value, bytes | bytearray | memoryview) else _array(value)
+def _named(returned: object, only: str, kind: str) -> Iterator[tuple[str, object, str]]:
+    """Yield the name and the value of each input or output, and how a message about it begins.
+
+    Raises:
+        _ReturnError: there is none, or a name is no text.
+    """
+    if not isinstance(returned, Mapping):
+        yield only, returned, "what it returned"
+        return
+    if not returned:
+        raise _ReturnError(f"it returned no {kind}, its {type(returned).__name__} is empty; wanted is at least one")
+    for name, value in returned.items():
+        if not isinstance(name, str):
+            raise _ReturnError(f"the name of an {kind} is of type {type(name).__name__}, wanted is str")
+        if not _is_unicode(name):
+            raise _ReturnError(f"the name {quote(name)} of an {kind} has half of a surrogate pair, which is no text")
+        yield name, value, f"{kind} {quote(name)}"
 
 
-def _array(value: object) -> np.ndarray:
-    array = np.asarray(value)
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _input(value: object, what: str) -> Image | np.ndarray:
+    return Image(bytes(value)) if isinstance(value, bytes | bytearray | memoryview) else _array(value, what)
+
+
+def _output(value: object, what: str) -> np.ndarray:
+    array = _array(value, what)
+    if array.nbytes > MOST_VALUE_BYTES:
+        raise _ReturnError(f"{what} is {array.nbytes} bytes, at most {MOST_VALUE_BYTES} fit into Redis")
+    return array
+
+
+def _array(value: object, what: str) -> np.ndarray:
+    kind = type(value).__name__
+    if isinstance(value, np.ma.MaskedArray):
+        raise _ReturnError(f"{what} is a masked array, whose mask cannot be sent; choose the values with .filled(...)")
+    try:
+        array = np.asarray(value)
+    except ValueError as err:
+        if not isinstance(value, list | tuple):
+            raise
+        raise _ReturnError(
+            f"{what} is a {kind} of lists that differ in length or depth; wanted are alike ones"
+        ) from err
     if array.dtype.kind in "US":
         array = array.astype(STRING)
     is_texts = array.dtype == STRING and all(isinstance(one, str | bytes) for one in array.flat)
     if array.dtype.kind not in "fiub" and not is_texts:
-        raise TypeError(f"wanted are arrays of numbers or texts, got {type(value).__name__} of type {array.dtype}")
+        came = kind if isinstance(value, np.generic) else f"{kind}, for NumPy of type {array.dtype}"
+        raise _ReturnError(f"{what} is of type {came}; wanted are numbers or texts, arrays or lists of these")
     return array

@@ -12,7 +12,9 @@ import numpy as np
 
 from beam_serving.config.own_code import OwnCode
 from beam_serving.config.post_processing import PostProcessing
+from beam_serving.errors import ModelError
 from beam_serving.models.base import LoadedModel
+from beam_serving.models.batches import check_rows
 from beam_serving.models.shared import SharedModel
 from beam_serving.protocol.text import is_text
 from beam_serving.records import Answer, Predictions, Ranked, Result, TopClasses
@@ -104,6 +106,17 @@ def _rows_of(output: np.ndarray) -> np.ndarray:
     return np.atleast_1d(output)
 
 
+def check_predictions(predictions: Predictions) -> None:
+    """Make sure that predictions, which a step of the operator's may have made, have a row for each record.
+
+    Raises:
+        ModelError: an output has another number of rows, or there is no output.
+    """
+    if not predictions.outputs:
+        raise ModelError("the predictions have no output, wanted is at least one")
+    check_rows(predictions.outputs, len(predictions.origins.ids))
+
+
 AUTO_CLASSES = 5
 """How many classes `top_n: auto` serves."""
 _NO_CLASSES = re.compile(r"embed|feature|hidden|pool|latent|vector|encod|descriptor", re.IGNORECASE)
@@ -190,6 +203,11 @@ class _TopNFn(beam.DoFn):
 
     def process(self, predictions: Predictions) -> Iterable[Ranked | list[Result]]:
         started = time.perf_counter()
+        try:
+            check_predictions(predictions)
+        except ModelError as err:
+            _log.warning("%s", err)
+            return (predictions.origins.failed(str(err)),)
         served = self._step(predictions)
         self._stats.stages["top_n"].record(time.perf_counter() - started, len(predictions.origins.ids))
         return (served,)

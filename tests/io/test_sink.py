@@ -12,11 +12,13 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
+from beam_serving import protocol
 from beam_serving.errors import ConnectError
+from beam_serving.io import sink
 from beam_serving.io.memory import Balance
 from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP
 from beam_serving.io.sink import DeadLetters, _CommitFn, commit_arguments
-from beam_serving.protocol import IMAGE_STREAM
+from beam_serving.protocol import IMAGE_STREAM, native
 from beam_serving.records import Answer, Failure, Origin, Origins, ProtocolVersion, Ranked, Result, TopClasses
 from beam_serving.telemetry.context import service_context
 from beam_serving.transport.channel import Channel, Script
@@ -145,6 +147,72 @@ def test_an_answer_that_cannot_be_sent_becomes_an_error_result(client: redis.Red
     (origin,) = queue_and_read(client, [b"a"])
     assert commit(script, [Result(origin, Answer({"names": np.array([object()])}))]) == 1
     assert b"object" in client.hgetall(key("a"))[b"error"]
+
+
+@pytest.mark.parametrize("version", [*ProtocolVersion])
+@pytest.mark.parametrize("request_id", [b"", b"id"])
+def test_an_answer_without_an_output_is_an_error_result(
+    client: redis.Redis, script: Script, version: ProtocolVersion, request_id: bytes
+) -> None:
+    (origin,) = queue_and_read(client, [b"a"])
+    origin = origin._replace(protocol=version, request_id=request_id)
+    assert commit(script, [Result(origin, Answer({}))]) == 1
+    (written,) = client.keys("*:a")  # type: ignore[misc]
+    assert client.hget(written, "error") == b"the answer has no output, wanted is at least one"
+    assert client.hget(written, "id") == (request_id or None)
+
+
+def test_a_codec_that_writes_nothing_ends_in_an_error_result_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = native.CODEC._replace(encode_answer=lambda _: {})
+    monkeypatch.setitem(protocol._BY_PROTOCOL, ProtocolVersion.NATIVE, silent)
+    origin = Origin(STREAM, b"1-1", b"a", ProtocolVersion.NATIVE, b"id", b"me")
+    assert b"error" in commit_arguments([Result(origin, SEVEN)], "serving", 0)[1]
+
+
+def test_an_answer_that_redis_has_no_room_for_becomes_an_error_result(
+    at: RedisAt, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink, "_MOST_BYTES", 1000)
+    large, small = queue_and_read(client, [b"large", b"small"])
+    step_of(at).process([Result(large, Answer({"y": np.zeros(126)})), Result(small, SEVEN)])
+    told = b"the answer is 1026 bytes as it is sent, at most 1000 fit into Redis"
+    assert client.hgetall(key("large")) == {b"error": told, b"id": b"id-large"}
+    assert client.hgetall(key("small")) == {b"value": b"[[7,0.5]]", b"id": b"id-small"}
+    assert client.xlen(STREAM) == 0
+
+
+def test_more_than_redis_takes_at_once_is_committed_in_parts(
+    at: RedisAt, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    run = Script.run
+    monkeypatch.setattr(sink, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(Script, "run", lambda *given: calls.append(len(given[1])) or run(*given))
+    uris = [b"%d" % number for number in range(10)]
+    origins = queue_and_read(client, uris)
+    step_of(at).process([Result(origin, Answer({"y": np.full(50, number)})) for number, origin in enumerate(origins)])
+    assert sum(calls) == 2 * len(calls) + 10, "each result is in one call"
+    assert len(calls) == 6
+    values = [client.hget(key(uri.decode()), "tensor:y") for uri in uris]
+    assert values == [np.full(50, number).tobytes() for number in range(10)]
+    assert client.xlen(STREAM) == 0
+
+
+def test_an_empty_list_is_nothing_to_write(at: RedisAt) -> None:
+    step_of(at).process([])
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_rows_that_are_not_those_of_the_records_are_an_error_of_these(
+    at: RedisAt, client: redis.Redis, rows: int
+) -> None:
+    origins = queue_and_read(client, [b"a", b"b"])
+    ranked = ranked_of(origins, np.ones((2, 4), np.float32))
+    other = np.zeros((rows, 4), np.int64)
+    step_of(at).process(ranked._replace(classes=other, scores=other.astype(np.float32)))
+    told = f"classes of the shape ({rows}, 4) and scores of ({rows}, 4) are given, wanted is (2, n) of both".encode()
+    assert [client.hget(key(uri), "error") for uri in ("a", "b")] == [told] * 2
+    assert client.xlen(STREAM) == 0
 
 
 def commit_and_keep(client: redis.Redis, at: RedisAt, results: list[Result]) -> list[dict[bytes, bytes]]:

@@ -84,6 +84,13 @@ def test_numbers_in_nested_lists_are_short_and_valid_json() -> None:
     assert value == b"[[0.1,null],[null,1e-10]]"
 
 
+@pytest.mark.parametrize(("number", "text"), [(2.0, b"[2.0]"), (float("nan"), b"[null]")])
+def test_a_number_that_stands_alone_is_a_list_of_one(number: float, text: bytes) -> None:
+    fields = image.encode_answer(Answer({"p": np.array(number)}, as_lists=True))
+    assert fields == {b"value": text}
+    np.testing.assert_array_equal(decode_reply(fields), [number])  # type: ignore[arg-type]
+
+
 def test_scores_that_are_no_numbers_are_strings_that_clients_can_parse() -> None:
     top = TopClasses(np.arange(3), np.array([np.inf, -np.inf, np.nan]))
     value = image.encode_answer(Answer({"p": top}))[b"value"]

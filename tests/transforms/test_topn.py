@@ -158,6 +158,24 @@ def test_a_batch_of_predictions_is_ranked_at_once() -> None:
     assert sum(service_context().stats.stages["top_n"].counts.values()) == 2
 
 
+@pytest.mark.parametrize("n", [0, 2])
+@pytest.mark.parametrize(
+    ("outputs", "told"),
+    [
+        ({}, "the predictions have no output, wanted is at least one"),
+        ({"y": np.ones((1, 3))}, "output 'y' of the model is float64[1, 3], 2 examples need 2 rows"),
+        ({"x": np.ones((2, 3)), "y": np.ones(3)}, "output 'y' of the model is float64[3], 2 examples need 2 rows"),
+    ],
+)
+def test_predictions_that_have_no_row_for_each_record_are_an_error_of_these(
+    outputs: dict[str, np.ndarray], told: str, n: int
+) -> None:
+    origins = Origins.of([Origin(b"s", b"1-0", uri, ProtocolVersion.NATIVE) for uri in (b"a", b"b")])
+    with beam.Pipeline(FnApiRunner()) as pipeline:
+        results = pipeline | beam.Create([0]) | beam.Map(lambda _: Predictions(origins, outputs)) | TopN(n)
+        assert_that(results | beam.Map(list), equal_to([origins.failed(told)]))
+
+
 def _picked(results: Any) -> list[tuple[Any, bool]]:
     outcomes: list[Any] = [outcome for _, outcome in results]
     return [(outcome.outputs["y"].tolist(), outcome.as_lists) for outcome in outcomes]

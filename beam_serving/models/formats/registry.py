@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from importlib.util import resolve_name
 from typing import NamedTuple
 
-from beam_serving.errors import ConfigError
+from beam_serving.errors import ConfigError, printable
 
 NOOP = "noop"
 """Stands for a model directory: the model that computes nothing, to measure everything around it."""
@@ -110,15 +110,32 @@ def _installed() -> Iterator[Format]:
     """
     names = {known.name for known in _BUILT_IN} | {NOOP}
     for found in sorted(entry_points(group="beam_serving.formats"), key=lambda one: one.name):
+        package = f" of the package {found.dist.name}" if found.dist else ""
+        what = f"the model format {found.name!r} ({found.value}){package}"
         try:
             known = found.load()
-        except (ImportError, AttributeError) as err:
-            raise ConfigError(f"the model format {found.name!r} ({found.value}) cannot be imported: {err}") from err
-        if not isinstance(known, Format) or known.name in names:
+        except (Exception, SystemExit) as err:  # whatever another package's code raises
+            raise ConfigError(f"{what} cannot be imported: {type(err).__name__}: {printable(str(err))}") from err
+        if not _is_format(known) or known.name in names:
             wanted = "a beam_serving.models.formats.registry.Format whose name no other has"
-            raise ConfigError(f"the model format {found.name!r} ({found.value}) is {known!r:.200}; wanted is {wanted}")
+            raise ConfigError(f"{what} is {_shown(known)}; wanted is {wanted}")
         names.add(known.name)
         yield known
+
+
+def _is_format(known: object) -> bool:
+    """Return whether an object is a `Format` with fields of the types that are written there."""
+    if not isinstance(known, Format) or not isinstance(known.suffixes, tuple) or not isinstance(known.loaders, Mapping):
+        return False
+    texts = (known.name, known.title, known.weights_suffix, known.own, *known.suffixes)
+    return all(isinstance(text, str) for text in (*texts, *known.loaders, *known.loaders.values()))
+
+
+def _shown(found: object) -> str:
+    try:
+        return printable(f"{found!r:.200}")
+    except Exception:  # noqa: BLE001 - whatever another package's code raises
+        return f"an object of type {type(found).__name__}"
 
 
 @functools.cache
