@@ -82,7 +82,7 @@ def test_a_worker_serves_with_the_settings_of_its_pool() -> None:
         assert pool.StartWorker(wanted({"job": told})).error == ""
         (job,) = [json.loads(one[JOB_VARIABLE]) for one in children_of_sdk_worker() if JOB_VARIABLE in one]
         assert Settings.model_validate_json(job["settings"]) == settings()
-        assert (job["run"], job["arguments"]) == ("run", [])
+        assert (job["deployment"], job["arguments"]) == ("run", [])
         assert pool.StopWorker(beam_fn_api_pb2.StopWorkerRequest(worker_id="1-1")).error == ""
 
 
