@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +15,38 @@ _FONT = {"font.size": 12, "axes.titlesize": 13}
 
 
 def plot(report: Mapping[str, Any], path: Path) -> None:
-    """Draw all workloads of a report below each other."""
+    """Draw all workloads of a report below each other, each figure that one of their targets has."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
     workloads, formats = report["workloads"], report.get("formats")
-    rows_each = -(-len(TITLES) // _COLUMNS)
+    panels = {name: list(_measured(about["targets"])) for name, about in workloads.items()}
     # Formats are drawn across, two rows high.
-    rows = rows_each * len(workloads) + (2 if formats else 0)
+    rows = sum(-(-len(keys) // _COLUMNS) for keys in panels.values()) + (2 if formats else 0)
     with pyplot.rc_context(_FONT):
         figure = pyplot.figure(figsize=(_PANEL_INCHES[0] * _COLUMNS, _PANEL_INCHES[1] * rows), layout="constrained")
         grid = figure.add_gridspec(rows, _COLUMNS)
-        for number, (name, about) in enumerate(workloads.items()):
-            for index, (key, title) in enumerate(TITLES.items()):
+        about = report["machine"]
+        figure.suptitle(f"{about['processor']}, {about['cores']} cores, {about['date'][:10]}")
+        first = 0
+        for name, keys in panels.items():
+            for index, key in enumerate(keys):
                 row, column = divmod(index, _COLUMNS)
-                axis = figure.add_subplot(grid[number * rows_each + row, column])
-                axis.set_title(f"{name}: {title}")
-                _draw_targets(axis, about["targets"], key)
+                axis = figure.add_subplot(grid[first + row, column])
+                axis.set_title(f"{name}: {TITLES[key]}")
+                _draw_targets(axis, workloads[name]["targets"], key)
+            first += -(-len(keys) // _COLUMNS)
         if formats:
             _draw_formats(figure.add_subplot(grid[-2, :]), figure.add_subplot(grid[-1, :]), formats["measured"])
         figure.savefig(path)
         pyplot.close(figure)
+
+
+def _measured(targets: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the keys of the figures that some target has."""
+    return (key for key in TITLES if any(key in values for values in targets.values()))
 
 
 def _draw_targets(axis: Any, targets: Mapping[str, Any], key: str) -> None:
