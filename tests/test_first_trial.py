@@ -12,14 +12,14 @@ import redis
 
 from beam_serving.cli.main import main
 from beam_serving.io.ownership import Owner
-from beam_serving.telemetry.report import supervised_deployments
+from beam_serving.telemetry.report import LIFETIME_S, supervised_deployments
 from beam_serving.transport.connection import RedisAt
 from beam_serving.transport.keys import owner_key
 from tests.models.test_format_plugins import installed
 from tests.service import Service, await_true
 
 SLOW = """
-import time
+import threading
 from beam_serving.models.formats.registry import Format
 
 FORMAT = Format("matrix", "a matrix of NumPy", (".npy",), {{"numpy": "matrix_format:load"}}, own="numpy")
@@ -27,7 +27,7 @@ FORMAT = Format("matrix", "a matrix of NumPy", (".npy",), {{"numpy": "matrix_for
 
 def load(files, options):
     open({trying!r}, "w").close()
-    time.sleep(600)
+    threading.Event().wait()
 """
 
 
@@ -68,6 +68,7 @@ def test_stop_ends_a_service_that_tries_its_model(
         key = owner_key("serving_stream", "serving")
         # Taken for a minute by the check before; renewed meanwhile, in the name of what is started.
         await_true(lambda: Owner.decode(client.get(key) or b"").deployment, "an owner")  # type: ignore[arg-type]
+        assert client.pttl(key) > 1000 * LIFETIME_S, "no worker is there that would renew it"  # type: ignore[operator]
         assert supervised_deployments(client, "tested")
         assert main(["stop", "--config", str(tmp_path / "config.yaml")]) == 0
         assert running.process.wait(10) == 0

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import redis
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, RedisError
 
 from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import Settings
@@ -127,14 +127,21 @@ class Ownership:
                 if stream in parents(other):
                     yield name, other
 
-    def renew(self, client: redis.Redis, deployment: str) -> None:
-        """Renew all streams for the workers of a deployment; say once where another service has one.
+    def renew(self, client: redis.Redis, deployment: str, lifetime_s: int = LIFETIME_S) -> None:
+        """Renew all streams for a deployment; say once where another service has one.
 
-        Raises:
-            RedisError: the server does not answer, or the user has no right to it.
+        Where the server does not answer, or the user has no right to it, they are held as long as they were.
+
+        Args:
+            client: of the service's Redis.
+            deployment: whose workers serve them, or will.
+            lifetime_s: until when they are held; `STARTING_S` while no worker is there that would renew them.
         """
-        for stream in self._streams:
-            self._tell(stream, self._own(client, stream, deployment, LIFETIME_S))
+        try:
+            for stream in self._streams:
+                self._tell(stream, self._own(client, stream, deployment, lifetime_s))
+        except RedisError as err:
+            _log.debug("cannot renew what this service holds: %s", err)
 
     def release(self, client: redis.Redis) -> None:
         """Give up what workers of this name renewed last, when none of them works any more.

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import Settings
 from beam_serving.errors import ConfigError, ConnectError, ModelLoadError, UnreachableError
-from beam_serving.io.ownership import Ownership
+from beam_serving.io.ownership import STARTING_S, Ownership
 from beam_serving.launch.forking import WorkerProcess, Workers, spawned
 from beam_serving.launch.preflight import decided_copy, preflight
 from beam_serving.launch.runner import Spec
@@ -100,7 +100,6 @@ class Supervisor:
         self._workers = Workers(settings.model.openmp_threads)
         self._busy = BusyBytes(workers) if may_find_idle_cores(settings, len(self._slots), spec.drain) else None
         self._client: redis.Redis = redis_at(settings).client()
-        self._holding = Ownership(settings)
         self._statistics = StatisticsLine(settings.data.streams, settings.data.group)
         self._ready = False
         self._files: ModelFiles | None = None
@@ -143,9 +142,11 @@ class Supervisor:
             ModelLoadError: it cannot be served.
         """
 
+        holding = Ownership(self._settings)
+
         def keep() -> None:
             self._keep_deployment()
-            self._hold_streams()
+            holding.renew(self._client, self._deployment, STARTING_S)
             if self._asked_to_stop():
                 _log.info("asked to stop: the model is not tried to the end")
                 stop.set()
@@ -288,12 +289,6 @@ class Supervisor:
             keep_deployment(self._client, self._settings.name, self._deployment)
         except RedisError as err:
             _log.debug("cannot say that the service is there: %s", err)
-
-    def _hold_streams(self) -> None:
-        try:
-            self._holding.renew(self._client, self._deployment)
-        except RedisError as err:
-            _log.debug("cannot renew what this service holds: %s", err)
 
     def _asked_to_stop(self) -> bool:
         try:

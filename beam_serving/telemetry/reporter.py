@@ -40,7 +40,7 @@ class Keeper(Protocol):
     """What the processes of a service hold in Redis together, as `beam_serving.io.ownership.Ownership`."""
 
     def renew(self, client: redis.Redis, deployment: str) -> None:
-        """Keep it for the next seconds."""
+        """Keep it for the next seconds, if the server answers."""
 
     def release(self, client: redis.Redis) -> None:
         """Give it up."""
@@ -125,10 +125,7 @@ class Reporter:
         if self._holding is None or now < self._renew_at:
             return
         self._renew_at = now + _RENEW_EVERY_S
-        try:
-            self._holding.renew(self._client, self._deployment)
-        except RedisError as err:
-            _log.debug("cannot renew what this service holds: %s", err)
+        self._holding.renew(self._client, self._deployment)
 
     def _release(self) -> None:
         if self._holding is None:
