@@ -12,7 +12,7 @@ from tests.service import Service, await_true, service
 from tests.test_faults import TENSOR
 
 MINUTES = 10
-RECORDS_PER_S = 200
+RECORDS_PER_S, AT_ONCE = 200, 10
 GROWTH_LIMIT_BYTES = 40 * MINUTES * 60 * RECORDS_PER_S
 """Less than 40 bytes for each record: whoever keeps anything of a record keeps more than that."""
 
@@ -28,15 +28,20 @@ def memory_bytes(pid: int) -> int:
 
 def feed(client: redis.Redis, seconds: float) -> int:
     """Queues records at a steady rate, and removes the results as a client would; gives how many it queued."""
-    queued, started = 0, time.monotonic()
-    while (elapsed_s := time.monotonic() - started) < seconds:
+    started = time.monotonic()
+
+    def due() -> int:
+        return int((time.monotonic() - started) * RECORDS_PER_S)
+
+    queued = 0
+    while queued < seconds * RECORDS_PER_S:
+        await_true(lambda least=queued + AT_ONCE: due() >= least, "the time of the next records")
         pipeline = client.pipeline(transaction=False)
-        for number in range(queued, int(elapsed_s * RECORDS_PER_S)):
+        for number in range(queued, due()):
             pipeline.xadd("serving_stream", {"uri": f"r{number}", **TENSOR})
             pipeline.delete(f"cluster-serving_serving_stream:r{number - 1000}")
             queued += 1
         pipeline.execute()
-        time.sleep(0.05)
     return queued
 
 
