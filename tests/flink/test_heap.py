@@ -19,7 +19,7 @@ from tests.test_soak import memory_bytes
 CHECKPOINTS = 25_000
 WARM_UP, EVERY = 10_000, 5_000
 HEAP_PER_CHECKPOINT_BYTES = 3_000
-WORKER_PER_CHECKPOINT_BYTES = 300
+WORKER_PER_CHECKPOINT_BYTES = 200
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("job_server_jar"), pytest.mark.timeout(3600)]
 
 
