@@ -6,6 +6,8 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import apache_beam as beam
@@ -25,7 +27,7 @@ from beam_serving.launch.rehearsal import rehearse
 from beam_serving.launch.service import serve
 from beam_serving.pipeline import steps
 from beam_serving.transport.connection import RedisAt
-from tests.service import await_true, service
+from tests.service import Service, await_true, service
 
 PAGE = Path(__file__).parents[1] / "docs" / "pipelines.md"
 
@@ -68,15 +70,22 @@ def test_the_pipeline_of_the_page_answers_on_each_runner(
     assert client.xlen("serving_stream") == 0
 
 
-def test_it_is_supervised_as_ours(at: RedisAt, client: redis.Redis, tmp_path: Path) -> None:
-    (code,) = blocks("class Length")
-    (tmp_path / "lengths.py").write_text(code, encoding="utf-8")
-    params = {"pipeline": "lengths.py:build", "top_n": 0, "workers": 2}
+@contextmanager
+def served(at: RedisAt, folder: Path, code: str, workers: int) -> Iterator[tuple[Service, InputQueue, OutputQueue]]:
+    """A service with a pipeline of its own, and its clients."""
+    (folder / "lengths.py").write_text(code, encoding="utf-8")
+    params = {"pipeline": "lengths.py:build", "top_n": 0, "workers": workers}
     with (
-        service(at, tmp_path, {"params": params}) as running,
+        service(at, folder, {"params": params}) as running,
         InputQueue(str(at)) as queue,
         OutputQueue(str(at)) as results,
     ):
+        yield running, queue, results
+
+
+def test_it_is_supervised_as_ours(at: RedisAt, client: redis.Redis, tmp_path: Path) -> None:
+    (code,) = blocks("class Length")
+    with served(at, tmp_path, code, workers=2) as (running, queue, results):
         first = running.worker_pids()[0]
         queue.enqueue("a", point=[3.0, 4.0])
         assert results.query("a", timeout_s=10) == [5.0]
@@ -305,13 +314,7 @@ def test_a_table_beside_what_is_read_serves(at: RedisAt, tmp_path: Path) -> None
     code = code.replace("def process(self, examples):", "def process(self, examples, factors):")
     code = code.replace('{"length": lengths}', '{"length": lengths * sum(factors)}')
     code = code.replace("beam.ParDo(Length())", f"beam.ParDo(Length(), {table})")
-    (tmp_path / "lengths.py").write_text(code, encoding="utf-8")
-    params = {"pipeline": "lengths.py:build", "top_n": 0, "workers": 1}
-    with (
-        service(at, tmp_path, {"params": params}) as running,
-        InputQueue(str(at)) as queue,
-        OutputQueue(str(at)) as results,
-    ):
+    with served(at, tmp_path, code, workers=1) as (running, queue, results):
         queue.enqueue("a", point=[3.0, 4.0])
         assert results.query("a", timeout_s=30) == [35.0]
         assert running.stop() == 0
