@@ -11,6 +11,7 @@ from hypothesis import strategies as some
 
 from beam_serving.launch.embedded_redis import free_port
 from beam_serving.telemetry.report import (
+    Deployment,
     Report,
     announce,
     ask_to_stop,
@@ -29,6 +30,7 @@ from beam_serving.telemetry.stats import STAGES, WorkerStats
 from beam_serving.transport.connection import RedisAt
 from tests.service import await_true
 
+FIRST, SECOND = Deployment("first", since=1.0), Deployment("second", since=2.0)
 COUNTS = some.dictionaries(some.sampled_from(["served", "errors", "dead", "batches"]), some.integers(1, 10**9))
 RECORDS = some.lists(some.tuples(some.sampled_from(STAGES), some.floats(0, 100), some.integers(1, 9)))
 
@@ -140,16 +142,29 @@ def test_without_a_supervisor_one_worker_announces_when_all_serve(at: RedisAt, c
         Reporter(at, "digits", "a", "run", stats(), lambda: None, about).close()
     finally:
         reporter.close()
-    said = {"workers": 2, "model": "m", "engine": "opencv", "batch_size": 0}
+    said = {"workers": 2, "model": "m", "engine": "opencv", "batch_size": 0, "deployment": "run", "since": 0.0}
     assert json.loads(client.get(ready_key("digits"))) == said  # type: ignore[arg-type]
 
 
 def test_readiness_is_announced_for_some_seconds_and_retracted_at_once(client: redis.Redis) -> None:
-    announce(client, "digits", {"workers": 2})
-    assert json.loads(client.get("beam-serving:digits:ready")) == {"workers": 2}  # type: ignore[arg-type]
+    announce(client, "digits", {"workers": 2}, FIRST)
+    said = {"workers": 2, "deployment": "first", "since": 1.0}
+    assert json.loads(client.get("beam-serving:digits:ready")) == said  # type: ignore[arg-type]
     assert 5 < client.ttl("beam-serving:digits:ready") <= 15  # type: ignore[operator]
-    retract(client, "digits")
+    retract(client, "digits", "first")
     assert not client.exists("beam-serving:digits:ready")
+
+
+def test_what_a_newer_deployment_says_stays_whatever_an_older_one_does(client: redis.Redis) -> None:
+    for newer_first in (False, True):
+        for deployment in (SECOND, FIRST) if newer_first else (FIRST, SECOND):
+            announce(client, "digits", {}, deployment)
+        retract(client, "digits", "first")
+        assert json.loads(client.get("beam-serving:digits:ready"))["deployment"] == "second"  # type: ignore[arg-type]
+    retract(client, "digits", "second")
+    client.set("beam-serving:digits:ready", "of an earlier version")
+    announce(client, "digits", {}, FIRST)
+    assert json.loads(client.get("beam-serving:digits:ready"))["deployment"] == "first"  # type: ignore[arg-type]
 
 
 def test_a_reporter_publishes_what_changes_and_its_last_state(at: RedisAt, client: redis.Redis) -> None:
@@ -167,16 +182,6 @@ def test_a_reporter_publishes_what_changes_and_its_last_state(at: RedisAt, clien
         reporter.close()
     (report,) = read_reports(client, "digits")
     assert (report.states, report.counts["served"]) == (["stopped"], 6)
-
-
-def test_a_worker_whose_parent_is_gone_is_told_to_stop(at: RedisAt, monkeypatch: pytest.MonkeyPatch) -> None:
-    orphaned = threading.Event()
-    reporter = Reporter(at, "digits", "a", "run", WorkerStats(), orphaned.set)
-    try:
-        monkeypatch.setattr(os, "getppid", lambda: 1)
-        assert orphaned.wait(5)
-    finally:
-        reporter.close()
 
 
 def test_a_server_that_is_down_does_not_stop_a_worker() -> None:

@@ -34,6 +34,7 @@ class Spec:
         drain: end when nothing is queued or pending any more.
         every_s: drain again in every interval of so many seconds.
         log_level: debug, info, warning or error.
+        replace: end what serves under the name when it starts, once it serves itself.
     """
 
     settings: Settings
@@ -42,6 +43,7 @@ class Spec:
     drain: bool = False
     every_s: float | None = None
     log_level: str = "info"
+    replace: bool = False
 
     def worker_count(self) -> int:
         """Return the number of workers that is asked for: one for each core where it is `auto`."""

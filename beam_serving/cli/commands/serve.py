@@ -51,6 +51,7 @@ class Flags:
     log_level: str
     detach: bool
     log_file: Path | None
+    replace: bool
     for_beam: tuple[str, ...]
 
 
@@ -92,6 +93,9 @@ def serve_options(command: _F) -> _F:
         ),
         click.option(
             "--log-file", type=file, help="With --detach, where the log goes; <name>.log beside the configuration."
+        ),
+        click.option(
+            "--replace", is_flag=True, help="Once this service is ready, end what served under its name before."
         ),
         click.argument("for_beam", nargs=-1, type=click.UNPROCESSED, metavar="[FLAGS OF BEAM]..."),
     )
@@ -169,7 +173,7 @@ def checked_start(flags: Flags) -> Start:
     if flags.detach and flags.drain:
         raise ConfigError("--detach waits until the service is ready, and --drain may end it before; leave one out")
     settings = _with_output(load_settings(flags.config), flags)
-    spec = Spec(settings, flags.for_beam, flags.workers, flags.drain, flags.every, flags.log_level)
+    spec = Spec(settings, flags.for_beam, flags.workers, flags.drain, flags.every, flags.log_level, flags.replace)
     return Start(planned(spec, flags.runner), flags)
 
 
@@ -201,6 +205,7 @@ def _detached(start: Start) -> int:
     arguments = ["--config", str(flags.config), "--runner", flags.runner, "--log-level", flags.log_level]
     arguments += ["--workers", str(flags.workers)] if flags.workers else []
     arguments += ["--every", str(flags.every)] if flags.every else []
+    arguments += ["--replace"] if flags.replace else []
     pid = start_detached([*arguments, *flags.for_beam], start.log_file, start.settings.params.grace_s)
     say(f"{name}: ready, pid {pid}, log {start.log_file}")
     return 0
