@@ -18,6 +18,7 @@ import redis
 from beam_serving.config.schema import Settings
 from beam_serving.launch.portable.jar import FLINK, SPARK
 from beam_serving.launch.worker import Job
+from beam_serving.telemetry.logs import BY_DEFAULT
 from beam_serving.transport.connection import RedisAt
 from tests.jars import jar_of
 from tests.processes import descendants
@@ -172,7 +173,7 @@ def test_a_process_whose_owner_died_before_its_first_instruction_ends(
     module: str, at: RedisAt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings.model_validate({"model": {"path": "noop"}, "data": {"src": str(at)}})
-    job = Job(settings.model_dump_json(), "deployment", ("one",), (), False, "info").encode().decode().strip()
+    job = Job(settings.model_dump_json(), "deployment", ("one",), (), False, BY_DEFAULT).encode().decode().strip()
     with mark_of(monkeypatch) as mark:
         owner = [sys.executable, "-c", OWNER, f"beam_serving.launch.{module}", job]
         subprocess.run(owner, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -49,7 +49,11 @@ class Living:
         return sum(self.processes.values()) + len(self.jobs)
 
     def still(self, now: Living) -> Living:
-        """Return what of these goes on."""
+        """Return what of these goes on.
+
+        Args:
+            now: all that goes on.
+        """
         active = {job_id for _, job_id in now.jobs}
         return Living(
             {deployment: count for deployment, count in now.processes.items() if deployment in self.processes},
@@ -141,6 +145,9 @@ class Deployed:
 
     def living(self, client: redis.Redis) -> Living:
         """Return what goes on under the name now.
+
+        Args:
+            client: of the service's Redis.
 
         Raises:
             ClusterError: a cluster does not answer, and there are no processes.

@@ -15,7 +15,7 @@ from beam_serving.io.readers import Readers
 from beam_serving.launch.own_pipeline import build_pipeline
 from beam_serving.launch.worker import EXIT_CONFIG, python_module
 from beam_serving.owner import tied
-from beam_serving.telemetry.logs import configure_logging
+from beam_serving.telemetry.logs import LogOptions, configure_logging
 
 _WITHIN_S = 120.0
 
@@ -47,7 +47,7 @@ def rehearse(settings: Settings) -> None:
 
 def main() -> int:
     """Import and build; print what is wrong."""
-    configure_logging("warning", "rehearsal")
+    configure_logging(LogOptions("warning"), "rehearsal")
     settings = Settings.model_validate_json(sys.stdin.read())
     try:
         for code in filter(None, map(settings.own_code, CODE)):

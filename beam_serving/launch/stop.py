@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from beam_serving.launch.systemd import tell_ready, tell_reloading, tell_stopping
 from beam_serving.owner import Owner
 from beam_serving.telemetry.context import service_context
+from beam_serving.telemetry.logs import reopen_log
 from beam_serving.telemetry.stats import State
 
 _log = logging.getLogger(__name__)
@@ -27,6 +29,8 @@ _FAREWELL_S = 1.0
 def stop_on_signals(*, log: bool = False) -> Iterator[threading.Event]:
     """Let the signals end reading in this process while the body runs; yield the token that they set.
 
+    SIGHUP, which also comes when a terminal is closed, opens the log file anew.
+
     Args:
         log: say so when one arrives, where an operator looks on.
     """
@@ -36,9 +40,19 @@ def stop_on_signals(*, log: bool = False) -> Iterator[threading.Event]:
         del frame
         if log:
             _log.info("%s: finishing what is in flight", signal.Signals(signum).name)
+        tell_stopping()
         stop.set()
 
-    before = {signum: signal.signal(signum, on_signal) for signum in _SIGNALS}
+    def on_hangup(signum: int, frame: FrameType | None) -> None:
+        del signum, frame
+        tell_reloading()
+        reopen_log()
+        tell_ready()
+        if log:
+            _log.info("SIGHUP: the log goes on here")
+
+    handlers = {signal.SIGTERM: on_signal, signal.SIGINT: on_signal, signal.SIGHUP: on_hangup}
+    before = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
     try:
         yield stop
     finally:

@@ -202,7 +202,7 @@ class Supervisor:
             slot.consumers,
             self._spec.arguments,
             self._spec.drain,
-            self._spec.log_level,
+            self._spec.log,
             every_s=self._spec.every_s,
             busy=None if self._busy is None else self._busy.file_of(slot.place),
         )
@@ -321,7 +321,7 @@ class Supervisor:
         if ready and not self._ready:
             _log.info("ready: %s", self._describe(serving[0]))
             tell_ready()
-        elif self._ready and not ready:
+        elif self._ready and not ready and not self._asked_to_stop():
             _log.warning("not ready: %d of %d workers serve", len(serving), len(self._names))
         self._ready = ready
         self._was_ready = self._was_ready or ready

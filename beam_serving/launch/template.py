@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from beam_serving.owner import tied, untie
-from beam_serving.telemetry.logs import configure_logging
+from beam_serving.telemetry.logs import LogOptions, configure_logging
 
 MESSAGE_BYTES = 4096
 _IMPORTS = (
@@ -59,7 +59,7 @@ def main() -> int:
         signal.signal(signum, signal.SIG_IGN)
     control = socket.socket(fileno=os.dup(0))
     _become(0, os.open(os.devnull, os.O_RDONLY))
-    configure_logging("warning", "template")
+    configure_logging(LogOptions("warning"), "template")
     files = _Template(control).run()
     if files is None:
         return 0
@@ -197,6 +197,7 @@ def _follow(tie: Callable[[], None] | None) -> None:
     os.setsid()
     for signum in _SIGNALS:
         signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 

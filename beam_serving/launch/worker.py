@@ -23,9 +23,10 @@ from beam_serving.errors import BeamServingError, ConfigError
 from beam_serving.io.ownership import Ownership
 from beam_serving.launch.start import run_pipeline
 from beam_serving.launch.stop import Ending, stop_on_signals
+from beam_serving.launch.systemd import VARIABLE
 from beam_serving.telemetry.busy import BusyFile
 from beam_serving.telemetry.context import service_context
-from beam_serving.telemetry.logs import configure_logging
+from beam_serving.telemetry.logs import LogOptions, configure_logging
 from beam_serving.telemetry.report import Deployment
 from beam_serving.telemetry.reporter import Reporter
 from beam_serving.telemetry.stats import State
@@ -52,9 +53,10 @@ def python_module(name: str) -> list[str]:
 def worker_environment() -> dict[str, str]:
     """Return the environment to start a worker with; what the operator set in ours stays as it is.
 
-    Nothing that it starts imports from its current directory either.
+    Nothing that it starts imports from its current directory either, and systemd hears of the service from us.
     """
     environment = {**ALLOCATOR, **os.environ, "PYTHONSAFEPATH": "1"}
+    environment.pop(VARIABLE, None)
     if path := environment.get("PYTHONPATH"):
         # An empty entry is the current directory, and `PYTHONPATH=$PYTHONPATH:...` makes one.
         environment["PYTHONPATH"] = os.pathsep.join(entry for entry in path.split(os.pathsep) if entry)
@@ -68,7 +70,7 @@ def new_deployment(config: str = "") -> Deployment:
         config: a fingerprint of its configuration.
     """
     host = socket.gethostname()
-    return Deployment(f"{host}-{uuid.uuid4().hex[:8]}", host, time.time(), config)
+    return Deployment(f"{host}-{uuid.uuid4().hex[:8]}", host, time.time(), config, os.getpid())
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Job:
     consumers: tuple[str, ...]
     arguments: tuple[str, ...]
     drain: bool
-    log_level: str
+    log: LogOptions
     announcing: int = 0
     every_s: float | None = None
     busy: BusyFile | None = None
@@ -102,14 +104,14 @@ class Job:
             raise TypeError(f"a job is an object of JSON, got {type(body).__name__}")
         busy = None if body.get("busy") is None else BusyFile(*body["busy"])
         lists = {name: tuple(body[name]) for name in ("consumers", "arguments")}
-        return cls(**{**body, **lists, "busy": busy})
+        return cls(**{**body, **lists, "busy": busy, "log": LogOptions(*body["log"])})
 
 
 @contextmanager
 def serving_process(job: Job, ending: Ending) -> Iterator[Settings]:
     """Make this process the worker that carries the job's name: its log, signals, threads, and published numbers."""
     (name,) = job.consumers
-    configure_logging(job.log_level, f"worker {name.rsplit('-', 1)[-1]}")
+    configure_logging(job.log, f"worker {name.rsplit('-', 1)[-1]}")
     with stop_on_signals() as stop:
         # Set before the engines load: one thread per worker, unless the operator said otherwise.
         settings = Settings.model_validate_json(job.settings)

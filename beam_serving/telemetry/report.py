@@ -46,12 +46,14 @@ class Deployment(NamedTuple):
         host: where its supervisor is.
         since: when it was begun, in seconds of `time.time`.
         config: a fingerprint of the configuration that it serves; empty where it cannot be replaced, as a drain.
+        pid: of its supervisor.
     """
 
     id: str
     host: str = ""
     since: float = 0.0
     config: str = ""
+    pid: int = 0
 
 
 def ready_key(name: str) -> str:
@@ -247,8 +249,8 @@ def supervised_deployments(client: redis.Redis, name: str) -> list[Deployment]:
 def _deployment(deployment: str, text: bytes) -> Deployment:
     """Read what `keep_deployment` wrote; an earlier version wrote nothing."""
     try:
-        _, host, since, config = json.loads(text)
-        return Deployment(deployment, str(host), float(since), str(config))
+        _, host, since, config, pid = json.loads(text)
+        return Deployment(deployment, str(host), float(since), str(config), int(pid))
     except (ValueError, TypeError):
         return Deployment(deployment)
 

@@ -143,8 +143,15 @@ class ClusterService:
             self._handover.complete_first()
             self._await_slots()
         spec = self._spec
+        log = spec.log._replace(file="")  # it is of this host
         job = Job(
-            self._settings.model_dump_json(), self._deployment, (), (), spec.drain, spec.log_level, self._parallelism
+            self._settings.model_dump_json(),
+            self._deployment,
+            (),
+            (),
+            spec.drain,
+            log,
+            self._parallelism,
         )
         rest, flink = self._rest, self._settings.flink
         flags = cluster_flags(

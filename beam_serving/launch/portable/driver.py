@@ -57,7 +57,7 @@ def main(name: str, run: Callable[[Settings, Job], Outcome]) -> int:
     """Run one job under a name for the log; what ended it for good is the only thing written to standard output."""
     ending = Ending()
     job = Job.decode(sys.stdin.readline())
-    configure_logging(job.log_level, name)
+    configure_logging(job.log, name)
     logging.getLogger().addFilter(_not_from_java)
     threading.excepthook = tell_of_thread
     with stop_on_signals():

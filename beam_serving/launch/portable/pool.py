@@ -141,7 +141,7 @@ class HostPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         name = json.loads(job.settings)["name"]
         if name != self._settings.name:
             raise ConfigError(f"this pool is configured for the service {self._settings.name!r}, not for {name!r}")
-        return replace(job, settings=self._settings.model_dump_json(), arguments=())
+        return replace(job, settings=self._settings.model_dump_json(), arguments=(), log=job.log._replace(file=""))
 
     def close(self) -> None:
         """End all processes."""

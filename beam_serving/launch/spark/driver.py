@@ -119,7 +119,9 @@ class Drains:
     def _workers(self) -> Iterator[tuple[Workers, list[str]]]:
         """Yield the workers of one drain and the flags by which Spark finds them."""
         if not self._master.local:
-            job = self._job.encode().decode().strip()
+            # The log file is of this host, and executors have their own.
+            elsewhere = dataclasses.replace(self._job, log=self._job.log._replace(file=""))
+            job = elsewhere.encode().decode().strip()
             workers = _OnCluster(self._client, self._settings, self._job)
             yield workers, process_environment(self._settings.spark.worker_command, job)
             return
