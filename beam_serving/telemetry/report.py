@@ -47,6 +47,8 @@ class Deployment(NamedTuple):
         since: when it was begun, in seconds of `time.time`.
         config: a fingerprint of the configuration that it serves; empty where it cannot be replaced, as a drain.
         pid: of its supervisor.
+        model: where the model is, as the configuration says.
+        content: what its files hold; empty until that is known.
     """
 
     id: str
@@ -54,6 +56,8 @@ class Deployment(NamedTuple):
     since: float = 0.0
     config: str = ""
     pid: int = 0
+    model: str = ""
+    content: str = ""
 
 
 def ready_key(name: str) -> str:
@@ -95,6 +99,7 @@ class Report:
     stages: dict[str, Histogram] = field(default_factory=lambda: {stage: Histogram() for stage in STAGES})
     memory_bytes: int = 0
     batch_size: int = 0
+    inputs: list[dict[str, Any]] = field(default_factory=list)
     worker: str = ""
     deployment: str = ""
     host: str = ""
@@ -109,6 +114,7 @@ class Report:
             {stage: self.stages[stage] + other.stages[stage] for stage in STAGES},
             self.memory_bytes + other.memory_bytes,
             max(self.batch_size, other.batch_size),
+            self.inputs or other.inputs,
         )
 
 
@@ -123,6 +129,7 @@ def encode_report(stats: WorkerStats, deployment: str = "") -> str:
         "state": stats.state,
         "engine": stats.engine,
         "batch_size": stats.batch_size,
+        "inputs": stats.inputs,
         "counts": dict(stats.counts),
         "stages": stages,
         "memory_bytes": memory_bytes(),
@@ -144,6 +151,7 @@ def decode_report(text: bytes, worker: str = "") -> Report:
         stages=stages,
         memory_bytes=body["memory_bytes"],
         batch_size=body["batch_size"],
+        inputs=body.get("inputs", []),
         worker=worker,
         deployment=body["run"],
         host=body["host"],
@@ -249,15 +257,16 @@ def supervised_deployments(client: redis.Redis, name: str) -> list[Deployment]:
 def _deployment(deployment: str, text: bytes) -> Deployment:
     """Read what `keep_deployment` wrote; an earlier version wrote nothing."""
     try:
-        _, host, since, config, pid = json.loads(text)
-        return Deployment(deployment, str(host), float(since), str(config), int(pid))
+        _, host, since, config, pid, model, content = json.loads(text)
+        return Deployment(deployment, str(host), float(since), str(config), int(pid), str(model), str(content))
     except (ValueError, TypeError):
         return Deployment(deployment)
 
 
 def described(serving: Sequence[Report]) -> dict[str, Any]:
-    """Return what the workers found out: what runs the model, and the size of the batches."""
-    return {"engine": serving[0].engine, "batch_size": serving[0].batch_size}
+    """Return what the workers found out: what runs the model, the size of the batches, what a request gives."""
+    first = serving[0]
+    return {"engine": first.engine, "batch_size": first.batch_size, "inputs": first.inputs}
 
 
 def announce(client: redis.Redis, name: str, about: dict[str, Any], deployment: Deployment) -> None:

@@ -22,6 +22,7 @@ from beam_serving.errors import BeamServingError, ConfigError
 from beam_serving.launch.beam_flags import check_beam_flags
 from beam_serving.launch.runner import Spec, all_runners, runner_named
 from beam_serving.launch.service import Planned, planned
+from beam_serving.launch.worker import is_dead
 from beam_serving.telemetry.logs import FORMATS, LogOptions, configure_logging
 from beam_serving.telemetry.report import supervised_deployments
 
@@ -235,7 +236,8 @@ def _require_alone(settings: Settings) -> None:
         BeamServingError: there is one, or Redis does not answer.
     """
     with redis_at(settings).reachable() as client:
-        here = [one for one in supervised_deployments(client, settings.name) if one.host == socket.gethostname()]
+        there = supervised_deployments(client, settings.name)
+    here = [one for one in there if one.host == socket.gethostname() and not is_dead(one)]
     for one in here:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.since))
         raise BeamServingError(
