@@ -352,7 +352,7 @@ def test_where_nothing_was_asked_for_results_are_what_the_old_servers_sent(
         ("redisSecureEnabled: maybe", "wants true or false"),
         ("jobName: true", "wants a name"),
         ("modelParallelism: 0", "wants a number from 1 to 256 or 'auto'"),
-        ("threadPerModel: -1", "wants a number from 0 or 'auto'"),
+        ("threadPerModel: -1", "wants a number from 0 to 1024 or 'auto'"),
         ("redisUrl: http://a", f"wants {WANTED}"),
     ],
 )
@@ -365,8 +365,8 @@ def test_a_wrong_value_is_named_as_the_old_file_does(line: str, said: str) -> No
 def test_every_mistake_of_an_old_file_is_told_at_once() -> None:
     assert mistakes("redisTimeout: 0\nthreadPerModel: -1\n") == [
         "config.yaml:1: redisTimeout: wants milliseconds, more than 0 (got 0)",
-        "config.yaml: modelPath is missing",
-        "config.yaml:2: threadPerModel: wants a number from 0 or 'auto' (got -1)",
+        "config.yaml: modelPath is missing; it names the directory with the model",
+        "config.yaml:2: threadPerModel: wants a number from 0 to 1024 or 'auto' (got -1)",
     ]
 
 
@@ -409,7 +409,7 @@ def test_an_old_key_in_a_new_file_is_refused_with_its_new_name() -> None:
 
 def test_a_section_that_is_none_is_a_mistake_in_an_old_file_too() -> None:
     (said,) = mistakes("modelPath: m\ndata: 5\n")
-    assert said == "config.yaml:2: data: Input should be a valid dictionary or instance of Data (got 5)"
+    assert said == "config.yaml:2: data: wants keys with values below it, indented (got 5)"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from beam_serving.cli.answers import Answer, failed, json_line, queue_arguments, secret_arguments, table
 from beam_serving.cli.arguments import LONGEST_S, SECONDS, Command, run, with_examples
-from beam_serving.cli.place import config_option, settings_at, src_option, stream_at, stream_option
+from beam_serving.cli.place import Configuration, config_option, settings_at, src_option, stream_at, stream_option
 from beam_serving.cli.terminal import say
 from beam_serving.client import AsyncOutputQueue, InputQueue
 from beam_serving.config.redis_at import redis_at
@@ -63,7 +63,7 @@ def _command(
     wait: bool,
     timeout_s: float,
     as_json: bool,
-    config: Path,
+    config: Configuration,
     src: Settings | None,
     stream: str | None,
 ) -> int:

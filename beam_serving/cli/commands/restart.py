@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,10 +12,13 @@ from beam_serving.cli.arguments import Command, run, with_examples
 from beam_serving.cli.commands.serve import UNKNOWN_PASS, Flags, checked_start, run_start, serve_options
 from beam_serving.cli.commands.stop import stop
 from beam_serving.cli.terminal import say
+from beam_serving.config.redis_at import redis_at
+from beam_serving.config.schema import Settings
 from beam_serving.launch.deployed import Deployed
 from beam_serving.launch.portable.options import last_value
 from beam_serving.launch.preflight import preflight
 from beam_serving.launch.rehearsal import rehearse
+from beam_serving.telemetry.report import ready_key
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -47,6 +51,23 @@ def _command(**given: Any) -> int:
     rehearse(start.settings)
     flag = service.runner.cluster_flag
     clusters = {flag.name: last_value(service.spec.arguments, flag.name)} if flag else {}
+    _tell_changes(start.settings)
     stopped = stop(Deployed(start.settings, clusters, [service.runner]), start.settings)
     say(f"{start.settings.name}: {'stopped' if stopped else 'nothing runs'}, starting", flush=True)
     return run_start(start)
+
+
+def _tell_changes(settings: Settings) -> None:
+    """Say which keys have other values than in the service that runs: a --set or a variable may be missing now."""
+    with redis_at(settings).reachable() as client:
+        there: Any = client.get(ready_key(settings.name))
+    before = json.loads(there).get("configuration") if there else None
+    if not isinstance(before, dict):
+        return
+    now = settings.fingerprints()
+    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if changed:
+        say(
+            f"{settings.name}: changed since its start: {', '.join(changed)} (--set and environment variables count as "
+            "they are given to restart)"
+        )

@@ -10,10 +10,10 @@ from typing import Any, Literal, TypeVar
 import click
 
 from beam_serving.cli.arguments import SECONDS, Command, run, with_examples
-from beam_serving.cli.place import config_option
+from beam_serving.cli.place import Configuration, config_option
 from beam_serving.cli.terminal import say
 from beam_serving.config.output import path_of_flag
-from beam_serving.config.schema import Settings, load_settings
+from beam_serving.config.schema import Settings
 from beam_serving.errors import ConfigError
 from beam_serving.launch.beam_flags import check_beam_flags
 from beam_serving.launch.runner import Spec, all_runners, runner_named
@@ -41,7 +41,7 @@ class _Workers(click.ParamType[int | Literal["auto"]]):
 class Flags:
     """What the command line of `serve` and `restart` says, by the names of its options."""
 
-    config: Path
+    config: Configuration
     runner: str
     workers: int | Literal["auto"] | None
     drain: bool
@@ -115,7 +115,7 @@ class Start:
     @property
     def log_file(self) -> Path:
         """Where a detached service writes its log."""
-        return self.flags.log_file or self.flags.config.resolve().parent / f"{self.settings.name}.log"
+        return self.flags.log_file or self.flags.config.path.resolve().parent / f"{self.settings.name}.log"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -168,7 +168,7 @@ def checked_start(flags: Flags) -> Start:
         raise ConfigError("--log-file goes with --detach; a service in the foreground logs to standard error")
     if flags.detach and flags.drain:
         raise ConfigError("--detach waits until the service is ready, and --drain may end it before; leave one out")
-    settings = _with_output(load_settings(flags.config), flags)
+    settings = _with_output(flags.config.load(), flags)
     spec = Spec(settings, flags.for_beam, flags.workers, flags.drain, flags.every, flags.log_level)
     return Start(planned(spec, flags.runner), flags)
 
@@ -198,7 +198,7 @@ def _detached(start: Start) -> int:
     from beam_serving.cli.detach import start_detached
 
     flags, name = start.flags, start.settings.name
-    arguments = ["--config", str(flags.config), "--runner", flags.runner, "--log-level", flags.log_level]
+    arguments = [*flags.config.arguments(), "--runner", flags.runner, "--log-level", flags.log_level]
     arguments += ["--workers", str(flags.workers)] if flags.workers else []
     arguments += ["--every", str(flags.every)] if flags.every else []
     pid = start_detached([*arguments, *flags.for_beam], start.log_file, start.settings.params.grace_s)
