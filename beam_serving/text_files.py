@@ -56,14 +56,22 @@ def text_of(content: bytes) -> str:
     Raises:
         NotReadableError: they are neither UTF-8 nor, with its mark, UTF-16.
     """
-    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        text = content.decode("utf-16" if marked else "utf-8-sig")
+        text = content.decode(encoding_of(content))
     except UnicodeDecodeError as err:
         raise NotReadableError(_NO_TEXT) from err
     if "\0" in text:
         raise NotReadableError(_NO_TEXT)  # also UTF-16 without its mark
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def encoding_of(begin: bytes) -> str:
+    """Return what the bytes of a file are decoded by, for those that read a large one piece by piece.
+
+    Args:
+        begin: its first two bytes, or more.
+    """
+    return "utf-16" if begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
 
 
 def lines_of(text: str) -> list[str]:
