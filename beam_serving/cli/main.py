@@ -13,7 +13,7 @@ import click
 
 from beam_serving import __version__
 from beam_serving.cli.arguments import Command, run
-from beam_serving.cli.terminal import say
+from beam_serving.cli.terminal import PIPE_CLOSED, PipeClosedError, drop_output, finish, prepare, say
 from beam_serving.errors import BeamServingError, ConfigError
 
 COMMANDS = {
@@ -43,25 +43,31 @@ _EXAMPLES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit code: 0 done, 1 failed while serving, 2 wrong usage or configuration."""
+    """Run a command and return the exit code: 0 done, 1 failed while serving, 2 wrong usage or configuration.
+
+    130 is an end by Ctrl-C or SIGTERM, 141 that nobody reads the output any more.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     return exit_code_of(lambda: _run(given))
 
 
 def exit_code_of(run: Callable[[], int]) -> int:
     """Run a command line and return its exit code; SIGTERM ends it as Ctrl-C does, and errors are one line each."""
+    prepare()
     try:
         # Also before the service handles it: the kernel drops a signal that the first process of a container does not.
         signal.signal(signal.SIGTERM, _end_command)
-        return run()
-    except ConfigError as err:
-        say(f"error: {err}", to=sys.stderr)
-        return 2
+        code = run()
+        finish()
+    except PipeClosedError:
+        code = PIPE_CLOSED
     except BeamServingError as err:
+        code = 2 if isinstance(err, ConfigError) else 1
         say(f"error: {err}", to=sys.stderr)
-        return 1
     except KeyboardInterrupt:
-        return 130
+        code = 130
+    drop_output()
+    return code
 
 
 def _run(arguments: list[str]) -> int:

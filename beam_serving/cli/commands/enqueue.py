@@ -11,13 +11,12 @@ from typing import Any
 
 import click
 import numpy as np
-from tqdm import tqdm
 
 from beam_serving.cli.answers import Answer, failed, json_line, queue_arguments, secret_arguments, table
 from beam_serving.cli.arguments import LONGEST_S, SECONDS, Command, run, with_examples
 from beam_serving.cli.input_files import Inputs, NotUsableError, Row, find, rows_of
 from beam_serving.cli.place import Configuration, config_option, settings_at, src_option, stream_at, stream_option
-from beam_serving.cli.terminal import say
+from beam_serving.cli.terminal import progress, say
 from beam_serving.client import AsyncOutputQueue, InputQueue
 from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import Settings
@@ -105,7 +104,7 @@ def _command(
     sending = _Sending(uri_prefix, wait=wait, as_json=as_json and not wait)
     rows = (row for source in found.sources for row in rows_of(source, by_row=by_row, by_column=by_column))
     total = found.requests(by_row=by_row)
-    with tqdm(rows, desc="queueing", total=total, unit=" requests", leave=False, disable=None) as bar:
+    with progress(rows, doing="queueing", total=total, unit="requests") as bar:
         sending.send(bar, {**queue, **secret_arguments(settings), "max_request_bytes": largest})
     if found.skipped:
         say(f"skipped {len(found.skipped)}{_reasons(found.skipped)}", to=sys.stderr)
@@ -194,20 +193,14 @@ class _Sending:
             if self._wait:
                 self.request_ids[self._prefix + row.uri] = request_id
             if self._as_json:
-                self._tell(json.dumps({"uri": self._prefix + row.uri, "request_id": request_id}))
+                say(json.dumps({"uri": self._prefix + row.uri, "request_id": request_id}))
 
     def _fail(self, row: Row, reason: str) -> None:
         uri = self._prefix + row.uri
         self.failures.append((uri, reason))
-        with tqdm.external_write_mode():
-            say(f"not queued: {row.place}: {reason}", to=sys.stderr)
+        say(f"not queued: {row.place}: {reason}", to=sys.stderr)
         if self._as_json:
-            self._tell(json.dumps({"uri": uri, "error": f"not queued: {reason}"}))
-
-    @staticmethod
-    def _tell(line: str) -> None:
-        with tqdm.external_write_mode():
-            say(line)
+            say(json.dumps({"uri": uri, "error": f"not queued: {reason}"}))
 
 
 def _size_of(inputs: object) -> int:
@@ -224,14 +217,13 @@ async def _collected(
 ) -> dict[str, Answer]:
     """Wait for all results, show how many have come, and return them in the order of the requests."""
     answers: dict[str, Answer] = {}
-    with tqdm(desc="waiting", total=len(requests), unit="", leave=False, disable=None) as bar:
+    with progress(doing="waiting", total=len(requests)) as bar:
         async with aclosing(_arriving(requests, queue, timeout_s)) as arriving:
             async for uri, answer in arriving:
                 answers[uri] = answer
                 bar.update()
                 if as_json:
-                    with tqdm.external_write_mode():
-                        say(json_line(uri, answer), flush=True)
+                    say(json_line(uri, answer), flush=True)
     return {uri: answers[uri] for uri in requests}
 
 

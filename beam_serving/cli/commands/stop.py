@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import click
-from tqdm import tqdm
 
 from beam_serving.cli.arguments import Command, run, with_examples
 from beam_serving.cli.place import Configuration, cluster_options, clusters_at, config_option
-from beam_serving.cli.terminal import say
+from beam_serving.cli.terminal import progress, say
 from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import Settings
 from beam_serving.launch.deployed import Deployed
@@ -48,7 +47,7 @@ def stop(service: Deployed, settings: Settings) -> bool:
     """
     with (
         redis_at(settings).reachable() as client,
-        tqdm(desc=f"stopping {settings.name}", unit="", leave=False, disable=None) as bar,
+        progress(doing=f"stopping {settings.name}") as bar,
     ):
 
         def show(left: int) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from tqdm import tqdm
 
 from beam_serving.cli.answers import queue_arguments, secret_arguments
 from beam_serving.cli.arguments import SECONDS, Command, json_option, run, with_examples
@@ -21,7 +20,7 @@ from beam_serving.cli.commands.bench.load import Load, Measured, Plan
 from beam_serving.cli.commands.bench.plot import plot, require_matplotlib
 from beam_serving.cli.place import Configuration, config_option, stream_at, stream_option
 from beam_serving.cli.service import service_of_file
-from beam_serving.cli.terminal import say
+from beam_serving.cli.terminal import progress, say
 from beam_serving.client import AsyncInputQueue, AsyncOutputQueue
 from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import Settings
@@ -227,5 +226,5 @@ async def _measured(
 
 async def _with_progress(load: Load, plan: Plan) -> Measured:
     total = plan.requests or (round(plan.rate * plan.seconds) if plan.rate else None)
-    with tqdm(desc=plan.title, total=total, unit=" requests", leave=False, disable=None) as bar:
+    with progress(doing=plan.title, total=total, unit="requests") as bar:
         return await load.measure(plan, bar.update)
