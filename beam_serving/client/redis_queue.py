@@ -1,5 +1,6 @@
 """RedisQueue: the client of the very first Cluster Serving, for code that was written for it."""
 
+import os
 from pathlib import Path
 from types import TracebackType
 
@@ -14,6 +15,7 @@ from beam_serving.protocol import image as image_wire
 from beam_serving.protocol.limits import DEFAULT_LIMITS
 from beam_serving.protocol.replies import Reply
 from beam_serving.records import ProtocolVersion
+from beam_serving.text_files import expanded, read_text_file
 from beam_serving.transport.client_connection import Server, redis_errors
 
 _DEFAULT_FILE = Path("config.yaml")
@@ -108,9 +110,12 @@ def _src_of(file_path: str | None) -> str | None:
     if file_path is None and not path.exists():
         return None
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as err:
+        config = yaml.safe_load(read_text_file(path))
+    except (ValueError, yaml.YAMLError) as err:
         raise ConfigError(f"configuration {path} cannot be read: {err}") from err
     section = config.get("data") if isinstance(config, dict) else None
     src = section.get("src") if isinstance(section, dict) else None
-    return None if src is None else str(src)
+    try:
+        return None if src is None else expanded(str(src), os.environ) or None
+    except ValueError as err:
+        raise ConfigError(f"configuration {path}: data.src: {err}") from err
