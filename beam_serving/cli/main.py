@@ -16,6 +16,15 @@ from beam_serving.cli.arguments import Command, run
 from beam_serving.cli.terminal import say
 from beam_serving.errors import BeamServingError, ConfigError
 
+SERVICE_MODULES = frozenset(
+    (
+        *("apache_beam", "cryptography", "cv2", "google", "grpc", "ml_dtypes", "onnx", "onnxruntime", "openvino"),
+        *("orjson", "pyarrow", "pydantic", "pydantic_core", "rich", "simplejpeg", "tqdm", "yaml"),
+    )
+)
+"""What the extra `serve` brings: without it there is the client."""
+INSTALL_SERVICE = "pip install 'beam-serving[serve]'"
+
 COMMANDS = {
     "serve": "serve a model; the same as no command at all",
     "restart": "stop a service and start it again",
@@ -60,11 +69,27 @@ def exit_code_of(run: Callable[[], int]) -> int:
     except BeamServingError as err:
         say(f"error: {err}", to=sys.stderr)
         return 1
+    except ModuleNotFoundError as err:
+        if not _is_of_service(err):
+            raise
+        say(f"error: this needs {err.name}, which is not installed: {INSTALL_SERVICE}", to=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
 
 
+def _is_of_service(err: ModuleNotFoundError) -> bool:
+    return (err.name or "").partition(".")[0] in SERVICE_MODULES
+
+
 def _run(arguments: list[str]) -> int:
+    if arguments == ["--version"]:
+        say(f"beam-serving {__version__}")  # at once, as scripts ask for it
+        return 0
+    if arguments[:1] == ["status"] and "--probe" in arguments and not {"-h", "--help"} & {*arguments}:
+        from beam_serving.cli.probe import main as probe
+
+        return probe(arguments[1:])
     if arguments and arguments[0] in COMMANDS:
         command = importlib.import_module(f"beam_serving.cli.commands.{arguments[0].replace('-', '_')}")
         return int(command.main(arguments[1:]))
@@ -98,7 +123,12 @@ class _Program(Command):
 
 def _program() -> click.Command:
     # Imported here: the other commands need not load it.
-    from beam_serving.cli.commands.serve import UNKNOWN_PASS, Flags, serve, serve_options
+    try:
+        from beam_serving.cli.commands.serve import UNKNOWN_PASS, Flags, serve, serve_options
+    except ModuleNotFoundError as err:
+        if not _is_of_service(err):
+            raise
+        return _program_of_client(err)
 
     @click.command(
         cls=_Program,
@@ -110,5 +140,21 @@ def _program() -> click.Command:
     @click.version_option(__version__, prog_name="beam-serving", message="%(prog)s %(version)s")
     def program(**given: Any) -> int:
         return serve(Flags(**given))
+
+    return program
+
+
+def _program_of_client(missing: ModuleNotFoundError) -> click.Command:
+    """Return the program of an installation without the extra `serve`: its help lists the commands all the same."""
+
+    @click.command(
+        cls=_Program,
+        context_settings={"ignore_unknown_options": True},
+        help=f"This is the client alone. Serving, and all that reads a configuration, takes {INSTALL_SERVICE}.",
+    )
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="")
+    def program(arguments: tuple[str, ...]) -> int:
+        del arguments
+        raise missing
 
     return program

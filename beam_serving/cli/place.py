@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
-from pydantic import ValidationError
 
-from beam_serving.config.schema import Data, Model, Settings, load_settings
-from beam_serving.launch.runner import all_runners
+if TYPE_CHECKING:
+    from beam_serving.config.schema import Settings
 
 _USUAL_STREAM = "serving_stream"
 _F = TypeVar("_F", bound=Callable[..., object])
@@ -31,6 +30,10 @@ config_option = click.option(
 def _src(ctx: click.Context, param: click.Parameter, value: str | None) -> Settings | None:
     if value is None:
         return None
+    from pydantic import ValidationError
+
+    from beam_serving.config.schema import Data, Model, Settings
+
     try:
         return Settings(model=Model(path="noop"), data=Data(src=value))
     except ValidationError as err:
@@ -44,6 +47,8 @@ stream_option = click.option("--stream", help=f"Stream of the requests; {_USUAL_
 
 def cluster_options(command: _F) -> _F:
     """Add the options that say where the clusters of runners are; they arrive as keywords, see `clusters_at`."""
+    from beam_serving.launch.runner import all_runners
+
     for runner in all_runners():
         if flag := runner.cluster_flag:
             command = click.option(flag.name, _keyword(flag.name), help=flag.help)(command)
@@ -52,6 +57,8 @@ def cluster_options(command: _F) -> _F:
 
 def clusters_at(given: dict[str, str | None]) -> dict[str, str | None]:
     """Return the values of these options by their names."""
+    from beam_serving.launch.runner import all_runners
+
     flags = [runner.cluster_flag.name for runner in all_runners() if runner.cluster_flag]
     return {flag: given[_keyword(flag)] for flag in flags}
 
@@ -66,6 +73,8 @@ def settings_at(config: Path, src: Settings | None) -> Settings:
     Raises:
         ConfigError: the configuration cannot be used.
     """
+    from beam_serving.config.schema import load_settings
+
     return src or load_settings(config)
 
 

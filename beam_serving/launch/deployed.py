@@ -19,14 +19,13 @@ from beam_serving.launch.runner import ClusterError, Jobs, Plain, Runner, all_ru
 from beam_serving.telemetry.report import (
     Report,
     ask_to_stop,
-    ready_key,
+    readiness,
     retract,
     supervised_deployments,
     working_reports,
 )
 from beam_serving.telemetry.stats import STAGES
 
-_SAMPLE_S = 1.0
 _TICK_S = 0.2
 
 
@@ -50,7 +49,7 @@ class Deployed:
         self.jobs: dict[str, Jobs] = {key: jobs for key, jobs in found.items() if jobs is not None}
 
     def status(self) -> dict[str, Plain]:
-        """Return what there is to know as plain values; it takes a second, in which records are counted.
+        """Return what there is to know as plain values.
 
         Raises:
             BeamServingError: Redis does not answer, or a cluster while the counters of a job are read.
@@ -58,22 +57,19 @@ class Deployed:
         settings = self._settings
         at = redis_at(settings)
         with at.reachable() as client:
-            before = _served(working_reports(client, settings.name))
-            started = time.monotonic()
-            time.sleep(_SAMPLE_S)
             reports = working_reports(client, settings.name)
-            rate = (_served(reports) - before) / (time.monotonic() - started)
-            ready = client.exists(ready_key(settings.name))
+            state = readiness(client, settings.name)
             streams = {stream: _stream(client, stream, settings.data.group) for stream in settings.data.streams}
         total = reduce(add, reports, Report())
         return {
             "name": settings.name,
-            "ready": bool(ready),
+            "ready": state.ready,
+            "reason": state.reason or None,
             "model": settings.model.path,
             "engine": total.engine,
             "batch_size": total.batch_size,
             "redis": str(at),
-            "records_per_s": max(rate, 0.0),
+            "records_per_s": total.records_per_s,
             "counts": dict(total.counts),
             "stages_ms": {
                 stage: {"p50": 1000 * histogram.quantile(0.5), "p99": 1000 * histogram.quantile(0.99)}
@@ -137,10 +133,6 @@ def _living(client: redis.Redis, name: str) -> Counter[str]:
     return Counter(report.deployment for report in working_reports(client, name)) + Counter(
         supervised_deployments(client, name)
     )
-
-
-def _served(reports: Sequence[Report]) -> int:
-    return sum(report.counts["served"] for report in reports)
 
 
 def _worker(report: Report) -> dict[str, Plain]:

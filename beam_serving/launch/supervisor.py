@@ -44,7 +44,7 @@ from beam_serving.telemetry.stats import State
 
 _log = logging.getLogger(__name__)
 _TICK_S = 0.1
-_ANNOUNCE_EVERY_S = 5.0
+_ANNOUNCE_EVERY_S = 1.0
 _KEEP_EVERY_S = 1.0
 _FIRST_RESTART_S, _LAST_RESTART_S = 0.2, 30.0
 _STABLE_AFTER_S = 30.0
@@ -310,7 +310,8 @@ class Supervisor:
         living = {slot.process.pid for slot in self._slots if slot.process}
         ours = [report for report in reports if report.pid in living or report.parent_pid in living]
         serving = [report for report in ours if report.states == [State.SERVING]]
-        ready = len(serving) >= (len(self._names) if self._spec.every_s is None else 1)
+        wanted = len(self._names) if self._spec.every_s is None else 1
+        ready = len(serving) >= wanted
         if ready and not self._ready:
             _log.info("ready: %s", self._describe(serving[0]))
             tell_ready()
@@ -321,7 +322,7 @@ class Supervisor:
         if not ready:
             self._retract()
             return
-        about = self._settings.about(len(self._names)) | described(serving)
+        about = self._settings.about(len(self._names)) | described(serving, wanted)
         try:
             announce(self._client, self._settings.name, about)
         except RedisError as err:

@@ -38,6 +38,7 @@ _IMPORTS = (
     "beam_serving.pipeline",
     "beam_serving.launch.worker",
     "cv2",
+    "orjson",
 )
 _PR_SET_PDEATHSIG = 1
 _NO_PROCESS = -1

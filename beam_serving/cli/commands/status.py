@@ -27,14 +27,16 @@ def main(arguments: Sequence[str]) -> int:
     return run(_command, arguments, "beam-serving status")
 
 
-@with_examples("beam_serving status --config config.yaml --json")
+@with_examples("beam_serving status --config config.yaml --json", "beam_serving status --probe && echo ready")
 @click.command(
     cls=Command, help="Show what a service does: state, workers, queue, and its job where it runs on a cluster."
 )
+@click.option("--probe", is_flag=True, help="Say in one line whether it is ready, for the health check of a container.")
 @config_option
 @cluster_options
 @json_option
-def _command(config: Path, as_json: bool, **clusters: str | None) -> int:
+def _command(config: Path, as_json: bool, probe: bool, **clusters: str | None) -> int:
+    del probe  # see beam_serving.cli.probe
     service = Deployed(load_settings(config), clusters_at(clusters))
     about = service.status()
     say(json.dumps(about) if as_json else table(about, service.jobs))
