@@ -42,7 +42,7 @@ def test_status_shows_a_service_and_stop_ends_it(at: RedisAt, client: redis.Redi
         assert "\nimage_stream: 1 result waits for files; the next --drain with --output writes it\n" in shown.stdout
         about = json.loads(command("status", config, "--json").stdout)
         stream = about["streams"]["serving_stream"]
-        assert stream == {"queue": 0, "pending": 0, "consumers": 2, "oldest_s": None, "for_files": 0}
+        assert stream == {"queue": 0, "pending": 0, "consumers": 2, "oldest_s": None, "for_files": 0, "dead_letters": 0}
         stopped = command("stop", config)
         assert (stopped.returncode, stopped.stdout) == (0, "tested: stopped\n"), stopped.stderr
         assert running.process.wait(30) == 0

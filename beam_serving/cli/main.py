@@ -29,6 +29,7 @@ COMMANDS = {
     "serve": "serve a model; the same as no command at all",
     "restart": "stop a service and start it again",
     "init": "write a commented config.yaml to start from",
+    "dead-letter": "see the requests that were given up; queue them again, or remove them",
     "config": "check a configuration file, also an old one, and write its new form",
     "status": "show what a service does: workers, queue, its job on a cluster",
     "list": "list the services that report in one Redis",

@@ -14,6 +14,7 @@ import redis
 from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import Settings
 from beam_serving.errors import BeamServingError
+from beam_serving.io.dead_letters import count_dead_letters
 from beam_serving.io.outbox import outbox_records
 from beam_serving.launch.runner import ClusterError, Jobs, Plain, Runner, all_runners
 from beam_serving.telemetry.report import (
@@ -147,11 +148,12 @@ def _worker(report: Report) -> dict[str, Plain]:
 
 
 def _stream(client: redis.Redis, stream: str, group: str) -> dict[str, Plain]:
-    """Return the backlog of a stream: entries, those delivered, how long the oldest waits, results not yet in files."""
+    """Return what a stream holds: entries, those delivered, how long the oldest waits, dead letters, rows for files."""
     first: Any = client.xrange(stream, count=1)
     seconds, microseconds = client.time()
     now_ms = 1000 * seconds + microseconds // 1000
     about: dict[str, Plain] = {"queue": int(client.xlen(stream)), "pending": 0, "oldest_s": None, "consumers": 0}
+    about["dead_letters"] = count_dead_letters(client, stream)
     about["for_files"] = outbox_records(client, stream)
     if first:
         about["oldest_s"] = max(0.0, (now_ms - int(first[0][0].partition(b"-")[0])) / 1000)

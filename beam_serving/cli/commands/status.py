@@ -45,20 +45,23 @@ def _command(config: Path, as_json: bool, probe: bool, **clusters: str | None) -
 
 def table(about: dict[str, Any], jobs: Mapping[str, Jobs]) -> str:
     """Return the state as text for people."""
-    counts = about["counts"]
+    counts, dead = about["counts"], sum(of["dead_letters"] for of in about["streams"].values())
     lines = [
         f"{about['name']}: {'ready' if about['ready'] else 'not ready'}, {about['records_per_s']:.1f} records/s",
         f"model {about['model']}, engine {about['engine'] or '-'}, batch size {about['batch_size'] or '-'}",
-        f"served {counts.get('served', 0)}, errors {counts.get('errors', 0)}, dead letters {counts.get('dead', 0)}",
+        f"served {counts.get('served', 0)}, errors {counts.get('errors', 0)}, dead letters {dead}",
     ]
     if about["stages_ms"]:
         times = (f"{stage} {of['p50']:.2f}/{of['p99']:.2f}" for stage, of in about["stages_ms"].items())
         lines.append(f"ms p50/p99: {', '.join(times)}")
-    rows = [["stream", "queue", "pending", "oldest", "consumers"]]
+    rows = [["stream", "queue", "pending", "oldest", "consumers", "dead"]]
     for stream, of in about["streams"].items():
         oldest = "-" if of["oldest_s"] is None else f"{of['oldest_s']:.1f} s"
-        rows.append([stream, str(of["queue"]), str(of["pending"]), oldest, str(of["consumers"])])
+        numbers = [str(of[key]) for key in ("consumers", "dead_letters")]
+        rows.append([stream, str(of["queue"]), str(of["pending"]), oldest, *numbers])
     lines += ["", aligned(rows)]
+    if dead:
+        lines.append("dead-letter list shows the requests that were given up")
     for stream, of in about["streams"].items():
         if (count := of["for_files"]) is not None and count > 0:
             wait, them = ("result waits", "it") if count == 1 else ("results wait", "them")
