@@ -122,6 +122,7 @@ class Data(_Section):
     max_dead_letters: int = Field(default=10_000, gt=0)
     max_dead_letters_mb: int = Field(default=256, gt=0)
     result_ttl_s: float = Field(default=86_400, ge=0)
+    max_result_bytes: Annotated[int | None, Field(gt=0)] = None
     output: str | None = None
     output_format: Literal["parquet", "jsonl"] = "parquet"
     encryption: Literal["none", "images", "all"] = "none"

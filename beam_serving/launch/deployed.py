@@ -10,12 +10,14 @@ from operator import add
 from typing import Any
 
 import redis
+from redis.exceptions import NoPermissionError
 
 from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import Settings
 from beam_serving.errors import BeamServingError
 from beam_serving.io.dead_letters import count_dead_letters
 from beam_serving.io.outbox import outbox_records
+from beam_serving.io.results import measure_results, memory_of, read_state
 from beam_serving.launch.runner import ClusterError, Jobs, Plain, Runner, all_runners
 from beam_serving.telemetry.report import (
     Report,
@@ -26,6 +28,7 @@ from beam_serving.telemetry.report import (
     working_reports,
 )
 from beam_serving.telemetry.stats import STAGES
+from beam_serving.transport.routes import Cluster
 
 _TICK_S = 0.2
 
@@ -60,6 +63,8 @@ class Deployed:
         with at.reachable() as client:
             reports = working_reports(client, settings.name)
             state = readiness(client, settings.name)
+            memory = _memory(client)
+            results = _results(client, settings, isinstance(at.route, Cluster))
             streams = {stream: _stream(client, stream, settings.data.group) for stream in settings.data.streams}
         total = reduce(add, reports, Report())
         return {
@@ -79,6 +84,8 @@ class Deployed:
             },
             "workers": [_worker(report) for report in reports],
             "streams": streams,
+            "memory": memory,
+            "results": results,
             **{key: jobs.status() for key, jobs in self.jobs.items()},
         }
 
@@ -145,6 +152,28 @@ def _worker(report: Report) -> dict[str, Plain]:
         "errors": report.counts["errors"],
         "memory_bytes": report.memory_bytes,
     }
+
+
+def _memory(client: redis.Redis) -> dict[str, Plain] | None:
+    """Return what Redis uses and may use; None where it has no limit, or the user may not ask."""
+    try:
+        used, limit = memory_of(client)
+    except NoPermissionError:
+        return None
+    return {"used_bytes": used, "limit_bytes": limit} if limit else None
+
+
+def _results(client: redis.Redis, settings: Settings, is_cluster: bool) -> dict[str, Plain] | None:
+    """Return what results take, where they are bounded and the user may measure them."""
+    limit = settings.data.max_result_bytes
+    if limit is None:
+        return None
+    try:
+        now = measure_results(client, settings.data.streams, is_cluster)
+    except NoPermissionError:
+        return None
+    known = read_state(client, settings.name)
+    return {"bytes": now, "limit_bytes": limit, "held": known is not None and known[0].held}
 
 
 def _stream(client: redis.Redis, stream: str, group: str) -> dict[str, Plain]:

@@ -43,6 +43,10 @@ def _command(config: Path, as_json: bool, probe: bool, **clusters: str | None) -
     return 0 if about["ready"] else 1
 
 
+def _of(part: int, whole: int) -> str:
+    return f"{part / 1e6:.1f} of {whole / 1e6:.1f} MB ({100 * part / whole:.0f} %)"
+
+
 def table(about: dict[str, Any], jobs: Mapping[str, Jobs]) -> str:
     """Return the state as text for people."""
     counts, dead = about["counts"], sum(of["dead_letters"] for of in about["streams"].values())
@@ -51,6 +55,11 @@ def table(about: dict[str, Any], jobs: Mapping[str, Jobs]) -> str:
         f"model {about['model']}, engine {about['engine'] or '-'}, batch size {about['batch_size'] or '-'}",
         f"served {counts.get('served', 0)}, errors {counts.get('errors', 0)}, dead letters {dead}",
     ]
+    if memory := about["memory"]:
+        lines.append(f"Redis uses {_of(memory['used_bytes'], memory['limit_bytes'])} of its maxmemory")
+    if results := about["results"]:
+        paused = ": reading pauses until some were deleted or have expired" if results["held"] else ""
+        lines.append(f"results take about {_of(results['bytes'], results['limit_bytes'])}{paused}")
     if about["stages_ms"]:
         times = (f"{stage} {of['p50']:.2f}/{of['p99']:.2f}" for stage, of in about["stages_ms"].items())
         lines.append(f"ms p50/p99: {', '.join(times)}")
