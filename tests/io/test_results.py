@@ -122,12 +122,15 @@ def test_redis_own_limit_is_warned_of_without_a_bound(
 ) -> None:
     watch = ResultsWatch(at, "", [STREAM], None)
     watch._name = "digits"
-    used = client.info("memory")["used_memory"]
-    client.config_set("maxmemory", 2 * used)
+
+    def set_limit(times_of_used: float) -> None:
+        client.config_set("maxmemory", int(times_of_used * client.info("memory")["used_memory"]))
+
+    set_limit(2.0)
     try:
         assert not look(watch, client)
         assert caplog.messages == []
-        client.config_set("maxmemory", int(1.15 * used))
+        set_limit(1.05)
         assert not look(watch, client)
         (said,) = caplog.messages
         assert "of maxmemory" in said
