@@ -99,7 +99,19 @@ def test_the_client_knows_only_errors_records_transport_encryption_and_the_proto
 @pytest.mark.parametrize(
     ("modules", "unwanted"),
     [
-        ("beam_serving.client", ["apache_beam", "cv2", "openvino", "tensorflow", "torch", "pydantic", CIPHERS]),
+        (
+            "beam_serving.client",
+            ["apache_beam", "cv2", "openvino", "orjson", "pyarrow", "pydantic", "tensorflow", "torch", "yaml", CIPHERS],
+        ),
+        (
+            "beam_serving.cli.probe, beam_serving.config.whereabouts, beam_serving.telemetry.report",
+            ["apache_beam", "numpy", "pydantic", "pyarrow", "rich"],
+        ),
+        *(
+            (f"beam_serving.cli.commands.{command}", ["apache_beam", "cv2", "numpy", "openvino", "pyarrow", "rich"])
+            for command in ("list", "serve", "status", "stop")
+        ),
+        ("beam_serving.cli.commands.results", ["apache_beam", "cv2", "openvino", "pyarrow", "rich"]),
         (
             "beam_serving.cli.main, beam_serving.launch.supervisor",
             ["apache_beam", CIPHERS, "cv2", "openvino", "tensorflow", "torch", "pyarrow"],

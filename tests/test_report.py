@@ -11,6 +11,7 @@ from hypothesis import strategies as some
 
 from beam_serving.launch.embedded_redis import free_port
 from beam_serving.telemetry.report import (
+    LIFETIME_S,
     Deployment,
     Report,
     announce,
@@ -20,12 +21,13 @@ from beam_serving.telemetry.report import (
     encode_report,
     memory_bytes,
     read_reports,
+    readiness,
     ready_key,
     retract,
     service_names,
     worker_key,
 )
-from beam_serving.telemetry.reporter import Reporter
+from beam_serving.telemetry.reporter import Rate, Reporter
 from beam_serving.telemetry.stats import STAGES, WorkerStats
 from beam_serving.transport.connection import RedisAt
 from tests.service import await_true
@@ -150,8 +152,49 @@ def test_without_a_supervisor_one_worker_announces_when_all_serve(at: RedisAt, c
         "deployment": "run",
         "since": 0.0,
         "inputs": [],
+        "reports": 2,
     }
     assert json.loads(client.get(ready_key("digits"))) == said  # type: ignore[arg-type]
+
+
+def serving(at: RedisAt, *workers: str, state: str = "serving") -> None:
+    for worker in workers:
+        Reporter(at, "digits", worker, "run", stats(state), lambda: None).close()
+
+
+def test_a_service_is_ready_while_all_its_workers_say_that_they_serve(at: RedisAt, client: redis.Redis) -> None:
+    assert readiness(client, "digits").reason == "it has not announced that it is ready"
+    announce(client, "digits", {"model": "m", "reports": 2})
+    serving(at, "a")
+    assert readiness(client, "digits").reason == "1 of 2 workers serve"
+    serving(at, "b")
+    assert readiness(client, "digits") == ("", {"model": "m", "reports": 2})
+    assert readiness(client, "digits").ready
+    serving(at, "b", state="waiting for Redis")
+    assert not readiness(client, "digits").ready
+
+
+@pytest.mark.parametrize("dead", ["supervisor", "worker"])
+def test_a_death_is_seen_before_what_the_dead_said_has_expired(at: RedisAt, client: redis.Redis, dead: str) -> None:
+    announce(client, "digits", {"reports": 1})
+    serving(at, "a")
+    assert readiness(client, "digits").ready
+    of_three_seconds_ago = 1000 * (LIFETIME_S - 3)
+    key = ready_key("digits") if dead == "supervisor" else worker_key("digits", "a")
+    client.pexpire(key, of_three_seconds_ago)
+    assert not readiness(client, "digits").ready
+
+
+def test_the_rate_of_a_worker_is_that_of_its_last_second() -> None:
+    now, counted = [0.0], stats()
+    rate = Rate(counted, lambda: now[0])
+    counted.counts["served"], now[0] = 500, 0.5
+    assert rate.per_s() == 0.0
+    now[0] = 2.0
+    assert rate.per_s() == 250.0
+    assert decode_report(encode_report(counted, "run", rate.per_s()).encode()).records_per_s == 250.0
+    now[0] = 3.0
+    assert rate.per_s() == 0.0
 
 
 def test_readiness_is_announced_for_some_seconds_and_retracted_at_once(client: redis.Redis) -> None:

@@ -18,10 +18,20 @@ from beam_serving.cli.terminal import PIPE_CLOSED, PipeClosedError, drop_output,
 from beam_serving.errors import BeamServingError, ConfigError
 from beam_serving.telemetry.logs import logs_json
 
+SERVICE_MODULES = frozenset(
+    (
+        *("apache_beam", "cryptography", "cv2", "google", "grpc", "ml_dtypes", "onnx", "onnxruntime", "openvino"),
+        *("orjson", "pyarrow", "pydantic", "pydantic_core", "rich", "simplejpeg", "tqdm", "yaml"),
+    )
+)
+"""What the extra `serve` brings: without it there is the client."""
+INSTALL_SERVICE = "pip install 'beam-serving[serve]'"
+
 COMMANDS = {
     "serve": "serve a model; the same as no command at all",
     "restart": "stop a service and start it again",
     "init": "write a commented config.yaml to start from",
+    "dead-letter": "see the requests that were given up; queue them again, or remove them",
     "config": "check a configuration file, also an old one, and write its new form",
     "status": "show what a service does: workers, queue, its job on a cluster",
     "list": "list the services that report in one Redis",
@@ -66,6 +76,11 @@ def exit_code_of(run: Callable[[], int]) -> int:
     except BeamServingError as err:
         code = 2 if isinstance(err, ConfigError) else 1
         _say_error(err)
+    except ModuleNotFoundError as err:
+        if not _is_of_service(err):
+            raise
+        say(f"error: this needs {err.name}, which is not installed: {INSTALL_SERVICE}", to=sys.stderr)
+        code = 2
     except _TerminatedError:
         code = 128 + signal.SIGTERM
     except KeyboardInterrupt:
@@ -82,7 +97,18 @@ def _say_error(err: BeamServingError) -> None:
         say(f"error: {err}", to=sys.stderr)
 
 
+def _is_of_service(err: ModuleNotFoundError) -> bool:
+    return (err.name or "").partition(".")[0] in SERVICE_MODULES
+
+
 def _run(arguments: list[str]) -> int:
+    if arguments == ["--version"]:
+        say(f"beam-serving {__version__}")  # at once, as scripts ask for it
+        return 0
+    if arguments[:1] == ["status"] and "--probe" in arguments and not {"-h", "--help"} & {*arguments}:
+        from beam_serving.cli.probe import main as probe
+
+        return probe(arguments[1:])
     if arguments and arguments[0] in COMMANDS:
         command = importlib.import_module(f"beam_serving.cli.commands.{arguments[0].replace('-', '_')}")
         return int(command.main(arguments[1:]))
@@ -119,7 +145,12 @@ class _Program(Command):
 
 def _program() -> click.Command:
     # Imported here: the other commands need not load it.
-    from beam_serving.cli.commands.serve import UNKNOWN_PASS, Flags, serve, serve_options
+    try:
+        from beam_serving.cli.commands.serve import UNKNOWN_PASS, Flags, serve, serve_options
+    except ModuleNotFoundError as err:
+        if not _is_of_service(err):
+            raise
+        return _program_of_client(err)
 
     @click.command(
         cls=_Program,
@@ -131,5 +162,21 @@ def _program() -> click.Command:
     @click.version_option(__version__, prog_name="beam-serving", message="%(prog)s %(version)s")
     def program(**given: Any) -> int:
         return serve(Flags(**given))
+
+    return program
+
+
+def _program_of_client(missing: ModuleNotFoundError) -> click.Command:
+    """Return the program of an installation without the extra `serve`: its help lists the commands all the same."""
+
+    @click.command(
+        cls=_Program,
+        context_settings={"ignore_unknown_options": True},
+        help=f"This is the client alone. Serving, and all that reads a configuration, takes {INSTALL_SERVICE}.",
+    )
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="")
+    def program(arguments: tuple[str, ...]) -> int:
+        del arguments
+        raise missing
 
     return program

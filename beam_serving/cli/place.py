@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import click
-from pydantic import ValidationError
 
-from beam_serving.config.schema import Data, Model, Settings, load_settings
 from beam_serving.errors import ConfigError
-from beam_serving.launch.runner import all_runners
+
+if TYPE_CHECKING:
+    from beam_serving.config.schema import Settings
 
 _USUAL_STREAM = "serving_stream"
 _F = TypeVar("_F", bound=Callable[..., object])
@@ -32,6 +32,8 @@ class Configuration(NamedTuple):
         Raises:
             ConfigError: see `load_settings`.
         """
+        from beam_serving.config.schema import load_settings
+
         return load_settings(self.path, self.sets)
 
     def arguments(self) -> list[str]:
@@ -74,6 +76,10 @@ def config_option(command: _F) -> _F:
 def _src(ctx: click.Context, param: click.Parameter, value: str | None) -> Settings | None:
     if value is None:
         return None
+    from pydantic import ValidationError
+
+    from beam_serving.config.schema import Data, Model, Settings
+
     try:
         return Settings(model=Model(path="noop"), data=Data(src=value))
     except ValidationError as err:
@@ -87,6 +93,8 @@ stream_option = click.option("--stream", help=f"Stream of the requests; {_USUAL_
 
 def cluster_options(command: _F) -> _F:
     """Add the options that say where the clusters of runners are; they arrive as keywords, see `clusters_at`."""
+    from beam_serving.launch.runner import all_runners
+
     for runner in all_runners():
         if flag := runner.cluster_flag:
             command = click.option(flag.name, _keyword(flag.name), help=flag.help)(command)
@@ -95,6 +103,8 @@ def cluster_options(command: _F) -> _F:
 
 def clusters_at(given: dict[str, str | None]) -> dict[str, str | None]:
     """Return the values of these options by their names."""
+    from beam_serving.launch.runner import all_runners
+
     flags = [runner.cluster_flag.name for runner in all_runners() if runner.cluster_flag]
     return {flag: given[_keyword(flag)] for flag in flags}
 

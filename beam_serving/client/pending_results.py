@@ -8,9 +8,9 @@ from typing import Any
 
 from beam_serving.client.requests import Uri, decode_uri, encode_uri
 from beam_serving.errors import InputError, ResultError
-from beam_serving.protocol import result_key
 from beam_serving.protocol.replies import Reply, decode_reply
 from beam_serving.records import ProtocolVersion
+from beam_serving.transport.keys import result_key
 
 Hash = Mapping[bytes, bytes]
 

@@ -147,6 +147,7 @@ class Data(_Section):
     max_dead_letters: Count = 10_000
     max_dead_letters_mb: Annotated[int, Field(ge=1, le=1 << 20)] = 256
     result_ttl_s: Annotated[float, Field(ge=0, le=LONGEST_S)] = 86_400
+    max_result_bytes: Annotated[int | None, Field(ge=1, le=1 << 50)] = None
     output: Text | None = None
     output_format: Literal["parquet", "jsonl"] = "parquet"
     encryption: Literal["none", "images", "all"] = "none"

@@ -11,23 +11,26 @@ from operator import add
 from typing import Any
 
 import redis
+from redis.exceptions import NoPermissionError
 
 from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import Settings
 from beam_serving.errors import BeamServingError
+from beam_serving.io.dead_letters import count_dead_letters
 from beam_serving.io.outbox import outbox_records
+from beam_serving.io.results import measure_results, memory_of, read_state
 from beam_serving.launch.runner import ClusterError, Jobs, Plain, Runner, all_runners
 from beam_serving.telemetry.report import (
     Report,
     ask_to_stop,
-    ready_key,
+    readiness,
     retract,
     supervised_deployments,
     working_reports,
 )
 from beam_serving.telemetry.stats import STAGES
+from beam_serving.transport.routes import Cluster
 
-_SAMPLE_S = 1.0
 _TICK_S = 0.2
 
 
@@ -86,7 +89,7 @@ class Deployed:
         self.jobs: dict[str, Jobs] = {key: jobs for key, jobs in found.items() if jobs is not None}
 
     def status(self) -> dict[str, Plain]:
-        """Return what there is to know as plain values; it takes a second, in which records are counted.
+        """Return what there is to know as plain values.
 
         Raises:
             BeamServingError: Redis does not answer, or a cluster while the counters of a job are read.
@@ -94,22 +97,21 @@ class Deployed:
         settings = self._settings
         at = redis_at(settings)
         with at.reachable() as client:
-            before = _served(working_reports(client, settings.name))
-            started = time.monotonic()
-            time.sleep(_SAMPLE_S)
             reports = working_reports(client, settings.name)
-            rate = (_served(reports) - before) / (time.monotonic() - started)
-            ready = client.exists(ready_key(settings.name))
+            state = readiness(client, settings.name)
+            memory = _memory(client)
+            results = _results(client, settings, isinstance(at.route, Cluster))
             streams = {stream: _stream(client, stream, settings.data.group) for stream in settings.data.streams}
         total = reduce(add, reports, Report())
         return {
             "name": settings.name,
-            "ready": bool(ready),
+            "ready": state.ready,
+            "reason": state.reason or None,
             "model": settings.model.path,
             "engine": total.engine,
             "batch_size": total.batch_size,
             "redis": str(at),
-            "records_per_s": max(rate, 0.0),
+            "records_per_s": total.records_per_s,
             "counts": dict(total.counts),
             "stages_ms": {
                 stage: {"p50": 1000 * histogram.quantile(0.5), "p99": 1000 * histogram.quantile(0.99)}
@@ -118,6 +120,8 @@ class Deployed:
             },
             "workers": [_worker(report) for report in reports],
             "streams": streams,
+            "memory": memory,
+            "results": results,
             **{key: jobs.status() for key, jobs in self.jobs.items()},
         }
 
@@ -193,10 +197,6 @@ class Deployed:
         on_progress(0)
 
 
-def _served(reports: Sequence[Report]) -> int:
-    return sum(report.counts["served"] for report in reports)
-
-
 def _worker(report: Report) -> dict[str, Plain]:
     return {
         "id": report.worker,
@@ -208,12 +208,35 @@ def _worker(report: Report) -> dict[str, Plain]:
     }
 
 
+def _memory(client: redis.Redis) -> dict[str, Plain] | None:
+    """Return what Redis uses and may use; None where it has no limit, or the user may not ask."""
+    try:
+        used, limit = memory_of(client)
+    except NoPermissionError:
+        return None
+    return {"used_bytes": used, "limit_bytes": limit} if limit else None
+
+
+def _results(client: redis.Redis, settings: Settings, is_cluster: bool) -> dict[str, Plain] | None:
+    """Return what results take, where they are bounded and the user may measure them."""
+    limit = settings.data.max_result_bytes
+    if limit is None:
+        return None
+    try:
+        now = measure_results(client, settings.data.streams, is_cluster)
+    except NoPermissionError:
+        return None
+    known = read_state(client, settings.name)
+    return {"bytes": now, "limit_bytes": limit, "held": known is not None and known[0].held}
+
+
 def _stream(client: redis.Redis, stream: str, group: str) -> dict[str, Plain]:
-    """Return the backlog of a stream: entries, those delivered, how long the oldest waits, results not yet in files."""
+    """Return what a stream holds: entries, those delivered, how long the oldest waits, dead letters, rows for files."""
     first: Any = client.xrange(stream, count=1)
     seconds, microseconds = client.time()
     now_ms = 1000 * seconds + microseconds // 1000
     about: dict[str, Plain] = {"queue": int(client.xlen(stream)), "pending": 0, "oldest_s": None, "consumers": 0}
+    about["dead_letters"] = count_dead_letters(client, stream)
     about["for_files"] = outbox_records(client, stream)
     if first:
         about["oldest_s"] = max(0.0, (now_ms - int(first[0][0].partition(b"-")[0])) / 1000)

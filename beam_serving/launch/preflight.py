@@ -14,6 +14,7 @@ from beam_serving.encryption.secrets import MODEL, RECORDS, warn_of_readers
 from beam_serving.errors import ConnectError, UnreachableError
 from beam_serving.io.group import Group
 from beam_serving.io.ownership import Ownership
+from beam_serving.io.results import check_rights
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.encrypted import look_at
 from beam_serving.models.formats.registry import NOOP, loader_of
@@ -74,7 +75,18 @@ def _prepare(settings: Settings, at: RedisAt, client: redis.Redis) -> None:
     check(at, client)
     for stream in settings.data.streams:
         _ensure_group(at, client, stream, settings.data.group)
+    if settings.data.max_result_bytes is not None:
+        _check_measuring(settings, at, client)
     Ownership(settings).take(client)
+
+
+def _check_measuring(settings: Settings, at: RedisAt, client: redis.Redis) -> None:
+    try:
+        check_rights(client, settings.name)
+    except RedisError as err:
+        if reason := fatal(err):
+            raise ConnectError(f"Redis at {at}: {reason}; data: max_result_bytes wants it") from err
+        raise
 
 
 def secret_files(settings: Settings) -> list[tuple[str, str | None]]:

@@ -344,7 +344,8 @@ class Supervisor:
         living = {slot.process.pid for slot in self._slots if slot.process}
         ours = [report for report in reports if report.pid in living or report.parent_pid in living]
         serving = [report for report in ours if report.states == [State.SERVING]]
-        ready = len(serving) >= (len(self._names) if self._spec.every_s is None else 1)
+        wanted = len(self._names) if self._spec.every_s is None else 1
+        ready = len(serving) >= wanted
         if ready and not self._ready:
             _log.info("ready: %s", self._describe(serving[0]))
             tell_ready()
@@ -355,7 +356,7 @@ class Supervisor:
         if not ready:
             self._retract()
             return
-        about = self._settings.about(len(self._names)) | described(serving)
+        about = self._settings.about(len(self._names)) | described(serving, wanted)
         try:
             announce(self._client, self._settings.name, about, self._deployment)
             self._handover.fence(self._client)

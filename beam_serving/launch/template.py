@@ -39,6 +39,7 @@ _IMPORTS = (
     "beam_serving.pipeline",
     "beam_serving.launch.worker",
     "cv2",
+    "orjson",
 )
 _NO_PROCESS = -1
 _REASON = 500

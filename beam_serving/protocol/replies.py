@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from beam_serving.errors import RequestError, ResultError
-from beam_serving.protocol import arrow, text
+from beam_serving.protocol import text
 from beam_serving.protocol.numbers import float32_holds
 from beam_serving.protocol.tensors import parse_layout, view
 
@@ -22,6 +22,7 @@ Reply = Output | dict[str, Output] | list[np.ndarray]
 """A result: its one output, or all by name; a list where an Arrow result has several, which have no names."""
 
 _MAX_RANK = 64
+NEEDS_PYARROW = "which needs pyarrow: pip install 'beam-serving[legacy]'"
 
 
 def decode_reply(fields: Mapping[bytes, bytes], by_label: bool = False) -> Reply:
@@ -74,6 +75,10 @@ def _decode_texts(raw: bytes, shape: bytes | None) -> np.ndarray | str:
 def _decode_arrow(value: bytes, shapes: bytes | None) -> Reply:
     if value == b"NaN":
         raise ResultError("the service failed on this request and gave no reason")
+    try:
+        from beam_serving.protocol import arrow
+    except ImportError as err:
+        raise ResultError(f"result is in the format of Cluster Serving 0.9 and later, {NEEDS_PYARROW}") from err
     outputs = arrow.decode_answer(value)
     if shapes is not None:
         outputs = [output.reshape(shape) for output, shape in zip(outputs, json.loads(shapes), strict=True)]

@@ -34,6 +34,8 @@ from beam_serving.transport.routes import Cluster
 
 LIFETIME_S = 15
 FRESH_S = 5
+_READY_S = 2.5
+"""What is renewed every second and is older than this has nobody who renews it."""
 _STOP_LIFETIME_S = 3600
 _ANNOUNCE, _RETRACT = script(__package__, "announce"), script(__package__, "retract")
 
@@ -91,6 +93,7 @@ class Report:
     """The numbers of one worker, or the sum of several.
 
     Of one, `worker` is its id, `deployment` what it was started with, and the pids are those of itself and its parent.
+    `records_per_s` is about the last second.
     """
 
     states: list[str] = field(default_factory=list)
@@ -105,6 +108,7 @@ class Report:
     host: str = ""
     pid: int = 0
     parent_pid: int = 0
+    records_per_s: float = 0.0
 
     def __add__(self, other: Report) -> Report:
         return Report(
@@ -114,11 +118,12 @@ class Report:
             {stage: self.stages[stage] + other.stages[stage] for stage in STAGES},
             self.memory_bytes + other.memory_bytes,
             max(self.batch_size, other.batch_size),
-            self.inputs or other.inputs,
+            inputs=self.inputs or other.inputs,
+            records_per_s=self.records_per_s + other.records_per_s,
         )
 
 
-def encode_report(stats: WorkerStats, deployment: str = "") -> str:
+def encode_report(stats: WorkerStats, deployment: str = "", records_per_s: float = 0.0) -> str:
     """Return the numbers of this process as JSON; histograms as counts by bucket."""
     stages = {stage: dict(histogram.counts) for stage, histogram in stats.stages.items()}
     body = {
@@ -131,6 +136,7 @@ def encode_report(stats: WorkerStats, deployment: str = "") -> str:
         "batch_size": stats.batch_size,
         "inputs": stats.inputs,
         "counts": dict(stats.counts),
+        "records_per_s": records_per_s,
         "stages": stages,
         "memory_bytes": memory_bytes(),
     }
@@ -157,6 +163,7 @@ def decode_report(text: bytes, worker: str = "") -> Report:
         host=body["host"],
         pid=body["pid"],
         parent_pid=body["parent_pid"],
+        records_per_s=body.get("records_per_s", 0.0),
     )
 
 
@@ -263,16 +270,66 @@ def _deployment(deployment: str, text: bytes) -> Deployment:
         return Deployment(deployment)
 
 
-def described(serving: Sequence[Report]) -> dict[str, Any]:
-    """Return what the workers found out: what runs the model, the size of the batches, what a request gives."""
+def described(serving: Sequence[Report], reports: int) -> dict[str, Any]:
+    """Return what the workers found out: what runs the model, the size of the batches, what a request gives.
+
+    And how many of their `reports` it takes to be ready.
+    """
     first = serving[0]
-    return {"engine": first.engine, "batch_size": first.batch_size, "inputs": first.inputs}
+    return {"engine": first.engine, "batch_size": first.batch_size, "inputs": first.inputs, "reports": reports}
 
 
 def announce(client: redis.Redis, name: str, about: dict[str, Any], deployment: Deployment) -> None:
     """Say, for the next seconds, that the service is ready and what it serves, if no newer deployment says so."""
     text = json.dumps({**about, "deployment": deployment.id, "since": deployment.since})
     evaluate(client, _ANNOUNCE, 1, ready_key(name), text, 1000 * LIFETIME_S, deployment.id, deployment.since)
+
+
+class Readiness(NamedTuple):
+    """Whether a service serves now.
+
+    Attributes:
+        reason: why it is not ready; empty where it is.
+        about: what it announced; empty where it did not.
+    """
+
+    reason: str
+    about: dict[str, Any]
+
+    @property
+    def ready(self) -> bool:
+        """Whether it serves."""
+        return not self.reason
+
+
+def readiness(client: redis.Redis, name: str) -> Readiness:
+    """Return whether a service is ready, as of less than three seconds ago, whoever of it has died.
+
+    The key outlives its writer by some seconds, so its age counts, and that of the reports of as many workers as it is
+    ready with.
+    """
+    pipeline = client.pipeline(transaction=False)
+    pipeline.get(ready_key(name))
+    pipeline.pttl(ready_key(name))
+    text, lifetime_ms = pipeline.execute()
+    if text is None:
+        return Readiness("it has not announced that it is ready", {})
+    about = _announced(text)
+    if lifetime_ms < 1000 * (LIFETIME_S - _READY_S):
+        return Readiness("who announced that it is ready does so no more", about)
+    wanted = about.get("reports", 1)
+    serving = [one for one in read_reports(client, name, within_s=_READY_S) if one.states == [State.SERVING]]
+    if len(serving) < wanted:
+        return Readiness(f"{len(serving)} of {wanted} workers serve", about)
+    return Readiness("", about)
+
+
+def _announced(text: bytes) -> dict[str, Any]:
+    try:
+        about = json.loads(text)
+    except ValueError:
+        return {}
+    return about if isinstance(about, dict) else {}
 
 
 def streams_of(ready: bytes | None) -> list[str]:

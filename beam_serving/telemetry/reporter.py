@@ -32,6 +32,7 @@ _log = logging.getLogger(__name__)
 EVERY_S = 1.0
 _WATCH_EVERY_S = 0.05
 _RENEW_EVERY_S = 5.0
+_RATE_OVER_S = 0.9
 
 _REPORT = script(__package__, "publish")
 
@@ -44,6 +45,23 @@ class Keeper(Protocol):
 
     def release(self, client: redis.Redis) -> None:
         """Give it up."""
+
+
+class Rate:
+    """How many records per second a worker serves, measured over a second or more."""
+
+    def __init__(self, stats: WorkerStats, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stats = stats
+        self._clock = clock
+        self._served, self._at, self._per_s = 0, clock(), 0.0
+
+    def per_s(self) -> float:
+        """Return the rate since it was measured last, or that one again within a second."""
+        now, served = self._clock(), self._stats.counts["served"]
+        if now - self._at >= _RATE_OVER_S:
+            self._per_s = (served - self._served) / (now - self._at)
+            self._served, self._at = served, now
+        return self._per_s
 
 
 class Reporter:
@@ -77,6 +95,7 @@ class Reporter:
         self._renew_at = 0.0
         self._state = ""
         self._published_at = 0.0
+        self._rate = Rate(stats)
         self._thread = PeriodicThread("report", _WATCH_EVERY_S, self._work)
 
     def say_stopped(self) -> None:
@@ -106,7 +125,12 @@ class Reporter:
         keys = (worker_key(self._name, self._worker), workers_key(self._name))
         pipeline = self._client.pipeline(transaction=False)
         pipeline.eval(
-            _REPORT, len(keys), *keys, encode_report(self._stats, self._deployment), 1000 * LIFETIME_S, self._worker
+            _REPORT,
+            len(keys),
+            *keys,
+            encode_report(self._stats, self._deployment, self._rate.per_s()),
+            1000 * LIFETIME_S,
+            self._worker,
         )
         pipeline.exists(stop_key(self._name, self._deployment))
         try:
@@ -148,4 +172,5 @@ class Reporter:
             one for one in read_reports(self._client, self._name, self._deployment) if one.states == [State.SERVING]
         ]
         if len(serving) >= about["workers"] and serving[0].worker == self._worker:
-            announce(self._client, self._name, about | described(serving), Deployment(self._deployment))
+            about = about | described(serving, about["workers"])
+            announce(self._client, self._name, about, Deployment(self._deployment))

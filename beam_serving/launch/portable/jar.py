@@ -18,7 +18,6 @@ from pathlib import Path
 
 from beam_serving.errors import ConfigError
 from beam_serving.launch.portable.checksum import content_checksum
-from beam_serving.models.store import cache_folder
 from beam_serving.owner import tied
 
 _log = logging.getLogger(__name__)
@@ -84,7 +83,7 @@ def find_or_build(engine: Engine, configured: str | None) -> Path:
             raise ConfigError(f"{engine.section}: job_server_jar: no such file: {configured}")
         return Path(configured)
     version = _version_of(engine)
-    cached = cache_folder() / f"{engine.section}-job-server-{version}.jar"
+    cached = _cache_folder() / f"{engine.section}-job-server-{version}.jar"
     if not cached.is_file():
         _build(f"{engine.name}'s job server", engine.pom.parent, cached)
     return cached
@@ -108,7 +107,7 @@ def find_or_build_guard(job_server: Path | None = None) -> Path:
     Raises:
         ConfigError: there is none and none can be built.
     """
-    if job_server is not None and job_server.parent != cache_folder():
+    if job_server is not None and job_server.parent != _cache_folder():
         beside = job_server.absolute().with_name(_GUARD_JAR)
         if beside.is_file():
             return beside
@@ -121,7 +120,7 @@ def find_or_build_guard(job_server: Path | None = None) -> Path:
             f"beside {job_server or 'the job server, and name that'}"
         )
     content = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
-    cached = cache_folder() / f"guard-{content[:16]}" / _GUARD_JAR
+    cached = _cache_folder() / f"guard-{content[:16]}" / _GUARD_JAR
     if not cached.is_file():
         _build("the guard of Java's ports", source, cached)
     return cached
@@ -192,3 +191,10 @@ def _run_maven(what: str, command: list[str]) -> None:
     if maven.returncode != 0:
         raise ConfigError(f"Maven cannot build {what}: {log_tail}")
     _log.info("Maven: done in %.0f s", time.monotonic() - started)
+
+
+def _cache_folder() -> Path:
+    # Imported here: `status` asks for runners, and needs nothing of models.
+    from beam_serving.models.store import cache_folder
+
+    return cache_folder()
