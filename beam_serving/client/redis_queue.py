@@ -14,7 +14,7 @@ from beam_serving.protocol import image as image_wire
 from beam_serving.protocol.limits import DEFAULT_LIMITS
 from beam_serving.protocol.replies import Reply
 from beam_serving.records import ProtocolVersion
-from beam_serving.transport.client_connection import Server, redis_errors
+from beam_serving.transport.client_connection import Server
 
 _DEFAULT_FILE = Path("config.yaml")
 _DEFAULT_SRC = "localhost:6379"
@@ -64,7 +64,7 @@ class RedisQueue:
         request_id = new_request_id()
         fields = image_wire.encode_request(encode_uri(uri), request_id.encode(), as_image(data, "jpeg"))
         request = checked(Request(request_id, fields), DEFAULT_LIMITS.max_payload_bytes)
-        with redis_errors(self._server):
+        with self._server.call():
             self._redis.execute_command(*request.command(_STREAM))
         return request_id
 
@@ -78,8 +78,8 @@ class RedisQueue:
         Raises:
             ConnectError: Redis cannot be reached, or refuses us.
         """
-        with redis_errors(self._server):
-            return take_all(self._redis, result_key(ProtocolVersion.IMAGE, IMAGE_STREAM, b""), by_label=False)
+        prefix = result_key(ProtocolVersion.IMAGE, IMAGE_STREAM, b"")
+        return take_all(self._server, self._redis, prefix, by_label=False)
 
     def get_result(self) -> dict[str, Reply | ResultError]:
         """Return what `get_results` does: its other name.

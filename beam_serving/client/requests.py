@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import lru_cache
 from numbers import Integral
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 
@@ -22,13 +22,30 @@ from beam_serving.records import Image
 
 Uri = str | bytes | int | Path
 """A name for a request; in results and errors it is text."""
-Input = np.ndarray | Sequence[object] | bytes | bytearray | memoryview | Path | BinaryIO | Image | str | float
+
+
+class PilImage(Protocol):
+    """An image of PIL."""
+
+    @property
+    def mode(self) -> str:
+        """The kind of its pixels, such as "RGB"."""
+
+    def save(self, fp: Any, format: str | None = None, **params: Any) -> None:  # noqa: A002 - PIL's own
+        """Write it to a file."""
+
+
+Input = (
+    np.ndarray | np.generic | Sequence[object] | bytes | bytearray | memoryview | Path | BinaryIO | PilImage | Image
+    | str | float
+)  # fmt: skip
 """One input: a tensor (an array or nested lists), a text or lists of these, or an image file."""
 Inputs = Input | Mapping[str, Input]
 """All inputs of a request: by name, or the one of a model that has one."""
 
 _CHUNK_REQUESTS = 128
 _CHUNK_BYTES = 1 << 20
+_SHOWN_CHARS = 64
 WANTED = "wanted is a tensor of numbers, texts, or an image: its bytes, a Path, a file in binary mode or a PIL image"
 
 
@@ -44,7 +61,7 @@ class Request(NamedTuple):
 
 
 def make_request(
-    uri: Uri, inputs: Inputs, keys: Keys | None = None, max_request_bytes: int = DEFAULT_LIMITS.max_payload_bytes
+    uri: Uri, inputs: object, keys: Keys | None = None, max_request_bytes: int = DEFAULT_LIMITS.max_payload_bytes
 ) -> Request:
     """Return a request in this project's own format, with a new request id; with `keys` its inputs are encrypted.
 
@@ -83,6 +100,38 @@ def checked(request: Request, max_request_bytes: int) -> Request:
 @lru_cache(maxsize=8)
 def _limits(max_request_bytes: int) -> Limits:
     return replace(DEFAULT_LIMITS, max_payload_bytes=max_request_bytes)
+
+
+def checked_pairs(requests: object) -> Iterator[tuple[Uri, Inputs]]:
+    """Yield the uri and inputs of each request.
+
+    Raises:
+        InputError: these are no requests, or one is no pair.
+    """
+    if isinstance(requests, str | bytes | Mapping) or not isinstance(requests, Iterable):
+        raise InputError(f"requests is {type(requests).__name__}, wanted are pairs of uri and inputs")
+    for request in requests:
+        if not isinstance(request, tuple | list) or len(request) != 2:
+            raise InputError(f"a request is {_brief(request)}, wanted is a pair of uri and inputs")
+        yield request[0], request[1]
+
+
+def whole_number(name: str, value: object, least: int = 1) -> int:
+    """Return an argument that is a whole number.
+
+    Raises:
+        InputError: it is none, or below `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise InputError(f"{name} is {_brief(value)}, wanted is a whole number from {least}")
+    return int(value)
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, int | float | str | bytes | tuple | list):
+        shown = ascii(value)
+        return shown if len(shown) <= _SHOWN_CHARS else f"{shown[:_SHOWN_CHARS]}..."
+    return type(value).__name__
 
 
 def encode_uri(uri: Uri) -> bytes:
