@@ -31,16 +31,18 @@ class RedisQueue:
         file_path: a configuration file whose `data: src` says where Redis is, else it is at localhost:6379; None is
             ./config.yaml, where that is there.
         src: where Redis is, `host:port` or a URL; the file is not read then.
+        timeout_s: seconds for what a call asks of Redis, None for no limit; see `InputQueue`.
 
     Raises:
         ConfigError: the file cannot be read.
-        ValueError: the URL has another scheme or form.
+        InputError: the URL has another scheme or form, or `timeout_s` is none that can be.
     """
 
-    def __init__(self, file_path: str | None = None, *, src: str | None = None) -> None:
-        self._server = Server.at(
-            src or _src_of(file_path) or _DEFAULT_SRC, password=None, max_connections=4, timeout_s=5.0, stream=_STREAM
-        )
+    def __init__(
+        self, file_path: str | None = None, *, src: str | None = None, timeout_s: float | None = 5.0
+    ) -> None:
+        address = src or _src_of(file_path) or _DEFAULT_SRC
+        self._server = Server.at(address, password=None, max_connections=4, timeout_s=timeout_s, stream=_STREAM)
         self._redis = self._server.client()
 
     def enqueue_image(self, uri: Uri, data: object) -> str:
