@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from typing import TypedDict, Unpack
 
-from beam_serving.errors import InputError, ResultError
+from beam_serving.errors import InputError, ResultError, brief
 from beam_serving.transport.client_connection import Server
 
 NOTHING_YET = "[]"
@@ -15,6 +15,7 @@ FAILED = "NaN"
 _log = logging.getLogger(__name__)
 _DEFAULT_STREAM = "serving_stream"
 _DEFAULT_PORT = 6379
+_PORT_DIGITS = 5
 
 
 class OldArguments(TypedDict, total=False):
@@ -83,19 +84,16 @@ class Place:
         return cls(server, stream, like_cluster_serving, frontend_url)
 
 
-def _port(port: object) -> int:
+def _port(port: int | str | None) -> int:
+    """Return a port, which `Server` checks; Cluster Serving's was often text."""
     if port is None:
         return _DEFAULT_PORT
-    if isinstance(port, str) and port.isdecimal():
-        port = int(port)
-    if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 1 << 16:
-        raise InputError(f"port is {port!r}, wanted is a number from 1 to 65535")
-    return port
+    return int(port) if isinstance(port, str) and port.isdecimal() and len(port) <= _PORT_DIGITS else port  # type: ignore[return-value]
 
 
 def _once(ours: str, value: object, theirs: str, other: object) -> None:
     if value is not None and other is not None:
-        raise InputError(f"{ours} is given, and {theirs}={other!r} too; they mean the same")
+        raise InputError(f"{ours} is given, and {theirs}={brief(other)} too; they mean the same")
 
 
 def failed_like_cluster_serving(uri: object, error: ResultError) -> str:

@@ -1,6 +1,6 @@
 """InputQueue: puts requests on the stream."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Unpack
 
@@ -121,10 +121,8 @@ class InputQueue:
             QueueFullError: Redis has no room; nothing was queued.
             ConnectError: Redis cannot be reached, or refuses us.
         """
-        if not self._place.like_cluster_serving:
-            return self._queue(self._request(uri, inputs if only_input is None else {"": only_input, **inputs}))
-        named = inputs if only_input is None else {ONLY_INPUT: only_input, **inputs}
-        return self._queue(checked(make_arrow_request(uri, named, self._keys), self._max_request_bytes))
+        only = ONLY_INPUT if self._place.like_cluster_serving else ""
+        return self._queue(self._prepared(uri, inputs if only_input is None else {only: only_input, **inputs}))
 
     def enqueue_image(self, uri: Uri, image: object, *, name: str = "", encoding: str = "jpeg") -> str:
         """Queue one image, in this project's own format, and return its request id.
@@ -132,8 +130,9 @@ class InputQueue:
         Args:
             uri: the name of the request; see `enqueue`.
             image: the bytes or the path of a file, a file opened in binary mode, which is read from where it stands, a
-                PIL image, which is sent as PNG, or a uint8 array of shape (height, width), or (height, width, 3) in BGR
-                order, or with alpha as a fourth channel.
+                PIL image, which is sent as PNG, or a uint8 array: (height, width), (height, width, channels) or
+                (channels, height, width), of 3 channels in BGR order, 4 with alpha behind, or 1. The channels are the
+                last axis where that has 1, 3 or 4, else the first.
             name: of the input; "" for the one of a model that has one.
             encoding: what an array is encoded as, "jpeg" (quality 95, up to 65500 pixels a side) or "png" (lossless).
 
@@ -206,7 +205,7 @@ class InputQueue:
         uri = new_request_id()
         try:
             with time_limit(wait_s + GRACE_S):
-                request_id = self.enqueue(uri, **inputs)
+                request_id = self._queue(self._prepared(uri, inputs))
                 reply: Any = self._results.query(uri, timeout, request_id=request_id, delete=True)
         except (ResultTimeoutError, ResultError) as err:
             if not self._place.like_cluster_serving:
@@ -242,6 +241,11 @@ class InputQueue:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _prepared(self, uri: Uri, inputs: Mapping[str, object]) -> Request:
+        if not self._place.like_cluster_serving:
+            return self._request(uri, inputs)
+        return checked(make_arrow_request(uri, inputs, self._keys), self._max_request_bytes)
 
     def _request(self, uri: Uri, inputs: object) -> Request:
         return make_request(uri, inputs, self._keys, self._max_request_bytes)

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from beam_serving.client.images import image_file
+from beam_serving.client.images import image_file, refuse_masked
 from beam_serving.client.pending_results import seconds_to_wait
-from beam_serving.errors import ClientError, ConnectError, ResultError
+from beam_serving.errors import ClientError, ConnectError, InputError, ResultError
 from beam_serving.protocol.numbers import float32_holds, from_lists
 from beam_serving.protocol.replies import Reply, as_reply
 from beam_serving.protocol.results import named
@@ -27,7 +27,12 @@ def predict_over_http(frontend_url: str, inputs: Mapping[str, object], timeout_s
         ClientError: it refuses the request.
         ResultError: its answer is a failure, or not readable.
     """
-    body = json.dumps({"instances": [{name: _as_json(value) for name, value in inputs.items()}]})
+    if not inputs:
+        raise InputError("a request needs at least one input")
+    try:
+        body = json.dumps({"instances": [{name: _as_json(name, value) for name, value in inputs.items()}]})
+    except (TypeError, ValueError, RecursionError) as err:
+        raise InputError(f"the inputs are none that JSON has: {err}") from err
     status, answer = _post(frontend_url, body.encode(), timeout_s)
     if status != 200:
         raise ClientError(f"front end {frontend_url}: status {status}: {answer[:_SHOWN_CHARS]}")
@@ -40,7 +45,8 @@ def predict_over_http(frontend_url: str, inputs: Mapping[str, object], timeout_s
         raise ResultError(f"front end {frontend_url}: no readable prediction: {answer[:_SHOWN_CHARS]}") from err
 
 
-def _as_json(value: object) -> object:
+def _as_json(name: object, value: object) -> object:
+    refuse_masked(value, f"input {name!r}")
     if isinstance(value, Mapping) and "b64" in value:
         return value["b64"]
     if image := image_file(value):

@@ -27,7 +27,7 @@ from beam_serving.client.pending_results import (
     taken_replies,
 )
 from beam_serving.client.requests import Uri
-from beam_serving.errors import ConnectError, ResultError, ResultTimeoutError
+from beam_serving.errors import ConnectError, ResultError, ResultTimeoutError, brief
 from beam_serving.protocol.replies import Reply
 from beam_serving.transport.client_connection import GRACE_S, RedisClient, Server, redis_errors
 from beam_serving.transport.deadline import has_time, only_once, time_limit
@@ -308,7 +308,7 @@ def checked_reply(uri: Uri, reply: Reply | ResultError | None, timeout_s: float 
     if isinstance(reply, ResultError):
         raise reply
     if reply is None and not isinstance(timeout_s, Wait):
-        raise ResultTimeoutError(f"request {uri!r}: no result within {timeout_s:g} s")
+        raise ResultTimeoutError(f"request {brief(uri)}: no result within {timeout_s:g} s")
     return reply
 
 

@@ -9,7 +9,7 @@ from numbers import Real
 from typing import Any, Final
 
 from beam_serving.client.requests import Uri, decode_uri, encode_uri
-from beam_serving.errors import InputError, ResultError
+from beam_serving.errors import InputError, ResultError, brief
 from beam_serving.protocol import result_key
 from beam_serving.protocol.replies import Reply, decode_reply
 from beam_serving.records import ProtocolVersion
@@ -37,7 +37,7 @@ def seconds_to_wait(timeout_s: float | None) -> float:
     if timeout_s is None:
         return math.inf
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, Real) or math.isnan(timeout_s):
-        raise InputError(f"timeout_s is {timeout_s!r}, wanted is a number of seconds, or None for no limit")
+        raise InputError(f"timeout_s is {brief(timeout_s)}, wanted is a number of seconds, or None for no limit")
     return max(float(timeout_s), 0.0)
 
 

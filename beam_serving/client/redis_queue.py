@@ -38,9 +38,7 @@ class RedisQueue:
         InputError: the URL has another scheme or form, or `timeout_s` is none that can be.
     """
 
-    def __init__(
-        self, file_path: str | None = None, *, src: str | None = None, timeout_s: float | None = 5.0
-    ) -> None:
+    def __init__(self, file_path: str | None = None, *, src: str | None = None, timeout_s: float | None = 5.0) -> None:
         address = src or _src_of(file_path) or _DEFAULT_SRC
         self._server = Server.at(address, password=None, max_connections=4, timeout_s=timeout_s, stream=_STREAM)
         self._redis = self._server.client()

@@ -14,7 +14,7 @@ import numpy as np
 
 from beam_serving.client.images import image_file, refuse_masked
 from beam_serving.encryption.gcm import Keys
-from beam_serving.errors import ClientError, ImageFileError, InputError, RequestError
+from beam_serving.errors import ClientError, ImageFileError, InputError, RequestError, brief
 from beam_serving.protocol import native, numbers, text
 from beam_serving.protocol.encrypted import seal_fields
 from beam_serving.protocol.limits import DEFAULT_LIMITS, MOST_VALUE_BYTES, Limits, check_entry, input_name
@@ -45,7 +45,8 @@ Inputs = Input | Mapping[str, Input]
 
 _CHUNK_REQUESTS = 128
 _CHUNK_BYTES = 1 << 20
-_SHOWN_CHARS = 64
+_TOO_LARGE = 10**DEFAULT_LIMITS.max_uri_bytes
+"""A whole number of more digits than a uri may have bytes, which Python itself may refuse to write out."""
 WANTED = "wanted is a tensor of numbers, texts, or an image: its bytes, a Path, a file in binary mode or a PIL image"
 
 
@@ -71,7 +72,7 @@ def make_request(
     """
     named = inputs if isinstance(inputs, Mapping) else {"": inputs}
     if not named:
-        raise InputError(f"request {uri!r} has no input")
+        raise InputError(f"request {brief(uri)} has no input")
     encoded, request_id = encode_uri(uri), new_request_id()
     values = {encode_name(name): as_input(name, value) for name, value in named.items()}
     try:
@@ -112,7 +113,7 @@ def checked_pairs(requests: object) -> Iterator[tuple[Uri, Inputs]]:
         raise InputError(f"requests is {type(requests).__name__}, wanted are pairs of uri and inputs")
     for request in requests:
         if not isinstance(request, tuple | list) or len(request) != 2:
-            raise InputError(f"a request is {_brief(request)}, wanted is a pair of uri and inputs")
+            raise InputError(f"a request is {brief(request)}, wanted is a pair of uri and inputs")
         yield request[0], request[1]
 
 
@@ -123,15 +124,8 @@ def whole_number(name: str, value: object, least: int = 1) -> int:
         InputError: it is none, or below `least`.
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise InputError(f"{name} is {_brief(value)}, wanted is a whole number from {least}")
+        raise InputError(f"{name} is {brief(value)}, wanted is a whole number from {least}")
     return int(value)
-
-
-def _brief(value: object) -> str:
-    if isinstance(value, int | float | str | bytes | tuple | list):
-        shown = ascii(value)
-        return shown if len(shown) <= _SHOWN_CHARS else f"{shown[:_SHOWN_CHARS]}..."
-    return type(value).__name__
 
 
 def encode_uri(uri: Uri) -> bytes:
@@ -143,11 +137,16 @@ def encode_uri(uri: Uri) -> bytes:
     if isinstance(uri, bytes):
         encoded = uri
     elif isinstance(uri, str | os.PathLike):
+        path = os.fspath(uri)
         try:
-            encoded = os.fspath(uri).encode("utf-8", "surrogateescape")
+            encoded = path if isinstance(path, bytes) else path.encode("utf-8", "surrogateescape")
         except UnicodeEncodeError as err:
-            raise InputError(f"uri {uri!r} has half of a surrogate pair, which is no text") from err
+            raise InputError(f"uri {brief(uri)} has half of a surrogate pair, which is no text") from err
     elif isinstance(uri, Integral) and not isinstance(uri, bool):
+        if abs(int(uri)) >= _TOO_LARGE:
+            raise InputError(
+                f"uri is a number of more than {DEFAULT_LIMITS.max_uri_bytes} digits, which are not served"
+            )
         encoded = b"%d" % int(uri)
     else:
         raise InputError(f"uri is {type(uri).__name__}, wanted is str, bytes, int or Path")
@@ -169,7 +168,7 @@ def encode_name(name: str) -> str:
     try:
         input_name(name.encode(), DEFAULT_LIMITS)
     except UnicodeEncodeError as err:
-        raise InputError(f"input name {name!r} has half of a surrogate pair, which is no text") from err
+        raise InputError(f"input name {brief(name)} has half of a surrogate pair, which is no text") from err
     except RequestError as err:
         raise InputError(str(err)) from err
     return name

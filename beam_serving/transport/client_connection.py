@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import redis
 import redis.asyncio
 from redis.exceptions import OutOfMemoryError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from beam_serving.errors import ConnectError, InputError, QueueFullError
+from beam_serving.errors import ConnectError, InputError, QueueFullError, brief
 from beam_serving.transport import deadline
 from beam_serving.transport.address import Address, hash_tag
 from beam_serving.transport.deadline import (
@@ -32,8 +32,11 @@ RedisClient = Any
 """A `redis.Redis` or `redis.asyncio.Redis`: their annotations are partial, and wrong for bytes."""
 
 _RETRIES = 5
+_MOST_CONNECTIONS = 10_000
+"""A pool has a place for each from the beginning."""
 GRACE_S = 0.3
 """What a call that waits for a result may take beyond its time to look for it once more."""
+_QUERY = {"db", "username", "password", "health_check_interval", "socket_keepalive"}
 _SCHEMES = ("redis", "rediss", "unix")
 _ROUTED = ("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 
@@ -68,7 +71,7 @@ class Server:
         max_connections: int,
         timeout_s: float | None,
         ca_file: str | None = None,
-        stream: str = "",
+        stream: str = "serving_stream",
     ) -> "Server":
         """Read a host name, `host:port` or a URL, with which `port` is ignored.
 
@@ -97,10 +100,27 @@ class Server:
         ca_file: str | None,
         stream: str,
     ) -> "Server":
-        if not isinstance(url_or_host, str):
-            raise InputError(f"the address of Redis is {type(url_or_host).__name__}, wanted is str")
-        if isinstance(max_connections, bool) or not isinstance(max_connections, int) or max_connections < 1:
-            raise InputError(f"max_connections is {max_connections!r}, wanted is a whole number from 1")
+        for name, value in (
+            ("the address of Redis", url_or_host),
+            ("password", password or ""),
+            ("ca_file", ca_file or ""),
+        ):
+            if not isinstance(value, str):
+                raise InputError(f"{name} is {type(value).__name__}, wanted is str")
+        if not isinstance(stream, str) or not stream:
+            raise InputError(f"stream is {brief(stream)}, wanted is the name of a stream")
+        _check_text("stream", stream)
+        _check_text("the address of Redis", url_or_host)
+        if (
+            isinstance(max_connections, bool)
+            or not isinstance(max_connections, int)
+            or not (0 < max_connections <= _MOST_CONNECTIONS)
+        ):
+            raise InputError(
+                f"max_connections is {brief(max_connections)}, wanted is a number from 1 to {_MOST_CONNECTIONS}"
+            )
+        if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 1 << 16:
+            raise InputError(f"port is {brief(port)}, wanted is a number from 1 to 65535")
         is_url = "://" in url_or_host
         host = f"[{url_or_host}]" if url_or_host.count(":") > 1 and "[" not in url_or_host else url_or_host
         url = url_or_host if is_url else f"redis://{host}"
@@ -115,6 +135,7 @@ class Server:
         if not is_url and parts.port is None:
             url = f"{url}:{port}"
             parts = urlsplit(url)
+        _check_query(parts.query)
         name = parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
         return cls(name, url, secret, max_connections, timeout_s, ca_file)
 
@@ -199,11 +220,26 @@ class Server:
         return options
 
 
+def _check_text(name: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as err:
+        raise InputError(f"{name} {value!r} has half of a surrogate pair, which is no text") from err
+
+
+def _check_query(query: str) -> None:
+    """Refuse what redis-py would trip over when it first connects."""
+    if unknown := sorted(set(parse_qs(query, keep_blank_values=True)) - _QUERY):
+        raise InputError(f"the URL has the unknown parameter {unknown[0]!r}, known are {', '.join(sorted(_QUERY))}")
+
+
 def _limit(timeout_s: float | None) -> float | None:
     if timeout_s is None:
         return None
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, Real) or not timeout_s > 0:
-        raise InputError(f"timeout_s is {timeout_s!r}, wanted is a number of seconds above 0, or None for no limit")
+        raise InputError(
+            f"timeout_s is {brief(timeout_s)}, wanted is a number of seconds above 0, or None for no limit"
+        )
     return None if timeout_s > LONGEST_S else float(timeout_s)
 
 
