@@ -8,13 +8,15 @@ from enum import Enum
 from numbers import Real
 from typing import Any, Final
 
-from beam_serving.client.requests import Uri, decode_uri, encode_uri
+from beam_serving.client.requests import Uri, decode_uri, encode_uri, members
 from beam_serving.errors import InputError, ResultError, brief
 from beam_serving.protocol import result_key
 from beam_serving.protocol.replies import Reply, decode_reply
 from beam_serving.records import ProtocolVersion
 
 Hash = Mapping[bytes, bytes]
+_LONGEST_S = 1e15
+"""Some million years: a whole number may be larger than a float can be."""
 _log = logging.getLogger(__name__)
 
 
@@ -36,9 +38,9 @@ def seconds_to_wait(timeout_s: float | None) -> float:
     """
     if timeout_s is None:
         return math.inf
-    if isinstance(timeout_s, bool) or not isinstance(timeout_s, Real) or math.isnan(timeout_s):
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, Real) or timeout_s != timeout_s:
         raise InputError(f"timeout_s is {brief(timeout_s)}, wanted is a number of seconds, or None for no limit")
-    return max(float(timeout_s), 0.0)
+    return float(min(max(timeout_s, 0.0), math.inf if timeout_s == math.inf else _LONGEST_S))
 
 
 class Wanted:
@@ -50,9 +52,7 @@ class Wanted:
         Raises:
             InputError: a uri is none that can be, or the request ids do not fit the uris.
         """
-        if isinstance(uris, str | bytes):
-            raise InputError(f"uris is {type(uris).__name__}, wanted is a list of uris")
-        uris = list(uris)
+        uris = list(members(uris, "uris", "uris"))
         self._keys = {uri: key_of(stream, uri) for uri in uris}
         self._ids: dict[bytes, bytes] = {}
         if request_ids is not None:
@@ -100,14 +100,14 @@ def pattern_of(prefix: bytes) -> bytes:
 
 
 def _ids_by_key(keys: Sequence[bytes], request_ids: Sequence[str]) -> dict[bytes, bytes]:
-    request_ids = list(request_ids)
+    request_ids = list(members(request_ids, "request_ids", "request ids"))
     if len(request_ids) != len(keys):
         raise InputError(f"request_ids are {len(request_ids)}, wanted is one for each of the {len(keys)} uris")
     ids: dict[bytes, bytes] = {}
     for key, request_id in zip(keys, request_ids, strict=True):
         if not isinstance(request_id, str):
             raise InputError(f"a request id is {type(request_id).__name__}, wanted is str, as enqueue returned it")
-        encoded = request_id.encode("utf-8", "surrogateescape")
+        encoded = request_id.encode("utf-8", "surrogatepass")
         if ids.setdefault(key, encoded) != encoded:
             uri = decode_uri(key.partition(b":")[2])
             raise InputError(

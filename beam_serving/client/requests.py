@@ -109,12 +109,24 @@ def checked_pairs(requests: object) -> Iterator[tuple[Uri, Inputs]]:
     Raises:
         InputError: these are no requests, or one is no pair.
     """
-    if isinstance(requests, str | bytes | Mapping) or not isinstance(requests, Iterable):
-        raise InputError(f"requests is {type(requests).__name__}, wanted are pairs of uri and inputs")
-    for request in requests:
+    for request in members(requests, "requests", "pairs of uri and inputs"):
         if not isinstance(request, tuple | list) or len(request) != 2:
             raise InputError(f"a request is {brief(request)}, wanted is a pair of uri and inputs")
         yield request[0], request[1]
+
+
+def members(values: object, name: str, wanted: str) -> Iterator[Any]:
+    """Return an iterator over an argument of many values, which a text or a mapping is not.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        if not isinstance(values, str | bytes | Mapping):
+            return iter(values)  # type: ignore[call-overload, no-any-return]
+    except TypeError:
+        pass
+    raise InputError(f"{name} is {type(values).__name__}, wanted are {wanted}")
 
 
 def whole_number(name: str, value: object, least: int = 1) -> int:
