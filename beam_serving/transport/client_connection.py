@@ -179,10 +179,13 @@ class Server:
         """Bound what this coroutine asks of the server; see `call`."""
         limit_s = self.timeout_s if most_s is None else most_s
         with redis_errors(self, limit_s):
+            timer = asyncio.timeout(None if limit_s is None or limit_s > LONGEST_S else limit_s)
             try:
-                async with asyncio.timeout(None if limit_s is None or limit_s > LONGEST_S else limit_s):
+                async with timer:
                     yield
             except TimeoutError as err:
+                if not timer.expired():
+                    raise
                 raise RedisTimeoutError from err
 
     def _pool(self, kind: Any, **limits: Any) -> Any:
