@@ -54,6 +54,7 @@ from beam_serving.config.values import (
 )
 from beam_serving.config.wanted import given
 from beam_serving.config.wanted import wanted as wanted_of
+from beam_serving.config.whereabouts import NAME
 from beam_serving.config.yaml_file import YamlFile, has_variables, read_yaml
 from beam_serving.errors import ConfigError
 from beam_serving.transport.address import Address
@@ -260,6 +261,9 @@ class Flink(_Section):
     start_s: Seconds = 60.0
 
 
+_NAME = r"[\w.{}-]{1,64}"
+
+
 class Settings(_Section):
     """The whole of config.yaml, checked; the file config.yaml of the repository explains each key.
 
@@ -273,15 +277,30 @@ class Settings(_Section):
         spark: of the runner of that name.
     """
 
-    name: Annotated[
-        str, Field(pattern=r"^[\w.{}-]{1,64}$", description="wants 1 to 64 letters, digits and _ . { } -")
-    ] = "beam-serving"
+    name: Annotated[str, Field(pattern=f"^{_NAME}$", description="wants 1 to 64 letters, digits and _ . { } -")] = NAME
     model: Model
     data: Data = Data()
     params: Params = Params()
     redis: Redis = Redis()
     flink: Flink = Flink()
     spark: Spark = Spark()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stream_of_its_name(cls, values: object) -> object:
+        """Let a service with a name of its own serve the stream of that name, where no streams are said.
+
+        The streams of clients that name none belong to the one service that has no name of its own, or says so.
+        """
+        name = values.get("name") if isinstance(values, dict) else None
+        if not isinstance(values, dict) or not isinstance(name, str) or name == NAME or not re.fullmatch(_NAME, name):
+            return values
+        data = values.get("data")
+        if data is None or (isinstance(data, dict) and data.get("streams") is None):
+            return {**values, "data": {**(data or {}), "streams": [name]}}
+        if isinstance(data, Data) and "streams" not in data.model_fields_set:
+            return {**values, "data": data.model_copy(update={"streams": (name,)})}
+        return values
 
     def own_code(self, key: str) -> OwnCode | None:
         """Return the code of the operator's that a key names, None where it names none.

@@ -51,8 +51,8 @@ def _numbers(value: object) -> object:
 
 
 def _names(value: object) -> object:
-    """Read `a, b` and `[a, b]` alike."""
-    if isinstance(value, str):
+    """Read `a, b` and `[a, b]` alike; `{a}` and `{a}_b` are names with a hash tag, and `{a: b}` is a mapping."""
+    if isinstance(value, str) and (value.lstrip().startswith("[") or ": " in value):
         value = flow(value)
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 

@@ -41,15 +41,7 @@ def preflight(settings: Settings) -> ModelFiles:
         ConfigError: the file of labels cannot be used, a secret is missing, or another service serves a stream.
         ConnectError: Redis does not answer, or refuses us.
     """
-    model, data = settings.model, settings.data
-    warn_of_readers(secret_files(settings))
-    files = look_at(model.path, model_options(settings))
-    if model.encryption == "cbc":
-        _log.warning("%s: AES-CBC shows no tampering; `model encrypt --from cbc` makes files for gcm", model.path)
-    RecordEncryption(data.encryption, data.secret_file, data.allow_weak_secret).decryptor()
-    read_labels(settings.model.labels)
-    for own in filter(None, map(settings.own_code, CODE)):
-        own.look()
+    files = check_files(settings)
     at = redis_at(settings)
     client = at.client()
     patience_s = settings.redis.wait_s
@@ -68,6 +60,24 @@ def preflight(settings: Settings) -> ModelFiles:
         ) from err
     _warn_of_memory(at, client)
     client.close()
+    return files
+
+
+def check_files(settings: Settings) -> ModelFiles:
+    """Check what the configuration names on this machine: model, secrets, labels, code of the operator's.
+
+    Raises:
+        ModelLoadError, ConfigError: see `preflight`.
+    """
+    model, data = settings.model, settings.data
+    warn_of_readers(secret_files(settings))
+    files = look_at(model.path, model_options(settings))
+    if model.encryption == "cbc":
+        _log.warning("%s: AES-CBC shows no tampering; `model encrypt --from cbc` makes files for gcm", model.path)
+    RecordEncryption(data.encryption, data.secret_file, data.allow_weak_secret).decryptor()
+    read_labels(settings.model.labels)
+    for own in filter(None, map(settings.own_code, CODE)):
+        own.look()
     return files
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from beam_serving.cli import main as cli
 from beam_serving.config.schema import load_settings
+from tests.service import DIGITS
 
 CONFIGS = Path(__file__).parents[1] / "fixtures" / "configs"
 Captured = pytest.CaptureFixture[str]
@@ -24,7 +25,7 @@ def run(*arguments: object) -> int:
 
 
 def test_check_says_what_each_key_means(old: Path, capsys: Captured) -> None:
-    assert run("check", old) == 0
+    assert run("check", old, "--no-model") == 0
     said = capsys.readouterr()
     assert said.err == ""
     title, blank, *rows = said.out.splitlines()
@@ -43,7 +44,7 @@ def test_check_says_what_each_key_means(old: Path, capsys: Captured) -> None:
 
 
 def test_check_prints_json_for_programs(old: Path, capsys: Captured) -> None:
-    assert run("check", old, "--json") == 0
+    assert run("check", old, "--no-model", "--json") == 0
     about = json.loads(capsys.readouterr().out)
     assert (about["file"], about["form"], about["loads"], about["errors"]) == (
         str(old),
@@ -64,7 +65,7 @@ def test_check_prints_json_for_programs(old: Path, capsys: Captured) -> None:
 @pytest.mark.parametrize("name", ["seed", "v0_7", "v0_8", "v0_9", "v0_10", "v2"])
 @pytest.mark.parametrize("flags", [[], ["--json"]])
 def test_check_accepts_every_generation_and_shows_no_secret(name: str, flags: list[str], capsys: Captured) -> None:
-    assert run("check", CONFIGS / f"{name}.yaml", *flags) == 0
+    assert run("check", CONFIGS / f"{name}.yaml", "--no-model", *flags) == 0
     said = capsys.readouterr().out
     assert "s3cret" not in said
     assert "1234qwer" not in said
@@ -87,8 +88,49 @@ def test_check_of_a_file_that_does_not_load_says_each_mistake_in_a_line(
         assert json.loads(said.out)["loads"] is False
 
 
+def test_check_loads_the_model_and_says_what_it_takes(tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"model: {{path: {DIGITS / 'model'}}}\n", encoding="utf-8")
+    assert run("check", path) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == (
+        "the model can be served: engine openvino, takes data (float32[3, 32, 32]), gives prob (float32[10])"
+    )
+    assert run("check", path, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["model"]["inputs"][0]["shape"] == [3, 32, 32]
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        ("model: {path: nothing}", "/nothing: there is no such directory; wanted is a model directory"),
+        ("model: {path: MODEL, labels: two.txt}", "two.txt"),
+        ("model: {path: MODEL}\nparams: {pipeline: 'bad.py:build'}", "RuntimeError: not today"),
+        ("model: {path: MODEL}\ndata: {shape: {data: [9, 9, 9]}}", "data"),
+        ("model: {path: MODEL}\ndata: {encryption: all, secret_file: none.txt}", "none.txt"),
+    ],
+)
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_check_fails_where_every_request_would(
+    change: str, wanted: str, flags: list[str], tmp_path: Path, capsys: Captured
+) -> None:
+    (tmp_path / "two.txt").write_text("zero\none\n", encoding="utf-8")
+    (tmp_path / "bad.py").write_text(
+        "def build(pipeline, serving):\n    raise RuntimeError('not today')\n", encoding="utf-8"
+    )
+    path = tmp_path / "config.yaml"
+    path.write_text(change.replace("MODEL", str(DIGITS / "model")) + "\n", encoding="utf-8")
+    assert run("check", path, *flags) == 2
+    said = capsys.readouterr()
+    assert wanted in said.err
+    assert said.err.startswith("error: ")
+    if flags:
+        assert json.loads(said.out)["model"] is None
+    assert run("check", path, "--no-model") == 0
+
+
 def test_check_of_a_new_file_finds_nothing_to_change(capsys: Captured) -> None:
-    assert run("check", "config.yaml") == 0
+    assert run("check", "config.yaml", "--no-model") == 0
     assert capsys.readouterr().out.startswith("config.yaml: this project's own form\n")
 
 
@@ -192,7 +234,7 @@ def test_check_says_which_value_is_from_beside_the_file(
     old: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     monkeypatch.setenv("BEAM_SERVING__DATA__SRC", "redis-1:1")
-    assert run("check", old, "--set", "params.top_n=3", "--set", "name=", "--json") == 0
+    assert run("check", old, "--set", "params.top_n=3", "--set", "name=", "--no-model", "--json") == 0
     keys = {(one["key"], one["line"]): one for one in json.loads(capsys.readouterr().out)["keys"]}
     assert keys["data.src", None]["new"] == {"data.src": "redis-1:1"}
     assert keys["data.src", None]["remark"] == "by environment variable BEAM_SERVING__DATA__SRC"

@@ -184,7 +184,7 @@ def test_every_nested_key_is_understood(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "new", "warned"),
     [
-        ("jobName: image_stream", {"name": "image_stream"}, ""),
+        ("jobName: image_stream", {"name": "image_stream", "data.streams": [*STREAMS]}, ""),
         ("jobName: 7", {"name": "7", "data.streams": [*STREAMS, "7"]}, ""),
         ("postProcessing: topN(5)", {"params.post_processing": "topN(5)"}, ""),
         ("postProcessing: ' TOPN( 5 ) '", {"params.post_processing": "topN(5)"}, ""),

@@ -7,7 +7,7 @@ import os.path
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +22,9 @@ from beam_serving.config.schema import PATHS, Settings, all_keys, checked, is_pa
 from beam_serving.config.yaml_file import has_variables, parse_yaml, read_yaml
 from beam_serving.errors import ConfigError
 from beam_serving.text_files import Expanded
+
+if TYPE_CHECKING:
+    from beam_serving.models.info import ModelInfo
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -46,20 +49,30 @@ def _group() -> None:
 @with_examples("beam_serving config check config.yaml --json")
 @_group.command(
     "check",
-    help="Say of each key what it means here, or why it is not used and what replaces it.",
-    short_help="Say of each key what it means here, or why it is not used.",
+    help="Say of each key what it means here, or why it is not used and what replaces it; then load the model and the "
+    "code that the file names, as a start would, and say why they could not be served. Redis is not asked.",
+    short_help="Say of each key what it means here, or why it is not used; load the model.",
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @set_option
+@click.option("--no-model", is_flag=True, help="Neither look for the model nor load it.")
 @json_option
 @click.pass_context
-def _check(ctx: click.Context, file: Path, as_json: bool) -> int:
+def _check(ctx: click.Context, file: Path, no_model: bool, as_json: bool) -> int:
     translation = translated(read_yaml(file), sets_of(ctx), os.environ)
     errors = _errors(translation)
+    model = None
+    if not errors and not no_model:
+        try:
+            model = _tried(checked(translation))
+        except ConfigError as err:
+            errors = str(err).splitlines()
     if as_json:
-        say(json.dumps(report(translation, errors), default=str))
+        say(json.dumps({**report(translation, errors), "model": model and model.encode()}, default=str))
     else:
         say(table(translation))
+        if model is not None:
+            say(f"\n{_said_of(model)}")
     for line in errors:
         say(f"error: {line}", to=sys.stderr)
     return 2 if errors else 0
@@ -88,6 +101,31 @@ def _errors(translation: Translation) -> list[str]:
     except ConfigError as err:
         return str(err).splitlines()
     return []
+
+
+def _tried(settings: Settings) -> ModelInfo:
+    """Load what a service of these settings would load, and serve nothing.
+
+    Raises:
+        ConfigError: the model or code of the operator's cannot be served.
+    """
+    from beam_serving.launch.preflight import check_files
+    from beam_serving.launch.rehearsal import rehearse
+    from beam_serving.launch.start import served_model
+
+    check_files(settings)
+    rehearse(settings)
+    wanted = settings.params.batch_size
+    return served_model(settings, 1 if wanted == "auto" else wanted)
+
+
+def _said_of(model: ModelInfo) -> str:
+    from beam_serving.models.base import describe
+
+    sides = [("takes", model.inputs), ("gives", model.outputs)]
+    tensors = {verb: ", ".join(f"{one.name} ({describe(one.dtype, one.shape)})" for one in of) for verb, of in sides}
+    said = [f"{verb} {text or 'whatever comes'}" for verb, text in tensors.items()]
+    return f"the model can be served: engine {model.engine}, {', '.join(said)}"
 
 
 def report(translation: Translation, errors: Sequence[str]) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def service_name(value: object, _: Old) -> Outcome:
     stream = str(value)
     name = "".join(sign if sign in "_.-" or sign.isalpha() or sign.isdecimal() else "-" for sign in stream)[:64]
     if stream in STREAMS:
-        return Outcome({"name": name})
+        return Outcome({"name": name, "data.streams": [*STREAMS]})
     remark = f"the stream {stream!r} is served beside those of clients without a name"
     if name != stream:
         remark += f"; the service is called {name!r}"
