@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "beam_serving"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = (
-    ("errors", "records"),
+    ("errors", "owner", "records"),
     ("transport", "encryption"),
     ("config", "protocol", "telemetry"),
     ("client", "models", "io"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from beam_serving import __version__
 from beam_serving.cli.arguments import Command, run
 from beam_serving.cli.terminal import say
 from beam_serving.errors import BeamServingError, ConfigError
+from beam_serving.telemetry.logs import logs_json
 
 SERVICE_MODULES = frozenset(
     (
@@ -65,18 +67,28 @@ def exit_code_of(run: Callable[[], int]) -> int:
         signal.signal(signal.SIGTERM, _end_command)
         return run()
     except ConfigError as err:
-        say(f"error: {err}", to=sys.stderr)
+        _say_error(err)
         return 2
     except BeamServingError as err:
-        say(f"error: {err}", to=sys.stderr)
+        _say_error(err)
         return 1
     except ModuleNotFoundError as err:
         if not _is_of_service(err):
             raise
         say(f"error: this needs {err.name}, which is not installed: {INSTALL_SERVICE}", to=sys.stderr)
         return 2
+    except _TerminatedError:
+        return 128 + signal.SIGTERM
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
+
+
+def _say_error(err: BeamServingError) -> None:
+    """Print why a command ended: a line of JSON where the log is of these."""
+    if logs_json():
+        logging.getLogger(__name__).critical("%s", err)
+    else:
+        say(f"error: {err}", to=sys.stderr)
 
 
 def _is_of_service(err: ModuleNotFoundError) -> bool:
@@ -97,10 +109,13 @@ def _run(arguments: list[str]) -> int:
     return _serve(arguments)
 
 
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM came, which ends a command as Ctrl-C does, so that it takes down what it has started."""
+
+
 def _end_command(signum: int, frame: FrameType | None) -> None:
-    """End a command as Ctrl-C does, so that it takes down what it has started."""
     del signum, frame
-    raise KeyboardInterrupt
+    raise _TerminatedError
 
 
 def _serve(arguments: Sequence[str]) -> int:

@@ -16,6 +16,7 @@ import yaml
 
 from beam_serving.errors import BeamServingError
 from beam_serving.launch.worker import python_module
+from beam_serving.owner import tied
 from beam_serving.telemetry.report import ready_key
 from beam_serving.transport.connection import RedisAt
 
@@ -51,7 +52,9 @@ def service_of_file(path: Path, at: RedisAt, name: str, arguments: Sequence[str]
 
 @contextmanager
 def _started(path: Path, arguments: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([*python_module("beam_serving"), "--config", str(path), *arguments])
+    process = subprocess.Popen(
+        [*python_module("beam_serving"), "--config", str(path), *arguments], preexec_fn=tied(signal.SIGTERM)
+    )
     try:
         yield process
     finally:

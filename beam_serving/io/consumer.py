@@ -17,8 +17,9 @@ from beam_serving.errors import ConnectError
 from beam_serving.io.group import Group
 from beam_serving.io.memory import Balance, Room
 from beam_serving.io.results import Bound
-from beam_serving.records import MOST_REQUEST_BYTES, Block, Entry
+from beam_serving.records import MOST_REQUEST_BYTES, Block, Entry, Origin
 from beam_serving.telemetry.context import service_context
+from beam_serving.telemetry.logs import of_request
 from beam_serving.telemetry.stats import State
 from beam_serving.transport.channel import Argument, Channel, ReplyTooLargeError
 from beam_serving.transport.connection import RedisAt, fatal
@@ -190,7 +191,9 @@ class StreamConsumer:
             self.reading_ahead = False
         elif entry := self._claim():
             if entry.deliveries > 1:
-                _log.warning("took over %s of %r: delivered before and not served", entry.entry_id, entry.stream)
+                origin = Origin(entry.stream, entry.entry_id, b"", "")
+                reason = "took over %s of %r: delivered before and not served"
+                _log.warning(reason, entry.entry_id, entry.stream, extra=of_request(origin))
                 self._stats.counts["reclaimed"] += 1
             return [Block.of(entry)]
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from typing import Any
@@ -31,6 +32,41 @@ from beam_serving.telemetry.stats import STAGES
 from beam_serving.transport.routes import Cluster
 
 _TICK_S = 0.2
+
+
+@dataclass(frozen=True)
+class Living:
+    """What goes on under the name of a service.
+
+    Attributes:
+        processes: of each deployment, how many: workers, and the supervisor, which may just have none.
+        jobs: of clusters, each with its id.
+    """
+
+    processes: Mapping[str, int]
+    jobs: tuple[tuple[Jobs, str], ...] = ()
+
+    @property
+    def count(self) -> int:
+        """How many processes and jobs these are."""
+        return sum(self.processes.values()) + len(self.jobs)
+
+    def still(self, now: Living) -> Living:
+        """Return what of these goes on.
+
+        Args:
+            now: all that goes on.
+        """
+        active = {job_id for _, job_id in now.jobs}
+        return Living(
+            {deployment: count for deployment, count in now.processes.items() if deployment in self.processes},
+            tuple(job for job in self.jobs if job[1] in active),
+        )
+
+    def __str__(self) -> str:
+        processes = sum(self.processes.values())
+        parts = [(processes, "process" if processes == 1 else "processes"), (len(self.jobs), "job")]
+        return " and ".join(f"{count} {what}" for count, what in parts if count)
 
 
 class Deployed:
@@ -102,45 +138,63 @@ class Deployed:
         Raises:
             BeamServingError: workers go on after twice `grace_s`, or there are none and a cluster does not answer.
         """
-        name, grace_s = self._settings.name, self._settings.params.grace_s
-        living = _living(client, name)
-        try:
-            active = self._active()
-        except ClusterError:
-            # Each file of Cluster Serving names a cluster, also where the service does not run on one.
-            if not living:
-                raise
-            self.jobs, active = {}, []
-        if not living and not active:
+        living = self.living(client)
+        if not living.count:
             return False
-        started = time.monotonic()
-        retract(client, name)
-        while living or active:
-            on_progress(sum(living.values()) + len(active))
-            for deployment in living:
-                ask_to_stop(client, name, deployment)
-            if time.monotonic() - started > grace_s:
-                for jobs, job_id in active:
-                    jobs.cancel(job_id)
-            if time.monotonic() - started > 2 * grace_s:
-                raise BeamServingError(
-                    f"{sum(living.values())} processes and {len(active)} jobs go on after {2 * grace_s:g} s"
-                )
-            time.sleep(_TICK_S)
-            living, active = _living(client, name), self._active()
-        on_progress(0)
-        retract(client, name)
+        # What is started meanwhile is stopped as well.
+        while living.count:
+            self.end(client, living, on_progress)
+            living = self.living(client)
         return True
 
-    def _active(self) -> list[tuple[Jobs, str]]:
-        return [(jobs, job_id) for jobs in self.jobs.values() for job_id in jobs.active()]
+    def living(self, client: redis.Redis) -> Living:
+        """Return what goes on under the name now.
 
+        Args:
+            client: of the service's Redis.
 
-def _living(client: redis.Redis, name: str) -> Counter[str]:
-    """Return by deployment how many processes go on: workers, and the supervisor, which may just have none."""
-    return Counter(report.deployment for report in working_reports(client, name)) + Counter(
-        supervised_deployments(client, name)
-    )
+        Raises:
+            ClusterError: a cluster does not answer, and there are no processes.
+        """
+        name = self._settings.name
+        processes = Counter(report.deployment for report in working_reports(client, name))
+        processes += Counter(one.id for one in supervised_deployments(client, name))
+        try:
+            jobs = tuple((jobs, job_id) for jobs in self.jobs.values() for job_id in jobs.active())
+        except ClusterError:
+            # Each file of Cluster Serving names a cluster, also where the service does not run on one.
+            if not processes:
+                raise
+            self.jobs, jobs = {}, ()
+        return Living(processes, jobs)
+
+    def end(self, client: redis.Redis, those: Living, on_progress: Callable[[int], None] = lambda _: None) -> None:
+        """Ask some of what goes on to end and wait for it, as `stop` does.
+
+        Args:
+            client: of the service's Redis.
+            those: what shall end.
+            on_progress: see `stop`.
+
+        Raises:
+            BeamServingError: they go on after twice `grace_s`.
+        """
+        name, grace_s = self._settings.name, self._settings.params.grace_s
+        started = time.monotonic()
+        going_on = those
+        while going_on.count:
+            on_progress(going_on.count)
+            for deployment in going_on.processes:
+                retract(client, name, deployment)
+                ask_to_stop(client, name, deployment)
+            if time.monotonic() - started > grace_s:
+                for jobs, job_id in going_on.jobs:
+                    jobs.cancel(job_id)
+            if time.monotonic() - started > 2 * grace_s:
+                raise BeamServingError(f"{going_on} go on after {2 * grace_s:g} s")
+            time.sleep(_TICK_S)
+            going_on = those.still(self.living(client))
+        on_progress(0)
 
 
 def _worker(report: Report) -> dict[str, Plain]:

@@ -5,7 +5,7 @@
     beam-serving:<name>:workers        the ids of the workers, a set
     beam-serving:<name>:worker:<id>    JSON of one worker's counters and histograms; written by the worker
     beam-serving:<name>:runs           what was begun and has a supervisor, a set; written by the supervisors
-    beam-serving:<name>:run:<run>      there while the supervisor of a deployment lives
+    beam-serving:<name>:run:<run>      JSON of a `Deployment`, there while its supervisor lives
     beam-serving:<name>:stop:<run>     there when the workers of one deployment shall end; written by the command `stop`
     beam-serving:services              the names of all services, a set; written by the workers. On a Redis Cluster
                                        there is one for each hash tag, `beam-serving:services:{<tag>}`
@@ -29,7 +29,7 @@ import redis
 from beam_serving.telemetry.stats import STAGES, Histogram, State, WorkerStats
 from beam_serving.transport.address import hash_tag
 from beam_serving.transport.connection import RedisAt
-from beam_serving.transport.lua import PUT, evaluate
+from beam_serving.transport.lua import PUT, evaluate, script
 from beam_serving.transport.routes import Cluster
 
 LIFETIME_S = 15
@@ -37,6 +37,25 @@ FRESH_S = 5
 _READY_S = 2.5
 """What is renewed every second and is older than this has nobody who renews it."""
 _STOP_LIFETIME_S = 3600
+_ANNOUNCE, _RETRACT = script(__package__, "announce"), script(__package__, "retract")
+
+
+class Deployment(NamedTuple):
+    """What was begun at one stroke and has a supervisor.
+
+    Attributes:
+        id: its name, which nothing else has or will have.
+        host: where its supervisor is.
+        since: when it was begun, in seconds of `time.time`.
+        config: a fingerprint of the configuration that it serves; empty where it cannot be replaced, as a drain.
+        pid: of its supervisor.
+    """
+
+    id: str
+    host: str = ""
+    since: float = 0.0
+    config: str = ""
+    pid: int = 0
 
 
 def ready_key(name: str) -> str:
@@ -211,10 +230,11 @@ def deployment_key(name: str, deployment: str) -> str:
     return f"beam-serving:{name}:run:{deployment}"
 
 
-def keep_deployment(client: redis.Redis, name: str, deployment: str) -> None:
+def keep_deployment(client: redis.Redis, name: str, deployment: Deployment) -> None:
     """Say, for the next seconds, that a deployment has a supervisor, also while none of its workers lives."""
-    evaluate(client, PUT, 1, deployment_key(name, deployment), "", 1000 * LIFETIME_S)
-    client.sadd(deployments_key(name), deployment)
+    about = json.dumps(deployment)
+    evaluate(client, PUT, 1, deployment_key(name, deployment.id), about, 1000 * LIFETIME_S)
+    client.sadd(deployments_key(name), deployment.id)
 
 
 def end_deployment(client: redis.Redis, name: str, deployment: str) -> None:
@@ -223,14 +243,23 @@ def end_deployment(client: redis.Redis, name: str, deployment: str) -> None:
     client.delete(deployment_key(name, deployment))
 
 
-def supervised_deployments(client: redis.Redis, name: str) -> set[str]:
+def supervised_deployments(client: redis.Redis, name: str) -> list[Deployment]:
     """Return the deployments whose supervisors live; forget the others."""
     members: Any = client.smembers(deployments_key(name))
-    known = {member.decode() for member in members}
-    living = {deployment for deployment in known if client.exists(deployment_key(name, deployment))}
-    if gone := known - living:
+    known = sorted(member.decode() for member in members)
+    about: Any = client.mget([deployment_key(name, one) for one in known]) if known else []
+    if gone := [one for one, text in zip(known, about, strict=True) if text is None]:
         client.srem(deployments_key(name), *gone)
-    return living
+    return [_deployment(one, text) for one, text in zip(known, about, strict=True) if text is not None]
+
+
+def _deployment(deployment: str, text: bytes) -> Deployment:
+    """Read what `keep_deployment` wrote; an earlier version wrote nothing."""
+    try:
+        _, host, since, config, pid = json.loads(text)
+        return Deployment(deployment, str(host), float(since), str(config), int(pid))
+    except (ValueError, TypeError):
+        return Deployment(deployment)
 
 
 def described(serving: Sequence[Report], reports: int) -> dict[str, Any]:
@@ -241,9 +270,10 @@ def described(serving: Sequence[Report], reports: int) -> dict[str, Any]:
     return {"engine": serving[0].engine, "batch_size": serving[0].batch_size, "reports": reports}
 
 
-def announce(client: redis.Redis, name: str, about: dict[str, Any]) -> None:
-    """Say, for the next seconds, that the service is ready and what it serves."""
-    evaluate(client, PUT, 1, ready_key(name), json.dumps(about), 1000 * LIFETIME_S)
+def announce(client: redis.Redis, name: str, about: dict[str, Any], deployment: Deployment) -> None:
+    """Say, for the next seconds, that the service is ready and what it serves, if no newer deployment says so."""
+    text = json.dumps({**about, "deployment": deployment.id, "since": deployment.since})
+    evaluate(client, _ANNOUNCE, 1, ready_key(name), text, 1000 * LIFETIME_S, deployment.id, deployment.since)
 
 
 class Readiness(NamedTuple):
@@ -279,7 +309,8 @@ def readiness(client: redis.Redis, name: str) -> Readiness:
     if lifetime_ms < 1000 * (LIFETIME_S - _READY_S):
         return Readiness("who announced that it is ready does so no more", about)
     wanted = about.get("reports", 1)
-    serving = [one for one in read_reports(client, name, within_s=_READY_S) if one.states == [State.SERVING]]
+    reports = read_reports(client, name, about.get("deployment"), _READY_S)
+    serving = [one for one in reports if one.states == [State.SERVING]]
     if len(serving) < wanted:
         return Readiness(f"{len(serving)} of {wanted} workers serve", about)
     return Readiness("", about)
@@ -303,6 +334,6 @@ def streams_of(ready: bytes | None) -> list[str]:
         return []  # of a later version, or somebody else's
 
 
-def retract(client: redis.Redis, name: str) -> None:
-    """Say at once that the service is not ready."""
-    client.delete(ready_key(name))
+def retract(client: redis.Redis, name: str, deployment: str) -> None:
+    """Say at once that the service is not ready, if it was this deployment that has said so."""
+    evaluate(client, _RETRACT, 1, ready_key(name), deployment)

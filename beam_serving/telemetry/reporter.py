@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -14,6 +13,7 @@ from redis.exceptions import RedisError
 from beam_serving.telemetry.periodic import PeriodicThread
 from beam_serving.telemetry.report import (
     LIFETIME_S,
+    Deployment,
     announce,
     described,
     encode_report,
@@ -67,8 +67,8 @@ class Rate:
 class Reporter:
     """Publishes a worker's numbers once a second from a thread of its own.
 
-    `on_stop` is called when reading shall end: when the parent is gone, or somebody has asked for it. Where no
-    supervisor needs to live, `announcing` is what one of the workers says of the service while all of them serve.
+    `on_stop` is called when somebody has asked that reading shall end. Where no supervisor needs to live, `announcing`
+    is what one of the workers says of the service while all of them serve.
     `holding` is renewed as long as this process works, and given up by the last one of the service that ends.
     """
 
@@ -93,12 +93,15 @@ class Reporter:
         self._announcing = announcing
         self._holding = holding
         self._renew_at = 0.0
-        self._parent = os.getppid()
-        self._orphaned = False
         self._state = ""
         self._published_at = 0.0
         self._rate = Rate(stats)
         self._thread = PeriodicThread("report", _WATCH_EVERY_S, self._work)
+
+    def say_stopped(self) -> None:
+        """Publish that this worker has ended, while the thread may still work."""
+        self._stats.state = State.STOPPED
+        self._publish()
 
     def close(self) -> None:
         """Publish the last numbers and end the thread."""
@@ -116,10 +119,6 @@ class Reporter:
             self._publish()
             self._renew(now)
         self._state = self._stats.state
-        if os.getppid() != self._parent and not self._orphaned:
-            self._orphaned = True
-            _log.warning("the process that started this worker is gone: stopping")
-            self._on_stop()
         return EVERY_S if steady else _WATCH_EVERY_S
 
     def _publish(self) -> None:
@@ -173,4 +172,5 @@ class Reporter:
             one for one in read_reports(self._client, self._name, self._deployment) if one.states == [State.SERVING]
         ]
         if len(serving) >= about["workers"] and serving[0].worker == self._worker:
-            announce(self._client, self._name, about | described(serving, about["workers"]))
+            said = about | described(serving, about["workers"])
+            announce(self._client, self._name, said, Deployment(self._deployment))

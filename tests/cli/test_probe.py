@@ -12,7 +12,7 @@ from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import load_settings
 from beam_serving.config.whereabouts import NAME, REDIS_TIMEOUT_S, SRC, whereabouts
 from beam_serving.launch.embedded_redis import free_port
-from beam_serving.telemetry.report import announce, retract
+from beam_serving.telemetry.report import Deployment, announce, retract
 from beam_serving.transport.connection import RedisAt
 from tests.service import await_true, service
 from tests.test_faults import queue_records
@@ -96,7 +96,7 @@ def test_a_place_that_is_none_is_told(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_ready_means_that_it_is_renewed(at: RedisAt, client: redis.Redis, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(f"name: digits\ndata:\n  src: {at.host}:{at.port}\n", encoding="utf-8")
-    announce(client, "digits", {"reports": 0})
+    announce(client, "digits", {"reports": 0}, Deployment("run"))
     assert probe(config) == 0
-    retract(client, "digits")
+    retract(client, "digits", "run")
     assert probe(config) == 1

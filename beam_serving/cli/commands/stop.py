@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -47,13 +48,17 @@ def stop(service: Deployed, settings: Settings) -> bool:
     Raises:
         BeamServingError: see `Deployed.stop`.
     """
-    with (
-        redis_at(settings).reachable() as client,
-        tqdm(desc=f"stopping {settings.name}", unit="", leave=False, disable=None) as bar,
-    ):
+    with redis_at(settings).reachable() as client, stopping(settings.name) as show:
+        return service.stop(client, show)
+
+
+@contextmanager
+def stopping(name: str) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar; yield what is told how many processes of the service go on."""
+    with tqdm(desc=f"stopping {name}", unit="", leave=False, disable=None) as bar:
 
         def show(left: int) -> None:
             bar.total = max(bar.total or 0, left)
             bar.update(bar.total - left - bar.n)
 
-        return service.stop(client, show)
+        yield show

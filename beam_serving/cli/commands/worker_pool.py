@@ -14,7 +14,7 @@ from beam_serving.config.schema import load_settings
 from beam_serving.errors import ConfigError
 from beam_serving.launch.portable.callers import is_here, read_secret
 from beam_serving.launch.stop import stop_on_signals
-from beam_serving.telemetry.logs import configure_logging
+from beam_serving.telemetry.logs import LogOptions, configure_logging
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def _command(config: Path, listen: str) -> int:
             f"--listen {listen} can be reached from other machines: set flink: worker_pool_secret_file, "
             "or listen at 127.0.0.1"
         )
-    configure_logging("info", "worker pool")
+    configure_logging(LogOptions(), "worker pool")
     with stop_on_signals() as stop:
         # Loads Beam, which takes seconds: not before the arguments are checked.
         from beam_serving.launch.portable.pool import HostPool, served

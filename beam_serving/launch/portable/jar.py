@@ -18,6 +18,7 @@ from pathlib import Path
 
 from beam_serving.errors import ConfigError
 from beam_serving.launch.portable.checksum import content_checksum
+from beam_serving.owner import tied
 
 _log = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).parents[2]
@@ -62,7 +63,7 @@ def require_java(engine: Engine, launcher: str = "java") -> None:
     """
     remedy = "install Java 17, for example Debian's package openjdk-17-jre-headless"
     try:
-        ended = subprocess.run([launcher, "-version"], capture_output=True, text=True, check=True)
+        ended = subprocess.run([launcher, "-version"], capture_output=True, text=True, check=True, preexec_fn=tied())
     except (OSError, subprocess.CalledProcessError) as err:
         raise ConfigError(f"--runner={engine.name}Runner needs Java, and {launcher!r} cannot be run; {remedy}") from err
     found = _VERSION.search(ended.stderr + ended.stdout)
@@ -174,7 +175,9 @@ def _run_maven(what: str, command: list[str]) -> None:
     started = logged_at = time.monotonic()
     artifacts = 0
     log_tail = "nothing"
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as maven:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=tied()
+    ) as maven:
         assert maven.stdout is not None  # noqa: S101 - asked for one line above
         for line in maven.stdout:
             artifacts += "Downloaded from" in line
