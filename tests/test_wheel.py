@@ -164,7 +164,11 @@ def test_what_the_client_alone_lacks_is_told_with_its_remedy(client_alone: Path,
 
 def test_commands_of_the_service_say_in_one_line_what_the_client_alone_lacks(client_alone: Path) -> None:
     (client_alone / "config.yaml").write_text("model:\n  path: noop\n", encoding="utf-8")
-    for command in [[], ["--workers", "2"], *([name] for name in COMMANDS if name not in ("enqueue", "init", "model"))]:
+    for command in [
+        [],
+        ["--workers", "2"],
+        *([name] for name in COMMANDS if name not in ("dead-letter", "enqueue", "init", "model")),
+    ]:
         ended = run_alone(client_alone, "-m", "beam_serving", *command)
         assert (ended.returncode, ended.stdout) == (2, ""), command
         (line,) = ended.stderr.splitlines()
