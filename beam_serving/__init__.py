@@ -8,8 +8,8 @@ TYPE_CHECKING = False
 """As type checkers know it. Nothing is imported here: with `python -m` the current directory still comes first."""
 
 if TYPE_CHECKING:
-    from beam_serving.client.aio import AsyncInputQueue as AsyncInputQueue
-    from beam_serving.client.aio import AsyncOutputQueue as AsyncOutputQueue
+    from beam_serving.client.async_input_queue import AsyncInputQueue as AsyncInputQueue
+    from beam_serving.client.async_output_queue import AsyncOutputQueue as AsyncOutputQueue
     from beam_serving.client.input_queue import InputQueue as InputQueue
     from beam_serving.client.output_queue import OutputQueue as OutputQueue
     from beam_serving.client.pandas import to_pandas as to_pandas
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from beam_serving.models.handler import handler_for as handler_for
     from beam_serving.pipeline import Serving as Serving
     from beam_serving.pipeline import build as build
+    from beam_serving.protocol.results import Reply as Reply
+    from beam_serving.protocol.results import TopClass as TopClass
     from beam_serving.records import Examples as Examples
     from beam_serving.records import Flush as Flush
     from beam_serving.records import Predictions as Predictions
@@ -49,7 +51,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
-    "client.aio": ("AsyncInputQueue", "AsyncOutputQueue"),
+    "client.async_input_queue": ("AsyncInputQueue",),
+    "client.async_output_queue": ("AsyncOutputQueue",),
     "client.input_queue": ("InputQueue",),
     "client.output_queue": ("OutputQueue",),
     "client.pandas": ("to_pandas",),
@@ -65,6 +68,7 @@ _MODULES = {
     "launch.service": ("serve",),
     "models.handler": ("handler_for",),
     "pipeline": ("Serving", "build"),
+    "protocol.results": ("Reply", "TopClass"),
     "records": ("Examples", "Flush", "Predictions", "Ranked", "Result"),
     "transforms.batch": ("Batch",),
     "transforms.decode": ("Decode",),

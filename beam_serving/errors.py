@@ -19,6 +19,8 @@ Anything else that is raised while serving is a fault of ours: it is logged whol
 delivered again.
 """
 
+_SHOWN_CHARS = 64
+
 
 class BeamServingError(Exception):
     """Base of all errors that this package raises on purpose."""
@@ -88,6 +90,15 @@ def printable(text: str) -> str:
 
 def _escaped(char: str) -> str:
     return char if char.isprintable() or char == "\t" else char.encode("unicode_escape").decode()
+
+
+def brief(value: object) -> str:
+    """Show a value that was given: as Python writes it where that is short and plain, else its type."""
+    if value is None or isinstance(value, bool | float | str | bytes):
+        shown = ascii(value[: _SHOWN_CHARS + 1] if isinstance(value, str | bytes) else value)
+        return shown if len(shown) <= _SHOWN_CHARS else f"{shown[:_SHOWN_CHARS]}..."
+    # Python itself refuses to write numbers of very many digits.
+    return repr(value) if isinstance(value, int) and value.bit_length() <= _SHOWN_CHARS else type(value).__name__
 
 
 def printable_lines(text: str) -> str:

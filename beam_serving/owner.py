@@ -61,14 +61,12 @@ class Owner:
         self._descriptor = descriptor
         self._parent = os.getppid()
 
-    def await_end(self, also: int) -> bool:
-        """Wait until the owner has ended or another descriptor can be read; return whether the owner has ended."""
+    def await_end(self) -> None:
+        """Wait until it has ended."""
         poll = select.poll()
-        poll.register(also, select.POLLIN)
         if self._is_pipe:
             # Nothing is asked for: what the owner has written is for somebody else, and the end is always told.
             poll.register(self._descriptor, 0)
-        while not (found := poll.poll(None if self._is_pipe else _TICK_MS)):
+        while not poll.poll(None if self._is_pipe else _TICK_MS):
             if os.getppid() != self._parent:
-                return True
-        return any(descriptor == self._descriptor for descriptor, _ in found)
+                return

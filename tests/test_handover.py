@@ -194,6 +194,30 @@ def test_the_same_configuration_twice_serves_twice(at: RedisAt, client: redis.Re
         assert first.process.poll() is None
 
 
+def test_another_model_under_the_same_name_is_refused_with_both(at: RedisAt, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    digits = str(DIGITS / "model")
+    first = Service(at, tmp_path / "first", {"model": {"path": digits}, "params": {"workers": 1}})
+    try:
+        first.await_ready()
+        refused = Service(at, tmp_path / "second", {"params": {"workers": 1}})
+        assert refused.process.wait(60) == 2
+        where = f"'tested' serves another model already: {digits} (pid {first.process.pid} on "
+        assert where in refused.log
+        assert "and this one would answer its requests with noop: `restart` replaces it without a gap" in refused.log
+        assert first.ready()
+        shared = {"params": {"workers": 1}, "data": {"share": True}}
+        with service(at, tmp_path / "second", shared):
+            await_true(lambda: len(pids(first)) == 2, "two workers")
+    finally:
+        # Who was killed is in nobody's way, though it has not said that it ended.
+        first.process.kill()
+        first.process.wait()
+    with service(at, tmp_path / "second", {"params": {"workers": 1}}):
+        pass
+
+
 @pytest.mark.long
 @pytest.mark.timeout(4 * 3600)
 def test_a_thousand_restarts_and_changes_fail_no_request(at: RedisAt, folder: Path) -> None:

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "beam_serving"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = (
-    ("errors", "owner", "records"),
+    ("errors", "owner", "records", "text_files"),
     ("transport", "encryption"),
     ("config", "protocol", "telemetry"),
     ("client", "models", "io"),
@@ -93,7 +93,7 @@ def test_nothing_of_the_package_imports_the_benchmark() -> None:
 def test_the_client_knows_only_errors_records_transport_encryption_and_the_protocol() -> None:
     for path in (PACKAGE / "client").glob("*.py"):
         ours = {name.split(".")[1] for name in imported(tree_of(path)) if name.startswith("beam_serving.")}
-        assert ours <= {"client", "encryption", "errors", "records", "transport", "protocol"}, path.name
+        assert ours <= {"client", "encryption", "errors", "records", "text_files", "transport", "protocol"}, path.name
 
 
 @pytest.mark.parametrize(

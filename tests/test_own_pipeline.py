@@ -111,7 +111,10 @@ def test_the_program_of_the_page_serves(at: RedisAt, own: Path) -> None:
 @pytest.mark.parametrize(
     ("pipeline", "told"),
     [
-        ("lengths.py:biuld", r"lengths\.py defines no 'biuld'; it has Examples, Length, Predictions, "),
+        (
+            "lengths.py:biuld",
+            r"lengths\.py defines no 'biuld'; it has Examples, Flush, Iterator, Length, Predictions, ",
+        ),
         ("missing.py:build", r"there is no file .*missing\.py$"),
         ("no_such_package.module:build", r"there is no module 'no_such_package\.module'; install its package"),
     ],
@@ -311,7 +314,7 @@ def test_what_does_not_wait_for_the_end_is_built(at: RedisAt, tmp_path: Path, st
 def test_a_table_beside_what_is_read_serves(at: RedisAt, tmp_path: Path) -> None:
     (code,) = blocks("class Length")
     table = "beam.pvalue.AsList(pipeline | 'Factors' >> beam.Create([2.0, 5.0]))"
-    code = code.replace("def process(self, examples):", "def process(self, examples, factors):")
+    code = code.replace("examples: Examples | Flush)", "examples: Examples | Flush, factors: list[float])")
     code = code.replace('{"length": lengths}', '{"length": lengths * sum(factors)}')
     code = code.replace("beam.ParDo(Length())", f"beam.ParDo(Length(), {table})")
     with served(at, tmp_path, code, workers=1) as (running, queue, results):

@@ -248,7 +248,7 @@ def test_a_name_that_leads_nowhere_is_told_before_anything_runs(at: RedisAt, tmp
     about = yaml.safe_load(path.read_text(encoding="utf-8"))
     about[section][{"data": "preprocess", "params": "post_processing"}[section]] = "steps.py:nothing"
     path.write_text(yaml.safe_dump(about), encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"steps\.py defines no 'nothing'; it has celsius, "):
+    with pytest.raises(ConfigError, match=r"steps\.py defines no 'nothing'; it has Mapping, celsius, "):
         preflight(load_settings(path))
 
 

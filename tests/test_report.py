@@ -144,8 +144,16 @@ def test_without_a_supervisor_one_worker_announces_when_all_serve(at: RedisAt, c
         Reporter(at, "digits", "a", "run", stats(), lambda: None, about).close()
     finally:
         reporter.close()
-    said = {"workers": 2, "model": "m", "engine": "opencv", "batch_size": 0, "reports": 2}
-    said |= {"deployment": "run", "since": 0.0}
+    said = {
+        "workers": 2,
+        "model": "m",
+        "engine": "opencv",
+        "batch_size": 0,
+        "deployment": "run",
+        "since": 0.0,
+        "inputs": [],
+        "reports": 2,
+    }
     assert json.loads(client.get(ready_key("digits"))) == said  # type: ignore[arg-type]
 
 

@@ -14,7 +14,7 @@ import click
 
 from beam_serving import __version__
 from beam_serving.cli.arguments import Command, run
-from beam_serving.cli.terminal import say
+from beam_serving.cli.terminal import PIPE_CLOSED, PipeClosedError, drop_output, finish, prepare, say
 from beam_serving.errors import BeamServingError, ConfigError
 from beam_serving.telemetry.logs import logs_json
 
@@ -55,32 +55,38 @@ _EXAMPLES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit code: 0 done, 1 failed while serving, 2 wrong usage or configuration."""
+    """Run a command and return the exit code: 0 done, 1 failed while serving, 2 wrong usage or configuration.
+
+    130 is an end by Ctrl-C or SIGTERM, 141 that nobody reads the output any more.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     return exit_code_of(lambda: _run(given))
 
 
 def exit_code_of(run: Callable[[], int]) -> int:
     """Run a command line and return its exit code; SIGTERM ends it as Ctrl-C does, and errors are one line each."""
+    prepare()
     try:
         # Also before the service handles it: the kernel drops a signal that the first process of a container does not.
         signal.signal(signal.SIGTERM, _end_command)
-        return run()
-    except ConfigError as err:
-        _say_error(err)
-        return 2
+        code = run()
+        finish()
+    except PipeClosedError:
+        code = PIPE_CLOSED
     except BeamServingError as err:
+        code = 2 if isinstance(err, ConfigError) else 1
         _say_error(err)
-        return 1
     except ModuleNotFoundError as err:
         if not _is_of_service(err):
             raise
         say(f"error: this needs {err.name}, which is not installed: {INSTALL_SERVICE}", to=sys.stderr)
-        return 2
+        code = 2
     except _TerminatedError:
-        return 128 + signal.SIGTERM
+        code = 128 + signal.SIGTERM
     except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+        code = 128 + signal.SIGINT
+    drop_output()
+    return code
 
 
 def _say_error(err: BeamServingError) -> None:

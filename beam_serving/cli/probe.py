@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
 from beam_serving.cli.arguments import Command, run, with_examples
-from beam_serving.cli.place import config_option
+from beam_serving.cli.place import Configuration, config_option
 from beam_serving.cli.terminal import say
 
 _MOST_S = 2.0
@@ -32,12 +31,12 @@ def main(arguments: Sequence[str]) -> int:
 @click.command(cls=Command, help="Say in one line whether a service is ready; the exit code is 0 or 1.")
 @click.option("--probe", is_flag=True, help="What this is.")
 @config_option
-def _command(probe: bool, config: Path) -> int:
+def _command(probe: bool, config: Configuration) -> int:
     del probe
     from beam_serving.config.whereabouts import whereabouts
     from beam_serving.telemetry.report import readiness
 
-    name, at = whereabouts(config, _MOST_S)
+    name, at = whereabouts(config.path, _MOST_S, config.sets)
     with at.reachable() as client:
         state = readiness(client, name)
     say(

@@ -1,37 +1,75 @@
-"""Tables: as wide as they need be in a pipe or file, folded into the width of a terminal."""
+"""Tables: as wide as they need be in a pipe or file, folded into the width of a terminal, in a narrow one as lists."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from io import StringIO
 from typing import Literal
 
+from beam_serving.cli.terminal import columns, is_terminal
+
 _WIDEST = 100_000
+_GAP = 2
+_NAME = 10
+_NARROWEST = 12
+"""A column that is folded keeps that many characters; where it could not, the rows are lists."""
+
+_Side = Literal["left", "right"]
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Lay rows out in columns, a header first: the first column to the left, the others to the right."""
-    return _table(rows, "right")
+    return _laid_out(rows, "right")
 
 
 def listed(rows: Sequence[Sequence[str]]) -> str:
     """Lay rows of words out in columns, a header first, all to the left."""
-    return _table(rows, "left")
+    return _laid_out(rows, "left")
 
 
-def _table(rows: Sequence[Sequence[str]], others: Literal["left", "right"]) -> str:
+def named(rows: Sequence[tuple[str, str]]) -> str:
+    """Lay names and their values out, each pair in a line."""
+    return _table([(f"{name:{_NAME}}", value) for name, value in rows], "left", _width())
+
+
+def _width() -> int:
+    return columns() if is_terminal() else _WIDEST
+
+
+def _laid_out(rows: Sequence[Sequence[str]], others: _Side) -> str:
+    width = _width()
+    if _least_width(rows) <= width:
+        return _table(rows, others, width)
+    head, *body = rows
+    lists = (
+        _table([(name, cell) for name, cell in zip(head, row, strict=True) if cell], "left", width) for row in body
+    )
+    return "\n\n".join(lists) if body else _table([(name,) for name in head], "left", width)
+
+
+def _least_width(rows: Sequence[Sequence[str]]) -> int:
+    """Return the width below which a column would be folded to less than a few characters."""
+    from rich.cells import cell_len
+
+    widest = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    return sum(min(one, _NARROWEST) for one in widest) + _GAP * (len(widest) - 1)
+
+
+def _table(rows: Sequence[Sequence[str]], others: _Side, width: int) -> str:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for place in range(len(rows[0])):
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, _GAP, 0, 0))
+    for place in range(max(map(len, rows), default=0)):
         table.add_column(justify=others if place else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    width = None if sys.stdout is not None and sys.stdout.isatty() else _WIDEST
     console = Console(file=StringIO(), width=width, color_system=None, legacy_windows=False)
-    with console.capture() as written:
+    with console.capture() as output:
         console.print(table)
-    return "\n".join(line.rstrip() for line in written.get().rstrip("\n").split("\n"))
+    return "\n".join(_stripped(output.get()))
+
+
+def _stripped(text: str) -> Iterable[str]:
+    return (line.rstrip() for line in text.rstrip("\n").split("\n"))

@@ -7,12 +7,14 @@
 It imports neither Beam nor a model framework, and OpenCV only to encode an array as an image.
 """
 
-from beam_serving.client.aio import AsyncInputQueue, AsyncOutputQueue
+from beam_serving.client.async_input_queue import AsyncInputQueue
+from beam_serving.client.async_output_queue import AsyncOutputQueue
 from beam_serving.client.input_queue import InputQueue
 from beam_serving.client.output_queue import OutputQueue
 from beam_serving.client.pandas import to_pandas
 from beam_serving.client.redis_queue import RedisQueue
 from beam_serving.errors import (
+    BeamServingError,
     ClientError,
     ConnectError,
     ImageFileError,
@@ -21,10 +23,12 @@ from beam_serving.errors import (
     ResultError,
     ResultTimeoutError,
 )
+from beam_serving.protocol.results import Reply, TopClass
 
 __all__ = [
     "AsyncInputQueue",
     "AsyncOutputQueue",
+    "BeamServingError",
     "ClientError",
     "ConnectError",
     "ImageFileError",
@@ -33,7 +37,9 @@ __all__ = [
     "OutputQueue",
     "QueueFullError",
     "RedisQueue",
+    "Reply",
     "ResultError",
     "ResultTimeoutError",
+    "TopClass",
     "to_pandas",
 ]

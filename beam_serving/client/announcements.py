@@ -17,11 +17,11 @@ Inbox = asyncio.Queue["bytes | RedisError"]
 class Announcements:
     """Tells each waiting call which of its results to read, over one connection for all calls of an event loop."""
 
-    def __init__(self, client: RedisClient) -> None:
+    def __init__(self, client: RedisClient, limit_s: float | None = None) -> None:
         self._client = client
         self._inboxes: dict[bytes, set[Inbox]] = {}
         self._subscribed: set[bytes] = set()
-        self._changes: Coalesced[tuple[bool, list[bytes]]] = Coalesced(self._change)
+        self._changes: Coalesced[tuple[bool, list[bytes]]] = Coalesced(self._change, limit_s)
         self._pubsub: PubSub | None = None
         self._reader: asyncio.Task[None] | None = None
 

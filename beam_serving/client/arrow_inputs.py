@@ -74,10 +74,12 @@ def inputs_of(request: object, *, as_columns: bool) -> Mapping[str, object]:
     if isinstance(request, str):
         try:
             instances = json.loads(request)["instances"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             return {only: request}
         if not isinstance(instances, list) or len(instances) != 1:
             raise InputError("JSON has another number of instances than one")
+        if not isinstance(instances[0], dict):
+            raise InputError("the instance of the JSON is no object, wanted is its inputs by name")
         image = _image_mapping if as_columns else _image_bytes
         return {name: image(value) if isinstance(value, str) else value for name, value in instances[0].items()}
     return {only: request}

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from typing import TypedDict, Unpack
 
-from beam_serving.errors import ResultError
+from beam_serving.errors import InputError, ResultError, brief
 from beam_serving.transport.client_connection import Server
 
 NOTHING_YET = "[]"
@@ -14,6 +14,8 @@ FAILED = "NaN"
 
 _log = logging.getLogger(__name__)
 _DEFAULT_STREAM = "serving_stream"
+_DEFAULT_PORT = 6379
+_PORT_DIGITS = 5
 
 
 class OldArguments(TypedDict, total=False):
@@ -30,7 +32,7 @@ class Limits(TypedDict):
 
     password: str | None
     max_connections: int
-    timeout_s: float
+    timeout_s: float | None
     ca_file: str | None
 
 
@@ -58,11 +60,19 @@ class Place:
         """Read the arguments of a queue.
 
         Raises:
-            TypeError: an argument is unknown, or one is given twice under two names.
-            ValueError: the address is a URL of another scheme.
+            InputError: an argument is unknown, one is given twice under two names, or is none that can be; or the
+                address is a URL of another scheme.
         """
         if unknown := sorted(set(old) - set(OldArguments.__annotations__)):
-            raise TypeError(f"unknown argument {unknown[0]!r}")
+            raise InputError(f"unknown argument {unknown[0]!r}")
+        for name, value in (
+            ("url_or_host", address),
+            ("stream", stream),
+            ("host", old.get("host")),
+            ("name", old.get("name")),
+        ):
+            if value is not None and not isinstance(value, str):
+                raise InputError(f"{name} is {type(value).__name__}, wanted is str")
         frontend_url = old.get("frontend_url")
         if address is not None and address.startswith(("http://", "https://")):
             address, frontend_url = None, address
@@ -70,13 +80,20 @@ class Place:
         _once("stream", stream, "name", old.get("name"))
         like_cluster_serving = bool(old) or (address is None and stream is None)
         stream = stream or old.get("name") or _DEFAULT_STREAM
-        server = Server.at(address or old.get("host") or "localhost", int(port or 6379), stream=stream, **limits)
+        server = Server.at(address or old.get("host") or "localhost", _port(port), stream=stream, **limits)
         return cls(server, stream, like_cluster_serving, frontend_url)
+
+
+def _port(port: int | str | None) -> int:
+    """Return a port, which `Server` checks; Cluster Serving's was often text."""
+    if port is None:
+        return _DEFAULT_PORT
+    return int(port) if isinstance(port, str) and port.isdecimal() and len(port) <= _PORT_DIGITS else port  # type: ignore[return-value]
 
 
 def _once(ours: str, value: object, theirs: str, other: object) -> None:
     if value is not None and other is not None:
-        raise TypeError(f"{ours} is given, and {theirs}={other!r} too; they mean the same")
+        raise InputError(f"{ours} is given, and {theirs}={brief(other)} too; they mean the same")
 
 
 def failed_like_cluster_serving(uri: object, error: ResultError) -> str:

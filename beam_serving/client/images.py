@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from beam_serving.errors import ClientError, ImageFileError, InputError
+from beam_serving.errors import ClientError, ImageFileError, InputError, brief
 from beam_serving.records import Image
 
 _EXTENSIONS = {"jpeg": ".jpg", "png": ".png"}
 _JPEG_QUALITY = 95
 _MOST_PIXELS_OF_JPEG = 65500
 _CHANNELS = (1, 3, 4)
+_NEVER_MASKED = frozenset((bool, int, float, str, bytes))
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 _WANTED = "an array, the bytes or path of an image file, a file opened in binary mode, or a PIL image"
 _WANTED_ARRAY = "uint8[height, width, 3] in the order blue, green, red, or uint8[height, width]"
@@ -24,8 +25,10 @@ def as_image(image: object, encoding: str) -> Image:
 
     Args:
         image: bytes, `bytearray` or `memoryview` of a file, its path, a file opened in binary mode, which is read from
-            where it stands, a PIL image, which is sent as PNG, or an array: uint8, of shape (height, width) or
-            (height, width, 3) in the order blue, green, red, as OpenCV has it, or with alpha as a fourth channel.
+            where it stands, a PIL image, which is sent as PNG, or an array: uint8, of shape (height, width),
+            (height, width, channels) or (channels, height, width), of which 3 are in the order blue, green, red, as
+            OpenCV has it, 4 have alpha behind them, and 1 is grey. The channels are the last axis where that has 1, 3
+            or 4, else the first.
         encoding: what an array is encoded to, `jpeg` (quality 95) or `png` (lossless).
 
     Raises:
@@ -33,8 +36,8 @@ def as_image(image: object, encoding: str) -> Image:
         ImageFileError: the file cannot be read.
         ClientError: OpenCV, which encodes arrays, is not installed.
     """
-    if encoding not in _EXTENSIONS:
-        raise InputError(f"encoding is {encoding!r}, wanted is one of {', '.join(_EXTENSIONS)}")
+    if not isinstance(encoding, str) or encoding not in _EXTENSIONS:
+        raise InputError(f"encoding is {brief(encoding)}, wanted is one of {', '.join(_EXTENSIONS)}")
     if isinstance(image, str):
         return image_of_path(image)
     found = image_file(image)
@@ -97,9 +100,15 @@ def refuse_masked(value: object, name: str) -> None:
     Raises:
         InputError: it is one, or a list of such.
     """
-    members = value if isinstance(value, list | tuple) else (value,)
-    if any(isinstance(member, np.ma.MaskedArray) for member in members):
+    if _has_masked(value):
         raise InputError(f"{name} is a masked array, whose mask cannot be sent; choose the values with .filled(...)")
+
+
+def _has_masked(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        # Of millions of numbers none is asked for more than its type.
+        return any(_has_masked(member) for member in value if type(member) not in _NEVER_MASKED)
+    return isinstance(value, np.ma.MaskedArray)
 
 
 def _read(file: Any) -> Image:
@@ -134,10 +143,8 @@ def _encoded(image: object, encoding: str) -> Image:
     refuse_masked(image, "image")
     pixels = np.asarray(image)
     shown = f"image is {pixels.dtype}{list(pixels.shape)}"
-    if looks_like_channels_first(pixels):
-        raise InputError(
-            f"{shown}, which looks like (channels, height, width); wanted is {_WANTED_ARRAY}: image.transpose(1, 2, 0)"
-        )
+    if has_channels_first(pixels):
+        pixels = pixels.transpose(1, 2, 0)
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.size == 0:
         raise InputError(f"{shown}, wanted is {_WANTED_ARRAY}")
     if pixels.ndim == 3 and pixels.shape[2] not in _CHANNELS:
@@ -155,6 +162,6 @@ def _encoded(image: object, encoding: str) -> Image:
     return Image(encoded.tobytes())
 
 
-def looks_like_channels_first(pixels: np.ndarray) -> bool:
+def has_channels_first(pixels: np.ndarray) -> bool:
     """Return whether an array has its channels in front, and none at its end; two are a mistake of another kind."""
     return pixels.ndim == 3 and pixels.shape[0] in _CHANNELS and pixels.shape[2] not in (*_CHANNELS, 2)

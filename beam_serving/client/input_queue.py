@@ -1,6 +1,6 @@
 """InputQueue: puts requests on the stream."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Unpack
 
@@ -12,21 +12,25 @@ from beam_serving.client.endpoint import NOTHING_YET, Limits, OldArguments, Plac
 from beam_serving.client.images import as_image
 from beam_serving.client.legacy_http import predict_over_http
 from beam_serving.client.output_queue import OutputQueue
+from beam_serving.client.pending_results import seconds_to_wait
 from beam_serving.client.requests import (
     Inputs,
     Request,
     Uri,
     checked,
+    checked_pairs,
     chunked,
     make_request,
     new_request_id,
     telling_what_is_queued,
+    whole_number,
 )
-from beam_serving.encryption.gcm import keys_to_send_with
+from beam_serving.encryption.gcm import Keys, keys_to_send_with
 from beam_serving.errors import InputError, QueueFullError, ResultError, ResultTimeoutError
 from beam_serving.protocol.limits import DEFAULT_LIMITS
 from beam_serving.protocol.replies import Reply
-from beam_serving.transport.client_connection import Server, redis_errors
+from beam_serving.transport.client_connection import GRACE_S, Server
+from beam_serving.transport.deadline import time_limit
 
 
 class InputQueue:
@@ -48,7 +52,9 @@ class InputQueue:
         stream: the stream that the service reads; None is "serving_stream". On a cluster it needs a hash tag.
         password: where the URL has none; None takes the environment variable BEAM_SERVING_REDIS_PASSWORD.
         max_connections: so many commands run at once; others wait up to `timeout_s` for their turn.
-        timeout_s: seconds, for each connection and for each reply; above a day it is a day.
+        timeout_s: seconds for what a call asks of Redis, waiting for its turn, connecting and trying again included;
+            None for no limit. It ends with a ConnectError then, whatever Redis does. `enqueue_many` has it for each
+            chunk.
         ca_file: a PEM file of the certificates to trust with TLS; None for the system's.
         secret: that of the service's `data: encryption`, 16 characters or more. With it and `salt` the inputs are
             encrypted. Uris, names, types and shapes are not, and neither are results. None for both: nothing is.
@@ -59,9 +65,8 @@ class InputQueue:
             `predict` goes, and `sync` means nothing.
 
     Raises:
-        ValueError: the URL has another scheme or form, or `secret` or `salt` is missing or weak.
-        TypeError: an argument is unknown or given under both names, or `secret` or `salt` is no text.
-        InputError: `timeout_s` is no number above 0.
+        InputError: the URL has another scheme or form, `secret` or `salt` is missing or weak, an argument is unknown or
+            given under both names, or one is none that can be.
     """
 
     def __init__(
@@ -72,15 +77,15 @@ class InputQueue:
         stream: str | None = None,
         password: str | None = None,
         max_connections: int = 4,
-        timeout_s: float = 5.0,
+        timeout_s: float | None = 5.0,
         ca_file: str | None = None,
         secret: str | None = None,
         salt: str | None = None,
         max_request_bytes: int = DEFAULT_LIMITS.max_payload_bytes,
         **old: Unpack[OldArguments],
     ) -> None:
-        self._keys = keys_to_send_with(secret, salt)
-        self._max_request_bytes = max_request_bytes
+        self._keys = request_keys(secret, salt)
+        self._max_request_bytes = whole_number("max_request_bytes", max_request_bytes)
         limits = Limits(password=password, max_connections=max_connections, timeout_s=timeout_s, ca_file=ca_file)
         self._place = Place.at(url_or_host, port, stream, limits, **old)
         self._server = self._place.server
@@ -116,10 +121,8 @@ class InputQueue:
             QueueFullError: Redis has no room; nothing was queued.
             ConnectError: Redis cannot be reached, or refuses us.
         """
-        if not self._place.like_cluster_serving:
-            return self._queue(self._request(uri, inputs if only_input is None else {"": only_input, **inputs}))
-        named = inputs if only_input is None else {ONLY_INPUT: only_input, **inputs}
-        return self._queue(checked(make_arrow_request(uri, named, self._keys), self._max_request_bytes))
+        only = ONLY_INPUT if self._place.like_cluster_serving else ""
+        return self._queue(self._prepared(uri, inputs if only_input is None else {only: only_input, **inputs}))
 
     def enqueue_image(self, uri: Uri, image: object, *, name: str = "", encoding: str = "jpeg") -> str:
         """Queue one image, in this project's own format, and return its request id.
@@ -127,8 +130,9 @@ class InputQueue:
         Args:
             uri: the name of the request; see `enqueue`.
             image: the bytes or the path of a file, a file opened in binary mode, which is read from where it stands, a
-                PIL image, which is sent as PNG, or a uint8 array of shape (height, width), or (height, width, 3) in BGR
-                order, or with alpha as a fourth channel.
+                PIL image, which is sent as PNG, or a uint8 array: (height, width), (height, width, channels) or
+                (channels, height, width), of 3 channels in BGR order, 4 with alpha behind, or 1. The channels are the
+                last axis where that has 1, 3 or 4, else the first.
             name: of the input; "" for the one of a model that has one.
             encoding: what an array is encoded as, "jpeg" (quality 95, up to 65500 pixels a side) or "png" (lossless).
 
@@ -164,19 +168,20 @@ class InputQueue:
         """
         request_ids: list[str] = []
         with telling_what_is_queued(request_ids):
-            for chunk in chunked(self._request(uri, inputs) for uri, inputs in requests):
+            for chunk in chunked(self._request(uri, inputs) for uri, inputs in checked_pairs(requests)):
                 self._queue_chunk(chunk, len(request_ids))
                 request_ids += [request.request_id for request in chunk]
         return request_ids
 
-    def predict(self, request_data: object, timeout: float = 5.0) -> Reply | str | None:
+    def predict(self, request_data: object, timeout: float | None = 5.0) -> Reply:
         """Queue a request, wait for its result, and delete that; with `frontend_url` it goes over HTTP.
 
         Args:
             request_data: a mapping of inputs by name, where "" names the one of a model that has one; or that input
                 alone, which Cluster Serving's format names "t"; or JSON text `{"instances": [{...}]}` with
                 one instance, whose texts are base64 of image files.
-            timeout: seconds to wait for the result, `math.inf` for no limit; over HTTP for each answer of the network.
+            timeout: seconds to wait for the result, None for no limit. The call ends within half a second more,
+                whatever Redis or the front end does.
 
         Returns:
             The result. As in Cluster Serving, where the queue was made so: "[]" stands for one that did not come in
@@ -196,15 +201,17 @@ class InputQueue:
             return predict_over_http(self._place.frontend_url, inputs, timeout)
         if self._results is None:
             self._results = OutputQueue(self._server.url, stream=self._stream, **self._limits)
+        wait_s = seconds_to_wait(timeout)
         uri = new_request_id()
-        request_id = self.enqueue(uri, **inputs)
         try:
-            reply = self._results.query(uri, timeout, request_id=request_id, delete=True)
+            with time_limit(wait_s + GRACE_S):
+                request_id = self._queue(self._prepared(uri, inputs))
+                reply: Any = self._results.query(uri, timeout, request_id=request_id, delete=True)
         except (ResultTimeoutError, ResultError) as err:
             if not self._place.like_cluster_serving:
                 raise
-            return failed_like_cluster_serving(uri, err) if isinstance(err, ResultError) else NOTHING_YET
-        return comparable(reply) if self._place.like_cluster_serving else reply
+            reply = failed_like_cluster_serving(uri, err) if isinstance(err, ResultError) else NOTHING_YET
+        return comparable(reply) if self._place.like_cluster_serving else reply  # type: ignore[no-any-return]
 
     def data_to_b64(self, **inputs: object) -> str:
         """Return inputs as Cluster Serving 0.9 and later have them on the stream, in the field `data`.
@@ -235,23 +242,40 @@ class InputQueue:
     ) -> None:
         self.close()
 
-    def _request(self, uri: Uri, inputs: Inputs) -> Request:
+    def _prepared(self, uri: Uri, inputs: Mapping[str, object]) -> Request:
+        if not self._place.like_cluster_serving:
+            return self._request(uri, inputs)
+        return checked(make_arrow_request(uri, inputs, self._keys), self._max_request_bytes)
+
+    def _request(self, uri: Uri, inputs: object) -> Request:
         return make_request(uri, inputs, self._keys, self._max_request_bytes)
 
     def _queue(self, request: Request) -> str:
-        with redis_errors(self._server):
+        with self._server.call():
             self._redis.execute_command(*request.command(self._stream))
         return request.request_id
 
     def _queue_chunk(self, chunk: list[Request], queued: int) -> None:
-        pipeline = self._redis.pipeline(transaction=True)
-        for request in chunk:
-            pipeline.execute_command(*request.command(self._stream))
-        with redis_errors(self._server):
+        with self._server.call():
+            pipeline = self._redis.pipeline(transaction=True)
+            for request in chunk:
+                pipeline.execute_command(*request.command(self._stream))
             try:
                 pipeline.execute()
             except (OutOfMemoryError, ExecAbortError) as err:
                 raise chunk_refused(self._server, queued) from err
+
+
+def request_keys(secret: str | None, salt: str | None) -> Keys | None:
+    """Return the keys that requests are encrypted with, None where they are not.
+
+    Raises:
+        InputError: one of both is missing, weak, or no text.
+    """
+    try:
+        return keys_to_send_with(secret, salt)
+    except (TypeError, ValueError) as err:
+        raise InputError(str(err)) from err
 
 
 def chunk_refused(server: Server, queued: int) -> QueueFullError:

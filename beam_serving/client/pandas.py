@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from beam_serving.client.endpoint import FAILED, NOTHING_YET
-from beam_serving.errors import ClientError, ResultError
+from beam_serving.errors import ClientError, InputError, ResultError
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -26,7 +26,7 @@ def to_pandas(results: object) -> "DataFrame":
 
     Raises:
         ClientError: pandas is not installed.
-        TypeError: these are no results, as None, "[]" and "NaN" are not.
+        InputError: these are no results, as None, "[]" and "NaN" are not.
     """
     try:
         import pandas
@@ -43,7 +43,7 @@ def to_pandas(results: object) -> "DataFrame":
     if isinstance(results, list):
         results = dict(enumerate(results))
     if not isinstance(results, dict):
-        raise TypeError(f"{type(results).__name__} {str(results)[:64]!r} is no result")
+        raise InputError(f"{type(results).__name__} {str(results)[:64]!r} is no result")
     if all(isinstance(score, float) for score in results.values()):
         return pandas.DataFrame({"class": list(results), "score": list(results.values())})
     return pandas.concat({name: to_pandas(result) for name, result in results.items()})

@@ -1,5 +1,6 @@
 """RedisQueue: the client of the very first Cluster Serving, for code that was written for it."""
 
+import os
 from pathlib import Path
 from types import TracebackType
 
@@ -11,7 +12,8 @@ from beam_serving.protocol import image as image_wire
 from beam_serving.protocol.limits import DEFAULT_LIMITS
 from beam_serving.protocol.replies import Reply
 from beam_serving.records import ProtocolVersion
-from beam_serving.transport.client_connection import Server, redis_errors
+from beam_serving.text_files import expanded, read_text_file
+from beam_serving.transport.client_connection import Server
 from beam_serving.transport.keys import IMAGE_STREAM, result_key
 
 _DEFAULT_FILE = Path("config.yaml")
@@ -29,16 +31,16 @@ class RedisQueue:
         file_path: a configuration file whose `data: src` says where Redis is, else it is at localhost:6379; None is
             ./config.yaml, where that is there.
         src: where Redis is, `host:port` or a URL; the file is not read then.
+        timeout_s: seconds for what a call asks of Redis, None for no limit; see `InputQueue`.
 
     Raises:
         ConfigError: the file cannot be read.
-        ValueError: the URL has another scheme or form.
+        InputError: the URL has another scheme or form, or `timeout_s` is none that can be.
     """
 
-    def __init__(self, file_path: str | None = None, *, src: str | None = None) -> None:
-        self._server = Server.at(
-            src or _src_of(file_path) or _DEFAULT_SRC, password=None, max_connections=4, timeout_s=5.0, stream=_STREAM
-        )
+    def __init__(self, file_path: str | None = None, *, src: str | None = None, timeout_s: float | None = 5.0) -> None:
+        address = src or _src_of(file_path) or _DEFAULT_SRC
+        self._server = Server.at(address, password=None, max_connections=4, timeout_s=timeout_s, stream=_STREAM)
         self._redis = self._server.client()
 
     def enqueue_image(self, uri: Uri, data: object) -> str:
@@ -62,7 +64,7 @@ class RedisQueue:
         request_id = new_request_id()
         fields = image_wire.encode_request(encode_uri(uri), request_id.encode(), as_image(data, "jpeg"))
         request = checked(Request(request_id, fields), DEFAULT_LIMITS.max_payload_bytes)
-        with redis_errors(self._server):
+        with self._server.call():
             self._redis.execute_command(*request.command(_STREAM))
         return request_id
 
@@ -76,8 +78,8 @@ class RedisQueue:
         Raises:
             ConnectError: Redis cannot be reached, or refuses us.
         """
-        with redis_errors(self._server):
-            return take_all(self._redis, result_key(ProtocolVersion.IMAGE, IMAGE_STREAM, b""), by_label=False)
+        prefix = result_key(ProtocolVersion.IMAGE, IMAGE_STREAM, b"")
+        return take_all(self._server, self._redis, prefix, by_label=False)
 
     def get_result(self) -> dict[str, Reply | ResultError]:
         """Return what `get_results` does: its other name.
@@ -112,9 +114,12 @@ def _src_of(file_path: str | None) -> str | None:
             f"reading {path} needs PyYAML: pip install 'beam-serving[legacy]', or say src=, where Redis is"
         ) from err
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as err:
+        config = yaml.safe_load(read_text_file(path))
+    except (ValueError, yaml.YAMLError) as err:
         raise ConfigError(f"configuration {path} cannot be read: {err}") from err
     section = config.get("data") if isinstance(config, dict) else None
     src = section.get("src") if isinstance(section, dict) else None
-    return None if src is None else str(src)
+    try:
+        return None if src is None else expanded(str(src), os.environ) or None
+    except ValueError as err:
+        raise ConfigError(f"configuration {path}: data.src: {err}") from err

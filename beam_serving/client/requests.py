@@ -8,13 +8,13 @@ from dataclasses import replace
 from functools import lru_cache
 from numbers import Integral
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 
 from beam_serving.client.images import image_file, refuse_masked
 from beam_serving.encryption.gcm import Keys
-from beam_serving.errors import ClientError, ImageFileError, InputError, RequestError
+from beam_serving.errors import ClientError, ImageFileError, InputError, RequestError, brief
 from beam_serving.protocol import native, numbers, text
 from beam_serving.protocol.encrypted import seal_fields
 from beam_serving.protocol.limits import DEFAULT_LIMITS, MOST_VALUE_BYTES, Limits, check_entry, input_name
@@ -22,13 +22,31 @@ from beam_serving.records import Image
 
 Uri = str | bytes | int | Path
 """A name for a request; in results and errors it is text."""
-Input = np.ndarray | Sequence[object] | bytes | bytearray | memoryview | Path | BinaryIO | Image | str | float
+
+
+class PilImage(Protocol):
+    """An image of PIL."""
+
+    @property
+    def mode(self) -> str:
+        """The kind of its pixels, such as "RGB"."""
+
+    def save(self, fp: Any, format: str | None = None, **params: Any) -> None:  # noqa: A002 - PIL's own
+        """Write it to a file."""
+
+
+Input = (
+    np.ndarray | np.generic | Sequence[object] | bytes | bytearray | memoryview | Path | BinaryIO | PilImage | Image
+    | str | float
+)  # fmt: skip
 """One input: a tensor (an array or nested lists), a text or lists of these, or an image file."""
 Inputs = Input | Mapping[str, Input]
 """All inputs of a request: by name, or the one of a model that has one."""
 
 _CHUNK_REQUESTS = 128
 _CHUNK_BYTES = 1 << 20
+_TOO_LARGE = 10**DEFAULT_LIMITS.max_uri_bytes
+"""A whole number of more digits than a uri may have bytes, which Python itself may refuse to write out."""
 WANTED = "wanted is a tensor of numbers, texts, or an image: its bytes, a Path, a file in binary mode or a PIL image"
 
 
@@ -44,7 +62,7 @@ class Request(NamedTuple):
 
 
 def make_request(
-    uri: Uri, inputs: Inputs, keys: Keys | None = None, max_request_bytes: int = DEFAULT_LIMITS.max_payload_bytes
+    uri: Uri, inputs: object, keys: Keys | None = None, max_request_bytes: int = DEFAULT_LIMITS.max_payload_bytes
 ) -> Request:
     """Return a request in this project's own format, with a new request id; with `keys` its inputs are encrypted.
 
@@ -54,7 +72,7 @@ def make_request(
     """
     named = inputs if isinstance(inputs, Mapping) else {"": inputs}
     if not named:
-        raise InputError(f"request {uri!r} has no input")
+        raise InputError(f"request {brief(uri)} has no input")
     encoded, request_id = encode_uri(uri), new_request_id()
     values = {encode_name(name): as_input(name, value) for name, value in named.items()}
     try:
@@ -85,6 +103,43 @@ def _limits(max_request_bytes: int) -> Limits:
     return replace(DEFAULT_LIMITS, max_payload_bytes=max_request_bytes)
 
 
+def checked_pairs(requests: object) -> Iterator[tuple[Uri, Inputs]]:
+    """Yield the uri and inputs of each request.
+
+    Raises:
+        InputError: these are no requests, or one is no pair.
+    """
+    for request in members(requests, "requests", "pairs of uri and inputs"):
+        if not isinstance(request, tuple | list) or len(request) != 2:
+            raise InputError(f"a request is {brief(request)}, wanted is a pair of uri and inputs")
+        yield request[0], request[1]
+
+
+def members(values: object, name: str, wanted: str) -> Iterator[Any]:
+    """Return an iterator over an argument of many values, which a text or a mapping is not.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        if not isinstance(values, str | bytes | Mapping):
+            return iter(values)  # type: ignore[call-overload, no-any-return]
+    except TypeError:
+        pass
+    raise InputError(f"{name} is {type(values).__name__}, wanted are {wanted}")
+
+
+def whole_number(name: str, value: object, least: int = 1) -> int:
+    """Return an argument that is a whole number.
+
+    Raises:
+        InputError: it is none, or below `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise InputError(f"{name} is {brief(value)}, wanted is a whole number from {least}")
+    return int(value)
+
+
 def encode_uri(uri: Uri) -> bytes:
     """Return the bytes of a uri; `decode_uri` gives every uri back as text, whatever its bytes are.
 
@@ -94,11 +149,16 @@ def encode_uri(uri: Uri) -> bytes:
     if isinstance(uri, bytes):
         encoded = uri
     elif isinstance(uri, str | os.PathLike):
+        path = os.fspath(uri)
         try:
-            encoded = os.fspath(uri).encode("utf-8", "surrogateescape")
+            encoded = path if isinstance(path, bytes) else path.encode("utf-8", "surrogateescape")
         except UnicodeEncodeError as err:
-            raise InputError(f"uri {uri!r} has half of a surrogate pair, which is no text") from err
+            raise InputError(f"uri {brief(uri)} has half of a surrogate pair, which is no text") from err
     elif isinstance(uri, Integral) and not isinstance(uri, bool):
+        if abs(int(uri)) >= _TOO_LARGE:
+            raise InputError(
+                f"uri is a number of more than {DEFAULT_LIMITS.max_uri_bytes} digits, which are not served"
+            )
         encoded = b"%d" % int(uri)
     else:
         raise InputError(f"uri is {type(uri).__name__}, wanted is str, bytes, int or Path")
@@ -120,7 +180,7 @@ def encode_name(name: str) -> str:
     try:
         input_name(name.encode(), DEFAULT_LIMITS)
     except UnicodeEncodeError as err:
-        raise InputError(f"input name {name!r} has half of a surrogate pair, which is no text") from err
+        raise InputError(f"input name {brief(name)} has half of a surrogate pair, which is no text") from err
     except RequestError as err:
         raise InputError(str(err)) from err
     return name

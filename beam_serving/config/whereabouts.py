@@ -5,11 +5,13 @@ The check of a whole configuration takes longer than a health check should: here
 
 from __future__ import annotations
 
-import os.path
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from beam_serving.config.legacy.translate import Translation, translate
+from beam_serving.config.overrides import PREFIX, overridden, overrides, variable_of
 from beam_serving.config.yaml_file import read_yaml
 from beam_serving.errors import ConfigError
 from beam_serving.transport.address import Address
@@ -20,6 +22,8 @@ NAME = "beam-serving"
 SRC = "localhost:6379"
 """Of a service whose configuration says nothing else."""
 REDIS_TIMEOUT_S = 5.0
+_READ = ("name", "data.src", "redis.username", "redis.timeout_s", "redis.password_file", "redis.ca_file")
+_FILES = ("password_file", "ca_file")
 _KNOWN = ("name", "model", "data", "params", "redis", "flink", "spark", "redis.timeout_s", "redis.ca_file")
 
 
@@ -30,17 +34,26 @@ class Whereabouts(NamedTuple):
     at: RedisAt
 
 
-def whereabouts(path: Path, most_s: float) -> Whereabouts:
-    """Read them from a configuration file of any version.
+def whereabouts(
+    path: Path, most_s: float, sets: Sequence[str] = (), environment: Mapping[str, str] = os.environ
+) -> Whereabouts:
+    """Read them from a configuration file of any version, and from beside it.
 
     Args:
         path: the file.
         most_s: seconds that a connection and a reply of this Redis may take, where the file allows more.
+        sets: see `load_settings`; values of other keys are nothing to this.
+        environment: alike.
 
     Raises:
         ConfigError: the file cannot be read, or what is wanted of it is wrong; `config check` says more.
     """
-    translation = translate(read_yaml(path), _KNOWN)
+    wanted = {*map(variable_of, _READ)}
+    # Of other keys of ours nothing is read; what values stand for may be any variable.
+    ours = {name: text for name, text in environment.items() if name in wanted or not name.startswith(PREFIX)}
+    its = [one for one in sets if one.partition("=")[0].strip() in _READ]
+    layers = overrides(_READ, its, ours)
+    translation = overridden(translate(read_yaml(path, environment), _KNOWN), layers)
     try:
         return _found(translation, path.resolve().parent, most_s)
     except (AttributeError, TypeError, ValueError) as err:
@@ -55,7 +68,11 @@ def _found(translation: Translation, folder: Path, most_s: float) -> Whereabouts
     name = str(values.get("name") or NAME)
     address = Address.parse(str((values.get("data") or {}).get("src") or SRC))
     host, port = address.hosts[0]
-    files = {key: _path(redis.get(key), folder) for key in ("password_file", "ca_file")}
+    # A path from beside the file is one of the current directory.
+    here = {
+        key: Path.cwd() if f"redis.{key}" in translation.sources else folder for key in ("password_file", "ca_file")
+    }
+    files = {key: _path(redis.get(key), base) for key, base in here.items()}
     return Whereabouts(
         name,
         RedisAt(

@@ -1,10 +1,15 @@
 """How a process of ours comes to its end: by SIGTERM or SIGINT, or because its owner, which started it, is gone.
 
 Either sets the one token that all of it looks at: it reads no more, finishes what is in flight and ends by itself.
+
+A thread of its own does what a signal asks for. Python runs handlers in the main thread only, between two of its steps:
+not while a model is loaded there, and a handler that sets a token on which that thread is about to wait would wait for
+itself.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import signal
@@ -21,7 +26,7 @@ from beam_serving.telemetry.logs import reopen_log
 from beam_serving.telemetry.stats import State
 
 _log = logging.getLogger(__name__)
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 _FAREWELL_S = 1.0
 
 
@@ -36,35 +41,29 @@ def stop_on_signals(*, log: bool = False) -> Iterator[threading.Event]:
     """
     stop = service_context().stop
 
-    def on_signal(signum: int, frame: FrameType | None) -> None:
-        del frame
-        if log:
-            _log.info("%s: finishing what is in flight", signal.Signals(signum).name)
-        tell_stopping()
-        stop.set()
+    def end(signum: int) -> None:
+        if not stop.is_set():
+            if log:
+                _log.info("%s: finishing what is in flight", signal.Signals(signum).name)
+            tell_stopping()
+            stop.set()
 
-    def on_hangup(signum: int, frame: FrameType | None) -> None:
-        del signum, frame
+    def reopen(signum: int) -> None:
         tell_reloading()
         reopen_log()
         tell_ready()
         if log:
-            _log.info("SIGHUP: the log goes on here")
+            _log.info("%s: the log goes on here", signal.Signals(signum).name)
 
-    handlers = {signal.SIGTERM: on_signal, signal.SIGINT: on_signal, signal.SIGHUP: on_hangup}
-    before = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
-    try:
+    with _signals().handled({signal.SIGTERM: end, signal.SIGINT: end, signal.SIGHUP: reopen}):
         yield stop
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 class Ending:
-    """Sees to it that this process ends when it shall, from its first instruction on; a thread of its own watches.
+    """Sees to it that this process ends when it shall, from its first instruction on.
 
-    Who has not begun to serve has nothing in flight, and may be in the midst of loading a model, where no handler of
-    Python's runs: it ends at once. Who has lost its owner ends within `grace_s`, whatever it waits for.
+    Who has not begun to serve has nothing in flight, and may be in the midst of loading a model: it ends at once. Who
+    has lost its owner ends within `grace_s`, whatever it waits for.
 
     Attributes:
         grace_s: seconds that what is in flight may take when the owner is gone.
@@ -77,16 +76,16 @@ class Ending:
         self._context = service_context()
         # A descriptor of its own: whatever reads standard input, or puts another file in its place, reads not here.
         self._owner = Owner(os.dup(0))
-        self._signals, written = os.pipe()
-        os.set_blocking(written, False)
-        # What Python writes there it writes when a signal arrives, also while no handler can run.
-        signal.set_wakeup_fd(written, warn_on_full_buffer=False)
-        threading.Thread(target=self._watch, name="ending", daemon=True).start()
+        _signals().ending = self
+        threading.Thread(target=self._follow_owner, name="owner", daemon=True).start()
 
-    def _watch(self) -> None:
-        while not self._owner.await_end(self._signals):
-            if {*os.read(self._signals, 64)} & {*_SIGNALS} and self._has_not_begun():
-                self._end_now(0)
+    def end_if_idle(self) -> None:
+        """End at once where nothing is in flight, since a signal asks for it."""
+        if self._has_not_begun():
+            self._end_now(0)
+
+    def _follow_owner(self) -> None:
+        self._owner.await_end()
         _log.warning("the process that started this one is gone: stopping")
         self._context.stop.set()
         if not self._has_not_begun():
@@ -102,3 +101,51 @@ class Ending:
         self._context.stop.set()
         self.farewell()
         os._exit(code)
+
+
+class _Signals:
+    """Takes up the signals of this process in a thread.
+
+    Each comes twice: as a number that the interpreter writes when it arrives, also while the main thread is busy
+    elsewhere, and as one, with a mark, of the handler, also where a library has made that its own.
+    """
+
+    _MARK = 0x80
+
+    def __init__(self) -> None:
+        self.ending: Ending | None = None
+        self._calls: dict[int, Callable[[int], None]] = {}
+        self._read, self._written = os.pipe()
+        os.set_blocking(self._written, False)
+        signal.set_wakeup_fd(self._written, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, name="signals", daemon=True).start()
+
+    @contextmanager
+    def handled(self, calls: dict[int, Callable[[int], None]]) -> Iterator[None]:
+        """Let a signal call a function, in the thread, while the body runs."""
+        outer, self._calls = self._calls, calls
+        before = {signum: signal.signal(signum, self._on_signal) for signum in calls}
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+            self._calls = outer
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        del frame
+        os.write(self._written, bytes([signum | self._MARK]))
+
+    def _watch(self) -> None:
+        while True:
+            for number in os.read(self._read, 64):
+                signum = number & ~self._MARK
+                if signum in _ENDING and self.ending is not None:
+                    self.ending.end_if_idle()
+                if number & self._MARK and (call := self._calls.get(signum)):
+                    call(signum)
+
+
+@functools.cache
+def _signals() -> _Signals:
+    return _Signals()

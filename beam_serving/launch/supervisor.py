@@ -23,7 +23,7 @@ from beam_serving.launch.preflight import decided_copy, preflight
 from beam_serving.launch.runner import Spec
 from beam_serving.launch.stop import stop_on_signals
 from beam_serving.launch.systemd import tell_ready
-from beam_serving.launch.worker import EXIT_CONFIG, EXIT_FAILED, Job, new_deployment
+from beam_serving.launch.worker import EXIT_CONFIG, EXIT_FAILED, Job, is_dead, new_deployment
 from beam_serving.models.cpu import available_cores
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.store import PrivateCopy
@@ -40,6 +40,7 @@ from beam_serving.telemetry.report import (
     keep_deployment,
     read_reports,
     retract,
+    supervised_deployments,
 )
 from beam_serving.telemetry.statistics_line import StatisticsLine
 from beam_serving.telemetry.stats import State
@@ -94,7 +95,7 @@ class Supervisor:
         settings = spec.settings
         self._settings = settings
         self._spec = spec
-        self._deployment = new_deployment("" if spec.drain else fingerprint(settings))
+        self._deployment = new_deployment(settings.model.path, "" if spec.drain else fingerprint(settings))
         before = Deployed(settings, {}, []) if spec.replace else None
         self._handover = Handover(settings, self._deployment, before)
         self._driver = driver
@@ -168,8 +169,34 @@ class Supervisor:
             keeping.close()
         if decided is not None:
             self._copy = decided.copy
+            self._deployment = self._deployment._replace(content=decided.copy.content)
+        keep()
+        self._refuse_another_model()
         self._workers.need(*(decided[1:] if decided else ()))
         return not stop.is_set()
+
+    def _refuse_another_model(self) -> None:
+        """Refuse to serve beside a service of the same name whose answers would be others.
+
+        Raises:
+            ConfigError: there is one, and nothing says that this one replaces it.
+        """
+        name, ours = self._settings.name, self._deployment
+        if self._spec.replace or self._settings.data.share:
+            return
+        try:
+            others = supervised_deployments(self._client, name)
+        except RedisError as err:
+            _log.debug("cannot ask who else serves under this name: %s", err)
+            return
+        for other in others:
+            if other.content and other.content != ours.content and other.since <= ours.since and not is_dead(other):
+                raise ConfigError(
+                    f"{name!r} serves another model already: {other.model} (pid {other.pid} on {other.host}), and this "
+                    f"one would answer its requests with {ours.model}: `restart` replaces it without a gap; else give "
+                    f"this service a name and data: streams of its own, or set data: share: true; a service that died "
+                    f"is forgotten within {LIFETIME_S} s"
+                )
 
     def _watch(self, stop: threading.Event) -> None:
         next_announce = next_statistics = next_keep = 0.0

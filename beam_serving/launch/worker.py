@@ -24,6 +24,7 @@ from beam_serving.io.ownership import Ownership
 from beam_serving.launch.start import run_pipeline
 from beam_serving.launch.stop import Ending, stop_on_signals
 from beam_serving.launch.systemd import VARIABLE
+from beam_serving.models.formats.registry import NOOP
 from beam_serving.telemetry.busy import BusyFile
 from beam_serving.telemetry.context import service_context
 from beam_serving.telemetry.logs import LogOptions, configure_logging
@@ -63,14 +64,29 @@ def worker_environment() -> dict[str, str]:
     return environment
 
 
-def new_deployment(config: str = "") -> Deployment:
+def new_deployment(model: str, config: str = "") -> Deployment:
     """Return what is started now, under a name that nothing else has or will have.
 
     Args:
+        model: where the model is.
         config: a fingerprint of its configuration.
     """
     host = socket.gethostname()
-    return Deployment(f"{host}-{uuid.uuid4().hex[:8]}", host, time.time(), config, os.getpid())
+    content = model if model == NOOP else ""
+    return Deployment(f"{host}-{uuid.uuid4().hex[:8]}", host, time.time(), config, os.getpid(), model, content)
+
+
+def is_dead(deployment: Deployment) -> bool:
+    """Return whether its supervisor was on this host and has ended: what it said of itself stays for some seconds."""
+    if deployment.host != socket.gethostname() or not deployment.pid:
+        return False
+    try:
+        os.kill(deployment.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False  # it is somebody else's
+    return False
 
 
 @dataclass(frozen=True)

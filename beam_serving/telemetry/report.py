@@ -49,6 +49,8 @@ class Deployment(NamedTuple):
         since: when it was begun, in seconds of `time.time`.
         config: a fingerprint of the configuration that it serves; empty where it cannot be replaced, as a drain.
         pid: of its supervisor.
+        model: where the model is, as the configuration says.
+        content: what its files hold; empty until that is known.
     """
 
     id: str
@@ -56,6 +58,8 @@ class Deployment(NamedTuple):
     since: float = 0.0
     config: str = ""
     pid: int = 0
+    model: str = ""
+    content: str = ""
 
 
 def ready_key(name: str) -> str:
@@ -98,6 +102,7 @@ class Report:
     stages: dict[str, Histogram] = field(default_factory=lambda: {stage: Histogram() for stage in STAGES})
     memory_bytes: int = 0
     batch_size: int = 0
+    inputs: list[dict[str, Any]] = field(default_factory=list)
     worker: str = ""
     deployment: str = ""
     host: str = ""
@@ -113,6 +118,7 @@ class Report:
             {stage: self.stages[stage] + other.stages[stage] for stage in STAGES},
             self.memory_bytes + other.memory_bytes,
             max(self.batch_size, other.batch_size),
+            inputs=self.inputs or other.inputs,
             records_per_s=self.records_per_s + other.records_per_s,
         )
 
@@ -128,6 +134,7 @@ def encode_report(stats: WorkerStats, deployment: str = "", records_per_s: float
         "state": stats.state,
         "engine": stats.engine,
         "batch_size": stats.batch_size,
+        "inputs": stats.inputs,
         "counts": dict(stats.counts),
         "records_per_s": records_per_s,
         "stages": stages,
@@ -150,6 +157,7 @@ def decode_report(text: bytes, worker: str = "") -> Report:
         stages=stages,
         memory_bytes=body["memory_bytes"],
         batch_size=body["batch_size"],
+        inputs=body.get("inputs", []),
         worker=worker,
         deployment=body["run"],
         host=body["host"],
@@ -256,18 +264,19 @@ def supervised_deployments(client: redis.Redis, name: str) -> list[Deployment]:
 def _deployment(deployment: str, text: bytes) -> Deployment:
     """Read what `keep_deployment` wrote; an earlier version wrote nothing."""
     try:
-        _, host, since, config, pid = json.loads(text)
-        return Deployment(deployment, str(host), float(since), str(config), int(pid))
+        _, host, since, config, pid, model, content = json.loads(text)
+        return Deployment(deployment, str(host), float(since), str(config), int(pid), str(model), str(content))
     except (ValueError, TypeError):
         return Deployment(deployment)
 
 
 def described(serving: Sequence[Report], reports: int) -> dict[str, Any]:
-    """Return what the workers found out: what runs the model, and the size of the batches.
+    """Return what the workers found out: what runs the model, the size of the batches, what a request gives.
 
     And how many of their `reports` it takes to be ready.
     """
-    return {"engine": serving[0].engine, "batch_size": serving[0].batch_size, "reports": reports}
+    first = serving[0]
+    return {"engine": first.engine, "batch_size": first.batch_size, "inputs": first.inputs, "reports": reports}
 
 
 def announce(client: redis.Redis, name: str, about: dict[str, Any], deployment: Deployment) -> None:

@@ -172,5 +172,5 @@ class Reporter:
             one for one in read_reports(self._client, self._name, self._deployment) if one.states == [State.SERVING]
         ]
         if len(serving) >= about["workers"] and serving[0].worker == self._worker:
-            said = about | described(serving, about["workers"])
-            announce(self._client, self._name, said, Deployment(self._deployment))
+            about = about | described(serving, about["workers"])
+            announce(self._client, self._name, about, Deployment(self._deployment))

@@ -1,22 +1,30 @@
 """Where the client finds Redis, and how its connections behave."""
 
+import asyncio
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import redis
 import redis.asyncio
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import FullJitterBackoff
 from redis.exceptions import OutOfMemoryError, RedisError
-from redis.retry import Retry
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from beam_serving.errors import ConnectError, InputError, QueueFullError
+from beam_serving.errors import ConnectError, InputError, QueueFullError, brief
+from beam_serving.transport import deadline
 from beam_serving.transport.address import Address, hash_tag
+from beam_serving.transport.deadline import (
+    LONGEST_S,
+    AsyncBoundedRetry,
+    BoundedBackoff,
+    BoundedPool,
+    BoundedRetry,
+    time_limit,
+)
 from beam_serving.transport.routes import Login, Route, pool_options, route_of, tls_options
 
 PASSWORD_VARIABLE = "BEAM_SERVING_REDIS_PASSWORD"  # noqa: S105 - the variable's name, no secret
@@ -24,8 +32,11 @@ RedisClient = Any
 """A `redis.Redis` or `redis.asyncio.Redis`: their annotations are partial, and wrong for bytes."""
 
 _RETRIES = 5
-_LONGEST_TIMEOUT_S = 86_400.0
-"""A day, which stands for no limit: operating systems take no more than some weeks."""
+_MOST_CONNECTIONS = 10_000
+"""A pool has a place for each from the beginning."""
+GRACE_S = 0.3
+"""What a call that waits for a result may take beyond its time to look for it once more."""
+_QUERY = {"db", "username", "password", "health_check_interval", "socket_keepalive"}
 _SCHEMES = ("redis", "rediss", "unix")
 _ROUTED = ("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 
@@ -35,15 +46,18 @@ class Server:
     """One Redis server: `name` is for messages, `url` may hold a secret and is not shown.
 
     With a `route` it is whichever server that leads to at the time.
-    Commands are tried again, up to five times over about two seconds, when the connection breaks. A request that is
-    queued twice in this way has the same id both times and gets one result.
+    Commands are tried again, up to five times over about two seconds, when the connection breaks, and once when there
+    was no sign of the server for half of `timeout_s`: a peer that is gone may leave no trace. A request that is queued
+    twice in this way has the same id both times and gets one result.
+
+    `timeout_s` is None for no limit.
     """
 
     name: str
     url: str = field(repr=False)
     password: str | None = field(repr=False)
     max_connections: int = 4
-    timeout_s: float = 5.0
+    timeout_s: float | None = 5.0
     ca_file: str | None = None
     route: Route | None = None
 
@@ -55,9 +69,9 @@ class Server:
         *,
         password: str | None,
         max_connections: int,
-        timeout_s: float,
+        timeout_s: float | None,
         ca_file: str | None = None,
-        stream: str = "",
+        stream: str = "serving_stream",
     ) -> "Server":
         """Read a host name, `host:port` or a URL, with which `port` is ignored.
 
@@ -65,14 +79,53 @@ class Server:
         is the node that has `stream`.
 
         Raises:
-            ValueError: the URL has another scheme or form, or a cluster would spread the stream and its results.
-            InputError: `timeout_s` is no number above 0.
+            InputError: the URL has another scheme or form, a cluster would spread the stream and its results, or an
+                argument is none that can be.
         """
+        try:
+            return cls._at(url_or_host, port, password, max_connections, timeout_s, ca_file, stream)
+        except InputError:
+            raise
+        except ValueError as err:
+            raise InputError(str(err)) from err
+
+    @classmethod
+    def _at(
+        cls,
+        url_or_host: str,
+        port: int,
+        password: str | None,
+        max_connections: int,
+        timeout_s: float | None,
+        ca_file: str | None,
+        stream: str,
+    ) -> "Server":
+        for name, value in (
+            ("the address of Redis", url_or_host),
+            ("password", password or ""),
+            ("ca_file", ca_file or ""),
+        ):
+            if not isinstance(value, str):
+                raise InputError(f"{name} is {type(value).__name__}, wanted is str")
+        if not isinstance(stream, str) or not stream:
+            raise InputError(f"stream is {brief(stream)}, wanted is the name of a stream")
+        _check_text("stream", stream)
+        _check_text("the address of Redis", url_or_host)
+        if (
+            isinstance(max_connections, bool)
+            or not isinstance(max_connections, int)
+            or not (0 < max_connections <= _MOST_CONNECTIONS)
+        ):
+            raise InputError(
+                f"max_connections is {brief(max_connections)}, wanted is a number from 1 to {_MOST_CONNECTIONS}"
+            )
+        if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 1 << 16:
+            raise InputError(f"port is {brief(port)}, wanted is a number from 1 to 65535")
         is_url = "://" in url_or_host
         host = f"[{url_or_host}]" if url_or_host.count(":") > 1 and "[" not in url_or_host else url_or_host
         url = url_or_host if is_url else f"redis://{host}"
         parts = urlsplit(url)
-        timeout_s = _for_sockets(timeout_s)
+        timeout_s = _limit(timeout_s)
         secret = None if parts.password else password or os.environ.get(PASSWORD_VARIABLE)
         if parts.scheme in _ROUTED:
             route = _route(url, stream)
@@ -82,6 +135,7 @@ class Server:
         if not is_url and parts.port is None:
             url = f"{url}:{port}"
             parts = urlsplit(url)
+        _check_query(parts.query)
         name = parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
         return cls(name, url, secret, max_connections, timeout_s, ca_file)
 
@@ -91,7 +145,7 @@ class Server:
         At most `max_connections` commands run at once, others wait for their turn.
         """
         return redis.Redis.from_pool(
-            self._pool(redis.BlockingConnectionPool, max_connections=self.max_connections, timeout=self.timeout_s)
+            self._pool(BoundedPool, max_connections=self.max_connections, timeout=self.timeout_s)
         )
 
     def subscriber(self) -> RedisClient:
@@ -105,23 +159,61 @@ class Server:
         )
         return redis.asyncio.Redis.from_pool(pool)
 
-    def _pool(self, kind: Any, **limits: object) -> Any:
-        blocking = issubclass(kind, redis.ConnectionPool)
-        retry = (Retry if blocking else AsyncRetry)(FullJitterBackoff(cap=1.0, base=0.05), _RETRIES)
+    @contextmanager
+    def call(self, most_s: float | None = None) -> Iterator[None]:
+        """Bound what this thread asks of the server, and turn errors of the Redis library into ours.
+
+        Args:
+            most_s: seconds, infinity for no limit; None for `timeout_s`.
+
+        Raises:
+            QueueFullError: Redis is at its `maxmemory`.
+            ConnectError: Redis cannot be reached, does not answer in time, or refuses us.
+        """
+        limit_s = self.timeout_s if most_s is None else most_s
+        with redis_errors(self, limit_s), time_limit(limit_s):
+            yield
+
+    @asynccontextmanager
+    async def async_call(self, most_s: float | None = None) -> AsyncIterator[None]:
+        """Bound what this coroutine asks of the server; see `call`."""
+        limit_s = self.timeout_s if most_s is None else most_s
+        with redis_errors(self, limit_s):
+            timer = asyncio.timeout(None if limit_s is None or limit_s > LONGEST_S else limit_s)
+            try:
+                async with timer:
+                    yield
+            except TimeoutError as err:
+                if not timer.expired():
+                    raise
+                raise RedisTimeoutError from err
+
+    def _pool(self, kind: Any, **limits: Any) -> Any:
+        blocking = kind is not redis.asyncio.BlockingConnectionPool
+        backoff = BoundedBackoff(cap=1.0, base=0.05)
+        retry = (BoundedRetry if blocking else AsyncBoundedRetry)(backoff, _RETRIES)
         options = {**self._options(), **limits, "retry": retry}
         if self.route is None:
+            tls = self.url.startswith("rediss://")
+            if blocking and self.url.startswith("unix://"):
+                options["connection_class"] = deadline.UnixConnection
+            elif blocking:
+                options["connection_class"] = deadline.SSLConnection if tls else deadline.Connection
+            elif not self.url.startswith("unix://"):
+                options["connection_class"] = deadline.AsyncSSLConnection if tls else deadline.AsyncConnection
             return kind.from_url(self.url, **options)
         address = Address.parse(self.url)
-        tls = tls_options(self.ca_file) if address.tls else None
-        login = Login(address.username, address.password or self.password, tls)
+        tls_of = tls_options(self.ca_file) if address.tls else None
+        login = Login(address.username, address.password or self.password, tls_of)
         return kind(db=address.db, **options, **pool_options(self.route, login, blocking))
 
     def _options(self) -> dict[str, object]:
+        silent_s = None if self.timeout_s is None else self.timeout_s / 2
         # protocol 2: a subscription needs a connection of its own in either, and proxies know it
         options: dict[str, object] = {
             "protocol": 2,
-            "socket_timeout": self.timeout_s,
-            "socket_connect_timeout": self.timeout_s,
+            "socket_timeout": silent_s,
+            "socket_connect_timeout": silent_s,
             "client_name": "beam-serving-client",
         }
         if self.route is None and self.password:
@@ -131,10 +223,27 @@ class Server:
         return options
 
 
-def _for_sockets(timeout_s: float) -> float:
+def _check_text(name: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as err:
+        raise InputError(f"{name} {value!r} has half of a surrogate pair, which is no text") from err
+
+
+def _check_query(query: str) -> None:
+    """Refuse what redis-py would trip over when it first connects."""
+    if unknown := sorted(set(parse_qs(query, keep_blank_values=True)) - _QUERY):
+        raise InputError(f"the URL has the unknown parameter {unknown[0]!r}, known are {', '.join(sorted(_QUERY))}")
+
+
+def _limit(timeout_s: float | None) -> float | None:
+    if timeout_s is None:
+        return None
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, Real) or not timeout_s > 0:
-        raise InputError(f"timeout_s is {timeout_s!r}, wanted is a number of seconds above 0")
-    return min(float(timeout_s), _LONGEST_TIMEOUT_S)
+        raise InputError(
+            f"timeout_s is {brief(timeout_s)}, wanted is a number of seconds above 0, or None for no limit"
+        )
+    return None if timeout_s > LONGEST_S else float(timeout_s)
 
 
 def _route(url: str, stream: str) -> Route | None:
@@ -147,16 +256,20 @@ def _route(url: str, stream: str) -> Route | None:
 
 
 @contextmanager
-def redis_errors(server: Server) -> Iterator[None]:
+def redis_errors(server: Server, limit_s: float | None = None) -> Iterator[None]:
     """Turn errors of the Redis library into ours.
 
     Raises:
         QueueFullError: Redis is at its `maxmemory`.
-        ConnectError: Redis cannot be reached, or refuses us.
+        ConnectError: Redis cannot be reached, does not answer in `limit_s`, or refuses us.
     """
     try:
         yield
     except OutOfMemoryError as err:
         raise QueueFullError(f"Redis at {server.name} has no memory for another request; nothing was queued") from err
+    except RedisTimeoutError as err:
+        within = "" if limit_s is None or limit_s > LONGEST_S else f" within {limit_s:g} s"
+        reason = f" ({err})" if str(err) else ""
+        raise ConnectError(f"Redis at {server.name}: no answer{within}{reason}") from err
     except RedisError as err:
         raise ConnectError(f"Redis at {server.name}: {err}") from err

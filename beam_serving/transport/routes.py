@@ -34,6 +34,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
+from beam_serving.transport import deadline
 from beam_serving.transport.address import Address, HostPort, shown, slot_of
 
 SENTINEL_PASSWORD_VARIABLE = "BEAM_SERVING_SENTINEL_PASSWORD"  # noqa: S105 - the variable's name, no secret
@@ -133,7 +134,9 @@ def find(route: Route, login: Login) -> HostPort:
     for host, port in hosts:
         client = _asking(host, port, login, isinstance(route, Sentinels))
         try:
-            if found := route.ask(client):
+            with deadline.time_limit(_ASK_S):
+                found = route.ask(client)
+            if found:
                 return found
             answers.append(f"{host}:{port} does not know")
         except RedisError as err:
@@ -158,18 +161,18 @@ def _reply(client: redis.Redis, *command: str) -> Any:
 
 def _asking(host: str, port: int, login: Login, sentinel: bool) -> redis.Redis:
     password = os.environ.get(SENTINEL_PASSWORD_VARIABLE) if sentinel else login.password
-    return redis.Redis(
-        host=host,
-        port=port,
-        username=None if sentinel else login.username,
-        password=password,
-        socket_timeout=_ASK_S,
-        socket_connect_timeout=_ASK_S,
-        protocol=2,
-        retry=Retry(NoBackoff(), 0),
-        ssl=login.tls is not None,
-        **(login.tls or TlsOptions()),
-    )
+    options: dict[str, Any] = {
+        "connection_class": deadline.Connection if login.tls is None else deadline.SSLConnection,
+        "host": host,
+        "port": port,
+        "username": None if sentinel else login.username,
+        "password": password,
+        "socket_timeout": _ASK_S,
+        "socket_connect_timeout": _ASK_S,
+        "protocol": 2,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    return redis.Redis.from_pool(redis.ConnectionPool(**options, **(login.tls or TlsOptions())))
 
 
 def pool_options(route: Route, login: Login, blocking: bool = True) -> dict[str, Any]:
@@ -242,7 +245,7 @@ def _async_following(base: Any) -> type:
     return Following
 
 
-_Following = _following(redis.Connection)
-_FollowingOverTls = _following(redis.SSLConnection)
-_AsyncFollowing = _async_following(redis.asyncio.Connection)
-_AsyncFollowingOverTls = _async_following(redis.asyncio.SSLConnection)
+_Following = _following(deadline.Connection)
+_FollowingOverTls = _following(deadline.SSLConnection)
+_AsyncFollowing = _async_following(deadline.AsyncConnection)
+_AsyncFollowingOverTls = _async_following(deadline.AsyncSSLConnection)

@@ -179,7 +179,7 @@ def test_a_wrong_flag_is_refused_before_anything_starts(
     [
         ("a.npy", b"no array", "holds no tensors that NumPy reads"),
         ("a.npz", b"PK\x03\x04", "holds no tensors that NumPy reads"),
-        ("objects.npy", None, "holds no tensors that NumPy reads (Object arrays cannot be loaded"),
+        ("objects.npy", None, "holds Python objects, which are never loaded"),
         ("empty.npz", None, "holds no tensor, wanted is one for each input of the model"),
     ],
 )

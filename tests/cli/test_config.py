@@ -162,3 +162,82 @@ def test_a_wrong_argument_is_answered_in_one_line(arguments: list[str], said: st
 def test_every_help_has_an_example(arguments: list[str], capsys: Captured) -> None:
     assert run(*arguments) == 0
     assert "python -m beam_serving config " in capsys.readouterr().out
+
+
+VARIABLES = """\
+modelPath: ${DIR}/m   # the model
+jobName: ${JOB}
+postProcessing: topN(2)
+"""
+
+
+def test_check_shows_the_names_of_variables_and_not_what_they_hold(
+    old: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    old.write_text(VARIABLES.replace("jobName: ${JOB}\n", "threadPerModel: ${N}\n"), encoding="utf-8")
+    monkeypatch.setenv("DIR", "s3cret")
+    monkeypatch.setenv("N", "77777")
+    for flags in ([], ["--json"]):
+        assert run("check", old, *flags) == 2
+        said = capsys.readouterr()
+        assert "s3cret" not in said.out + said.err
+        assert "77777" not in said.out + said.err
+        assert "${DIR}/m" in said.out
+        assert said.err.startswith(
+            f"error: {old}:2: threadPerModel: wants a number from 0 to 1024 or 'auto' (got '${{N}}')"
+        )
+
+
+def test_check_says_which_value_is_from_beside_the_file(
+    old: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setenv("BEAM_SERVING__DATA__SRC", "redis-1:1")
+    assert run("check", old, "--set", "params.top_n=3", "--set", "name=", "--json") == 0
+    keys = {(one["key"], one["line"]): one for one in json.loads(capsys.readouterr().out)["keys"]}
+    assert keys["data.src", None]["new"] == {"data.src": "redis-1:1"}
+    assert keys["data.src", None]["remark"] == "by environment variable BEAM_SERVING__DATA__SRC"
+    assert keys["params.top_n", None]["remark"] == "by --set params.top_n"
+    assert keys["postProcessing", None]["remark"].endswith("; replaced by --set params.top_n")
+    assert keys["jobName", 3]["remark"].endswith("; replaced by --set name")
+    assert keys["name", None]["new"] == {"name": None}
+
+
+def test_check_shows_no_password_of_the_environment(
+    old: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setenv("BEAM_SERVING__DATA__SRC", "redis://:s3cret@host")
+    for flags in ([], ["--json"]):
+        assert run("check", old, *flags) == 2
+        said = capsys.readouterr()
+        assert "s3cret" not in said.out + said.err
+
+
+def test_migrate_keeps_variables_and_refuses_to_write_down_what_they_hold(
+    old: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setenv("DIR", "s3cret")
+    monkeypatch.setenv("JOB", "birds")
+    old.write_text(VARIABLES.replace("jobName: ${JOB}\n", ""), encoding="utf-8")
+    assert run("migrate", old) == 0
+    said = capsys.readouterr().out
+    assert "path: ${DIR}/m  # the model\n" in said
+    assert "s3cret" not in said
+    old.write_text(VARIABLES, encoding="utf-8")
+    assert run("migrate", old) == 2
+    hand = "has a variable, whose value would stand in the new form; write it there by hand"
+    assert capsys.readouterr().err == f"error: {old}:2: jobName: {hand}\n"
+    (old.parent / "new").mkdir()
+    old.write_text(VARIABLES.replace("jobName: ${JOB}\n", ""), encoding="utf-8")
+    assert run("migrate", old, "-o", old.parent / "new" / "config.yaml") == 2
+    assert capsys.readouterr().err == f"error: {old}:1: modelPath: {hand}\n"
+
+
+def test_the_environment_is_no_part_of_what_migrate_writes(
+    old: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    assert run("migrate", old) == 0
+    without = capsys.readouterr().out
+    monkeypatch.setenv("BEAM_SERVING__MODEL__PATH", "elsewhere")
+    monkeypatch.setenv("BEAM_SERVING__NO__SUCH", "1")
+    assert run("migrate", old) == 0
+    assert capsys.readouterr().out == without

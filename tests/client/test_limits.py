@@ -144,9 +144,9 @@ async def test_one_bad_request_of_many_says_how_many_are_queued(url: str, servic
             await queue.enqueue_many(requests)
 
 
-@pytest.mark.parametrize("timeout_s", [math.inf, 1e300, 1e9, 3e6, 10**12])
+@pytest.mark.parametrize("timeout_s", [None, math.inf, 1e300, 1e9, 3e6, 10**12])
 async def test_a_wait_may_be_of_any_length(
-    timeout_s: float, url: str, service: StandIn, once_subscribed: OnceSubscribed
+    timeout_s: float | None, url: str, service: StandIn, once_subscribed: OnceSubscribed
 ) -> None:
     payload = Payload(b"a", {}, ProtocolVersion.NATIVE, b"id1")
     for ask in ("query", "query_many"):
@@ -166,7 +166,7 @@ async def test_a_wait_may_be_of_any_length(
 
 
 async def test_a_time_in_the_past_is_no_wait_and_no_number_is_refused(url: str, valkey: redis.Redis) -> None:
-    said = r"^timeout_s is .*, wanted is a number of seconds, or math.inf for no limit$"
+    said = r"^timeout_s is .*, wanted is a number of seconds, or None for no limit$"
     with OutputQueue(url) as results:
         with pytest.raises(Late):
             results.query("a", timeout_s=-5)
@@ -181,12 +181,15 @@ async def test_a_time_in_the_past_is_no_wait_and_no_number_is_refused(url: str, 
 
 
 def test_a_queue_may_have_no_timeout_of_its_own(url: str, service: StandIn) -> None:
-    with InputQueue(url, timeout_s=math.inf) as queue, OutputQueue(url, timeout_s=1e9) as results:
-        queue.enqueue("a", [1.0])
-        service.answer_all(best((1, 0.5)))
-        assert results.query("a", timeout_s=5) == {1: 0.5}
+    for timeout_s in (None, math.inf):
+        with InputQueue(url, timeout_s=timeout_s) as queue, OutputQueue(url, timeout_s=timeout_s or 1e9) as results:
+            queue.enqueue("a", [1.0])
+            service.answer_all(best((1, 0.5)))
+            assert results.query("a", timeout_s=5) == {1: 0.5}
     for wrong in (0, -1, math.nan, "5"):
-        with pytest.raises(InputError, match=r"^timeout_s is .*, wanted is a number of seconds above 0$"):
+        with pytest.raises(
+            InputError, match=r"^timeout_s is .*, wanted is a number of seconds above 0, or None for no limit$"
+        ):
             InputQueue(url, timeout_s=wrong)  # type: ignore[arg-type]
 
 

@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import redis
 
 from beam_serving.cli.arguments import Group, json_option, run, with_examples
-from beam_serving.cli.place import config_option, settings_at, src_option
+from beam_serving.cli.place import Configuration, config_option, settings_at, src_option
 from beam_serving.cli.tables import listed
 from beam_serving.cli.terminal import say
 from beam_serving.errors import ConfigError
@@ -148,7 +147,9 @@ def _filters(command: _F) -> _F:
 )
 @json_option
 @_place
-def _list(limit: int, as_json: bool, config: Path, src: Settings | None, stream: str | None, **filters: Any) -> int:
+def _list(
+    limit: int, as_json: bool, config: Configuration, src: Settings | None, stream: str | None, **filters: Any
+) -> int:
     with _streams(config, src, stream) as (client, streams):
         now_s = _now_s(client)
         found = _found(client, streams, Wanted(**filters), now_s)
@@ -169,7 +170,7 @@ def _list(limit: int, as_json: bool, config: Path, src: Settings | None, stream:
 @click.argument("ids", nargs=-1, required=True, metavar="ID...", callback=_ids)
 @json_option
 @_place
-def _show(ids: tuple[str, ...], as_json: bool, config: Path, src: Settings | None, stream: str | None) -> int:
+def _show(ids: tuple[str, ...], as_json: bool, config: Configuration, src: Settings | None, stream: str | None) -> int:
     missing = dict.fromkeys(ids)
     with _streams(config, src, stream) as (client, streams):
         for one in streams:
@@ -206,7 +207,7 @@ def _retry(
     limit: int | None,
     dry_run: bool,
     as_json: bool,
-    config: Path,
+    config: Configuration,
     src: Settings | None,
     stream: str | None,
     **filters: Any,
@@ -243,7 +244,7 @@ def _drop(
     dry_run: bool,
     yes: bool,
     as_json: bool,
-    config: Path,
+    config: Configuration,
     src: Settings | None,
     stream: str | None,
     **filters: Any,
@@ -261,7 +262,9 @@ def _drop(
 
 
 @contextmanager
-def _streams(config: Path, src: Settings | None, stream: str | None) -> Iterator[tuple[redis.Redis, tuple[str, ...]]]:
+def _streams(
+    config: Configuration, src: Settings | None, stream: str | None
+) -> Iterator[tuple[redis.Redis, tuple[str, ...]]]:
     from beam_serving.config.redis_at import redis_at
 
     settings = settings_at(config, src)

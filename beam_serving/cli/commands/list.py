@@ -6,14 +6,13 @@ import json
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
-from pathlib import Path
 from typing import Any
 
 import click
 import redis
 
 from beam_serving.cli.arguments import Command, json_option, run, with_examples
-from beam_serving.cli.place import config_option, settings_at, src_option
+from beam_serving.cli.place import Configuration, config_option, settings_at, src_option
 from beam_serving.cli.tables import listed
 from beam_serving.cli.terminal import say
 from beam_serving.config.redis_at import redis_at
@@ -35,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
 @config_option
 @src_option
 @json_option
-def _command(config: Path, src: Settings | None, as_json: bool) -> int:
+def _command(config: Configuration, src: Settings | None, as_json: bool) -> int:
     settings = settings_at(config, src)
     at = redis_at(settings)
     with at.reachable() as client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,10 +13,12 @@ from beam_serving.cli.commands.serve import UNKNOWN_PASS, Flags, Start, checked_
 from beam_serving.cli.commands.stop import stop, stopping
 from beam_serving.cli.terminal import say
 from beam_serving.config.redis_at import redis_at
+from beam_serving.config.schema import Settings
 from beam_serving.launch.deployed import Deployed, Living
 from beam_serving.launch.portable.options import last_value
 from beam_serving.launch.preflight import preflight
 from beam_serving.launch.rehearsal import rehearse
+from beam_serving.telemetry.report import ready_key
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -53,6 +56,7 @@ def _command(stop_first: bool, **given: Any) -> int:
     flag = start.service.runner.cluster_flag
     clusters = {flag.name: last_value(start.service.spec.arguments, flag.name)} if flag else {}
     running = Deployed(start.settings, clusters, [start.service.runner])
+    _tell_changes(start.settings)
     if stop_first:
         stopped = stop(running, start.settings)
         say(f"{start.settings.name}: {'stopped' if stopped else 'nothing runs'}, starting", flush=True)
@@ -75,3 +79,19 @@ def _hand_over(start: Start, running: Deployed) -> int:
 
 def _said_of(before: Living) -> str:
     return f"{before} go on until the new ones serve" if before.count else "nothing runs"
+
+
+def _tell_changes(settings: Settings) -> None:
+    """Say which keys have other values than in the service that runs: a --set or a variable may be missing now."""
+    with redis_at(settings).reachable() as client:
+        there: Any = client.get(ready_key(settings.name))
+    before = json.loads(there).get("configuration") if there else None
+    if not isinstance(before, dict):
+        return
+    now = settings.fingerprints()
+    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if changed:
+        say(
+            f"{settings.name}: changed since its start: {', '.join(changed)} (--set and environment variables count as "
+            "they are given to restart)"
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -11,7 +10,7 @@ import redis
 
 from beam_serving.cli.answers import Answer, failed, json_line, queue_arguments, table
 from beam_serving.cli.arguments import Command, run, with_examples
-from beam_serving.cli.place import config_option, settings_at, src_option, stream_at, stream_option
+from beam_serving.cli.place import Configuration, config_option, settings_at, src_option, stream_at, stream_option
 from beam_serving.cli.terminal import say
 from beam_serving.client import OutputQueue
 from beam_serving.client.pending_results import key_of, pattern_of
@@ -45,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
 @src_option
 @stream_option
 def _command(
-    uris: tuple[str, ...], delete: bool, as_json: bool, config: Path, src: Settings | None, stream: str | None
+    uris: tuple[str, ...], delete: bool, as_json: bool, config: Configuration, src: Settings | None, stream: str | None
 ) -> int:
     settings = settings_at(config, src)
     stream, at = stream_at(stream, settings), redis_at(settings)

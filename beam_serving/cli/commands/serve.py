@@ -13,11 +13,11 @@ from typing import Any, Literal, TypeVar
 import click
 
 from beam_serving.cli.arguments import SECONDS, Command, run, with_examples
-from beam_serving.cli.place import config_option
+from beam_serving.cli.place import Configuration, config_option
 from beam_serving.cli.terminal import say
 from beam_serving.config.output import path_of_flag
 from beam_serving.config.redis_at import redis_at
-from beam_serving.config.schema import Settings, load_settings
+from beam_serving.config.schema import Settings
 from beam_serving.errors import BeamServingError, ConfigError
 from beam_serving.launch.beam_flags import check_beam_flags
 from beam_serving.launch.runner import Spec, all_runners, runner_named
@@ -46,7 +46,7 @@ class _Workers(click.ParamType[int | Literal["auto"]]):
 class Flags:
     """What the command line of `serve` and `restart` says, by the names of its options."""
 
-    config: Path
+    config: Configuration
     runner: str
     workers: int | Literal["auto"] | None
     drain: bool
@@ -136,7 +136,7 @@ class Start:
     @property
     def log_file(self) -> Path:
         """Where a detached service writes its log."""
-        return self.flags.log_file or self.flags.config.resolve().parent / f"{self.settings.name}.log"
+        return self.flags.log_file or self.flags.config.path.resolve().parent / f"{self.settings.name}.log"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -202,7 +202,7 @@ def checked_start(flags: Flags) -> Start:
         raise ConfigError("--output goes with --drain: its files are complete when the queue is empty")
     if flags.detach and flags.drain:
         raise ConfigError("--detach waits until the service is ready, and --drain may end it before; leave one out")
-    settings = _with_output(load_settings(flags.config), flags)
+    settings = _with_output(flags.config.load(), flags)
     spec = Spec(settings, flags.for_beam, flags.workers, flags.drain, flags.every, flags.log, flags.replace)
     return Start(planned(spec, flags.runner), flags)
 
@@ -235,7 +235,11 @@ def _require_alone(settings: Settings) -> None:
         BeamServingError: there is one, or Redis does not answer.
     """
     with redis_at(settings).reachable() as client:
-        here = [one for one in supervised_deployments(client, settings.name) if one.host == socket.gethostname()]
+        there = supervised_deployments(client, settings.name)
+    # Imported here: the worker brings all of the models along, and a help needs none.
+    from beam_serving.launch.worker import is_dead
+
+    here = [one for one in there if one.host == socket.gethostname() and not is_dead(one)]
     for one in here:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.since))
         raise BeamServingError(
@@ -250,7 +254,7 @@ def _detached(start: Start) -> int:
     flags, name = start.flags, start.settings.name
     if not flags.replace:
         _require_alone(start.settings)
-    arguments = ["--config", str(flags.config), "--runner", flags.runner]
+    arguments = [*flags.config.arguments(), "--runner", flags.runner]
     arguments += ["--log-level", flags.log_level, "--log-format", flags.log_format, "--log-file", str(start.log_file)]
     arguments += ["--workers", str(flags.workers)] if flags.workers else []
     arguments += ["--every", str(flags.every)] if flags.every else []

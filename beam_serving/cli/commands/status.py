@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
 from beam_serving.cli.arguments import Command, json_option, run, with_examples
-from beam_serving.cli.place import cluster_options, clusters_at, config_option
+from beam_serving.cli.place import Configuration, cluster_options, clusters_at, config_option
 from beam_serving.cli.tables import aligned
 from beam_serving.cli.terminal import say
-from beam_serving.config.schema import load_settings
 from beam_serving.launch.deployed import Deployed
 from beam_serving.launch.runner import Jobs
 
@@ -35,9 +33,9 @@ def main(arguments: Sequence[str]) -> int:
 @config_option
 @cluster_options
 @json_option
-def _command(config: Path, as_json: bool, probe: bool, **clusters: str | None) -> int:
+def _command(config: Configuration, as_json: bool, probe: bool, **clusters: str | None) -> int:
     del probe  # see beam_serving.cli.probe
-    service = Deployed(load_settings(config), clusters_at(clusters))
+    service = Deployed(config.load(), clusters_at(clusters))
     about = service.status()
     say(json.dumps(about) if as_json else table(about, service.jobs))
     return 0 if about["ready"] else 1

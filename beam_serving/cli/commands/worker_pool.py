@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
 from beam_serving.cli.arguments import Command, run, with_examples
-from beam_serving.cli.place import config_option
-from beam_serving.config.schema import load_settings
+from beam_serving.cli.place import Configuration, config_option
 from beam_serving.errors import ConfigError
 from beam_serving.launch.portable.callers import is_here, read_secret
 from beam_serving.launch.stop import stop_on_signals
@@ -36,8 +34,8 @@ def main(arguments: Sequence[str]) -> int:
 )
 @config_option
 @click.option("--listen", default="127.0.0.1:50000", show_default=True, help="Address to listen at.")
-def _command(config: Path, listen: str) -> int:
-    settings = load_settings(config)
+def _command(config: Configuration, listen: str) -> int:
+    settings = config.load()
     secret_file = settings.flink.worker_pool_secret_file
     secret = read_secret(secret_file) if secret_file else None
     if secret is None and not is_here(listen):

@@ -55,7 +55,7 @@ class ClusterService:
         self._spec = spec
         self._stop = service_context().stop
         self._name = job_name(settings.name)
-        self._deployment = new_deployment().id
+        self._deployment = new_deployment(settings.model.path).id
         before = Deployed(settings, {CLUSTER_FLAG.name: at}) if spec.replace else None
         self._handover = Handover(settings, Deployment(self._deployment), before)
         self._client: redis.Redis = redis_at(settings).client()
