@@ -102,6 +102,7 @@ spark:
         ("streams", "one", ("one",)),
         ("streams", "one, two", ("one", "two")),
         ("streams", "[one, two]", ("one", "two")),
+        ("streams", "'{digits}'", ("{digits}",)),
         ("streams", "'{digits}_one'", ("{digits}_one",)),
         ("streams", "'{digits}_one, {digits}_two'", ("{digits}_one", "{digits}_two")),
         ("src", "redis-1:6380", "redis-1:6380"),
