@@ -80,6 +80,10 @@ def test_services_of_two_names_do_not_disturb_each_other(at: RedisAt, client: re
         for name in ("cats", "dogs"):
             await_true(lambda key=f"cluster-serving_{name}:a": client.exists(key), f"a result for {name}")
 
+        def served() -> list[int]:
+            return [one["served"] for one in json.loads(command("list", cats, "--json").stdout)]
+
+        await_true(lambda: served() == [1, 1], "reports of what was served")
         listed = json.loads(command("list", cats, "--json").stdout)
         assert [(one["name"], one["ready"], one["workers"], one["served"]) for one in listed] == [
             ("cats", True, 1, 1),

@@ -171,6 +171,7 @@ def test_a_service_is_ready_while_all_its_workers_say_that_they_serve(at: RedisA
     said = {"model": "m", "reports": 2, "deployment": "first", "since": 1.0}
     assert readiness(client, "digits") == ("", said)
     assert readiness(client, "digits").ready
+    assert readiness(client, "digits").about["model"] == "m"
     serving(at, "b", state="waiting for Redis")
     assert not readiness(client, "digits").ready
 

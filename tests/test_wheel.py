@@ -162,9 +162,35 @@ def test_what_the_client_alone_lacks_is_told_with_its_remedy(client_alone: Path,
     assert said in ended.stderr.splitlines()[-1]
 
 
+def test_commands_of_a_client_work_alone(client_alone: Path, at: RedisAt, client: redis.Redis) -> None:
+    (client_alone / "cat.jpg").write_bytes(b"\xff\xd8\xff\xd9")
+    client.hset("cluster-serving_serving_stream:a", mapping={"value": "[[3,0.5]]"})
+    client.xadd("serving_stream:dead", {"uri": "d", "image:": "x", "error": "given up"})
+    said = {}
+    for command in (
+        ["enqueue", "cat.jpg"],
+        ["results"],
+        ["results", "a", "--json"],
+        ["list"],
+        ["dead-letter", "list"],
+        ["dead-letter", "retry", "--all"],
+    ):
+        ended = run_alone(client_alone, "-m", "beam_serving", *command, "--src", str(at))
+        assert (ended.returncode, ended.stderr) == (0, ""), command
+        said[" ".join(command)] = ended.stdout
+    assert said["results"].splitlines() == ["uri  result", "a    3: 0.5"]
+    assert said["results a --json"] == '{"uri": "a", "result": {"3": 0.5}}\n'
+    assert "given up" in said["dead-letter list"]
+    assert client.xlen("serving_stream") == 2
+
+
 def test_commands_of_the_service_say_in_one_line_what_the_client_alone_lacks(client_alone: Path) -> None:
     (client_alone / "config.yaml").write_text("model:\n  path: noop\n", encoding="utf-8")
-    for command in [[], ["--workers", "2"], *([name] for name in COMMANDS if name not in ("enqueue", "init", "model"))]:
+    for command in [
+        [],
+        ["--workers", "2"],
+        *([name] for name in COMMANDS if name not in ("dead-letter", "enqueue", "init", "model")),
+    ]:
         ended = run_alone(client_alone, "-m", "beam_serving", *command)
         assert (ended.returncode, ended.stdout) == (2, ""), command
         (line,) = ended.stderr.splitlines()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import click
 
+from beam_serving.config.bare import bare_settings
 from beam_serving.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -76,15 +77,10 @@ def config_option(command: _F) -> _F:
 def _src(ctx: click.Context, param: click.Parameter, value: str | None) -> Settings | None:
     if value is None:
         return None
-    from pydantic import ValidationError
-
-    from beam_serving.config.schema import Data, Model, Settings
-
     try:
-        return Settings(model=Model(path="noop"), data=Data(src=value))
-    except ValidationError as err:
-        reason = err.errors()[0]["msg"].removeprefix("Value error, ")
-        raise click.BadParameter(reason.replace("stand in the file", "stand on the command line"), ctx, param) from err
+        return bare_settings(value)
+    except ValueError as err:
+        raise click.BadParameter(str(err), ctx, param) from err
 
 
 src_option = click.option("--src", callback=_src, help="Redis, as host:port; no configuration is read then.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from io import StringIO
 from typing import Literal
 
@@ -49,16 +49,36 @@ def _laid_out(rows: Sequence[Sequence[str]], others: _Side) -> str:
 
 def _least_width(rows: Sequence[Sequence[str]]) -> int:
     """Return the width below which a column would be folded to less than a few characters."""
-    from rich.cells import cell_len
-
-    widest = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    widest = [max(map(_cells(), column)) for column in zip(*rows, strict=True)]
     return sum(min(one, _NARROWEST) for one in widest) + _GAP * (len(widest) - 1)
 
 
+def _cells() -> Callable[[str], int]:
+    """Return what counts the places that a text takes."""
+    try:
+        from rich.cells import cell_len
+    except ModuleNotFoundError:  # of the client alone
+        return len
+    return cell_len
+
+
+def _plain(rows: Sequence[Sequence[str]], others: _Side) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = ["<", *(">" if others == "right" else "<" for _ in widths[1:])]
+    lines = (
+        (" " * _GAP).join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True))
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
 def _table(rows: Sequence[Sequence[str]], others: _Side, width: int) -> str:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    try:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+    except ModuleNotFoundError:
+        return _plain(rows, others)
 
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, _GAP, 0, 0))
     for place in range(max(map(len, rows), default=0)):

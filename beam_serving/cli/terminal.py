@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, TextIO, TypeVar
+from typing import TYPE_CHECKING, Generic, TextIO, TypeVar, cast
 
 from beam_serving.errors import BeamServingError, printable_lines
 
@@ -116,6 +116,28 @@ def is_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
 
 
+class _NoBar(Generic[_T]):
+    """What is there of a bar where there is none."""
+
+    def __init__(self, items: Iterable[_T] | None) -> None:
+        self._items = items
+        self.total: float | None = None
+        self.n = 0.0
+
+    def update(self, by: float = 1) -> None:
+        """Count."""
+        self.n += by
+
+    def __iter__(self) -> Iterator[_T]:
+        return iter(self._items or ())
+
+    def __enter__(self) -> _NoBar[_T]:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+
 def progress(items: Iterable[_T] | None = None, *, doing: str, total: int | None = None, unit: str = "") -> tqdm[_T]:
     """Return a bar of progress on standard error, which is silent where that is no terminal, and fits into one.
 
@@ -125,8 +147,10 @@ def progress(items: Iterable[_T] | None = None, *, doing: str, total: int | None
         total: how many there are, where that is known.
         unit: what is counted.
     """
-    from tqdm import tqdm  # loads slowly
-
+    try:
+        from tqdm import tqdm  # loads slowly
+    except ModuleNotFoundError:  # of the client alone
+        return cast("tqdm[_T]", _NoBar(items))
     return tqdm(
         items, desc=doing, total=total, unit=f" {unit}" if unit else "", leave=False, disable=None, dynamic_ncols=True
     )

@@ -51,10 +51,21 @@ def _numbers(value: object) -> object:
 
 
 def _names(value: object) -> object:
-    """Read `a, b` and `[a, b]` alike; `{a}` and `{a}_b` are names with a hash tag, and `{a: b}` is a mapping."""
-    if isinstance(value, str) and (value.lstrip().startswith("[") or ": " in value):
+    """Read `a, b` and `[a, b]` alike."""
+    if isinstance(value, str) and not _is_tagged(value):
         value = flow(value)
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+def _is_tagged(text: str) -> bool:
+    """Return whether a text begins with a name in braces, as the streams of a cluster have it, and is no mapping."""
+    if not text.lstrip().startswith("{"):
+        return False
+    try:
+        found = flow(text)
+    except ValueError:
+        return True
+    return isinstance(found, dict) and not any(value is not None for value in found.values())
 
 
 def _worker_count(value: object) -> object:

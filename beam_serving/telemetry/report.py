@@ -318,7 +318,8 @@ def readiness(client: redis.Redis, name: str) -> Readiness:
     if lifetime_ms < 1000 * (LIFETIME_S - _READY_S):
         return Readiness("who announced that it is ready does so no more", about)
     wanted = about.get("reports", 1)
-    serving = [one for one in read_reports(client, name, within_s=_READY_S) if one.states == [State.SERVING]]
+    reports = read_reports(client, name, about.get("deployment"), _READY_S)
+    serving = [one for one in reports if one.states == [State.SERVING]]
     if len(serving) < wanted:
         return Readiness(f"{len(serving)} of {wanted} workers serve", about)
     return Readiness("", about)

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -19,7 +19,6 @@ from beam_serving.cli.place import Configuration, config_option, settings_at, sr
 from beam_serving.cli.terminal import progress, say
 from beam_serving.client import AsyncOutputQueue, InputQueue
 from beam_serving.config.redis_at import redis_at
-from beam_serving.config.schema import Settings
 from beam_serving.errors import (
     BeamServingError,
     ClientError,
@@ -30,6 +29,9 @@ from beam_serving.errors import (
     ResultTimeoutError,
 )
 from beam_serving.protocol.limits import DEFAULT_LIMITS
+
+if TYPE_CHECKING:
+    from beam_serving.config.schema import Settings
 
 _MOST_NAMED = 5
 _MOST_AT_ONCE = 128

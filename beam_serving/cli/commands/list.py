@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import redis
@@ -16,8 +16,10 @@ from beam_serving.cli.place import Configuration, config_option, settings_at, sr
 from beam_serving.cli.tables import listed
 from beam_serving.cli.terminal import say
 from beam_serving.config.redis_at import redis_at
-from beam_serving.config.schema import Settings
 from beam_serving.telemetry.report import Report, readiness, service_names, services_key, working_reports
+
+if TYPE_CHECKING:
+    from beam_serving.config.schema import Settings
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import redis
@@ -16,8 +16,10 @@ from beam_serving.client import OutputQueue
 from beam_serving.client.pending_results import key_of, pattern_of
 from beam_serving.client.requests import decode_uri
 from beam_serving.config.redis_at import redis_at
-from beam_serving.config.schema import Settings
 from beam_serving.errors import ResultTimeoutError
+
+if TYPE_CHECKING:
+    from beam_serving.config.schema import Settings
 
 _SCAN_COUNT = 512
 

@@ -18,11 +18,10 @@ from beam_serving.cli.terminal import say
 from beam_serving.config.output import path_of_flag
 from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import Settings
-from beam_serving.errors import BeamServingError, ConfigError
+from beam_serving.errors import BeamServingError, ConfigError, UnreachableError
 from beam_serving.launch.beam_flags import check_beam_flags
 from beam_serving.launch.runner import Spec, all_runners, runner_named
 from beam_serving.launch.service import Planned, planned
-from beam_serving.launch.worker import is_dead
 from beam_serving.telemetry.logs import FORMATS, LogOptions, configure_logging
 from beam_serving.telemetry.report import supervised_deployments
 
@@ -233,10 +232,16 @@ def _require_alone(settings: Settings) -> None:
     """Refuse to serve in the background beside a service of the same name on this host.
 
     Raises:
-        BeamServingError: there is one, or Redis does not answer.
+        BeamServingError: there is one, or Redis refuses us.
     """
-    with redis_at(settings).reachable() as client:
-        there = supervised_deployments(client, settings.name)
+    try:
+        with redis_at(settings).reachable() as client:
+            there = supervised_deployments(client, settings.name)
+    except UnreachableError:
+        return  # the service waits for it, and says what else is wrong
+    # Imported here: the worker brings all of the models along, and a help needs none.
+    from beam_serving.launch.worker import is_dead
+
     here = [one for one in there if one.host == socket.gethostname() and not is_dead(one)]
     for one in here:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.since))
