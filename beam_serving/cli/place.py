@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from beam_serving.config.schema import Data, Model, Settings, load_settings
 from beam_serving.errors import ConfigError
 from beam_serving.launch.runner import all_runners
+from beam_serving.transport.address import WANTED
 
 _USUAL_STREAM = "serving_stream"
 _F = TypeVar("_F", bound=Callable[..., object])
@@ -77,7 +78,9 @@ def _src(ctx: click.Context, param: click.Parameter, value: str | None) -> Setti
     try:
         return Settings(model=Model(path="noop"), data=Data(src=value))
     except ValidationError as err:
-        reason = err.errors()[0]["msg"].removeprefix("Value error, ")
+        found = err.errors()[0]
+        is_ours = found["type"] == "value_error"
+        reason = found["msg"].removeprefix("Value error, ") if is_ours else f"wants {WANTED}"
         raise click.BadParameter(reason.replace("stand in the file", "stand on the command line"), ctx, param) from err
 
 
