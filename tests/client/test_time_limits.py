@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -181,6 +182,13 @@ def test_every_call_ends_in_its_time(fault: str, form: str) -> None:
 def test_every_call_ends_in_its_time_without_a_name_server(monkeypatch: pytest.MonkeyPatch) -> None:
     with no_name_server(monkeypatch) as address:
         check_all(f"redis://{address}")
+
+
+def test_every_call_ends_in_its_time_at_a_unix_socket(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "redis.sock"))
+        server.listen(256)
+        check_all(f"unix://{tmp_path}/redis.sock")
 
 
 def test_a_front_end_that_drips_ends_in_its_time() -> None:
