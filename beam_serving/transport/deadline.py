@@ -23,6 +23,7 @@ import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import FullJitterBackoff
 from redis.connection import DefaultParser
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from redis.utils import SENTINEL
@@ -168,8 +169,8 @@ class _BoundedParser(DefaultParser):  # type: ignore[misc, valid-type]
     def read_from_socket(self, timeout: Any = SENTINEL, raise_on_timeout: bool = True) -> Any:
         if timeout is not SENTINEL:
             timeout = remaining(timeout)
-        elif self._sock is not None:
-            _set_timeout(self._sock, remaining(self._socket_timeout))
+        elif (sock := self._sock) is not None:
+            _set_timeout(sock, remaining(self._socket_timeout))
         return super().read_from_socket(timeout=timeout, raise_on_timeout=raise_on_timeout)
 
 
@@ -226,7 +227,11 @@ def bounded(base: Any) -> Any:
                 self.connect_check_health(check_health=False)
             for part in [command] if isinstance(command, str | bytes) else command:
                 for piece in self._pieces(part):
-                    _set_timeout(self._sock, remaining(self.socket_timeout))
+                    try:
+                        _set_timeout(self._sock, remaining(self.socket_timeout))
+                    except (OSError, AttributeError) as err:  # another thread closed it
+                        self.disconnect()
+                        raise RedisConnectionError("the connection was closed") from err
                     super().send_packed_command((piece,), check_health)
 
         def _pieces(self, part: Any) -> Sequence[Any]:
