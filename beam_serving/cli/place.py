@@ -10,9 +10,9 @@ import click
 from pydantic import ValidationError
 
 from beam_serving.config.schema import Data, Model, Settings, load_settings
+from beam_serving.config.wanted import reason
 from beam_serving.errors import ConfigError
 from beam_serving.launch.runner import all_runners
-from beam_serving.transport.address import WANTED
 
 _USUAL_STREAM = "serving_stream"
 _F = TypeVar("_F", bound=Callable[..., object])
@@ -78,10 +78,8 @@ def _src(ctx: click.Context, param: click.Parameter, value: str | None) -> Setti
     try:
         return Settings(model=Model(path="noop"), data=Data(src=value))
     except ValidationError as err:
-        found = err.errors()[0]
-        is_ours = found["type"] == "value_error"
-        reason = found["msg"].removeprefix("Value error, ") if is_ours else f"wants {WANTED}"
-        raise click.BadParameter(reason.replace("stand in the file", "stand on the command line"), ctx, param) from err
+        wanted = reason(err.errors()[0], Data.model_fields["src"])
+        raise click.BadParameter(wanted.replace("stand in the file", "stand on the command line"), ctx, param) from err
 
 
 src_option = click.option("--src", callback=_src, help="Redis, as host:port; no configuration is read then.")
