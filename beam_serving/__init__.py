@@ -85,7 +85,13 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    try:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    except ModuleNotFoundError as err:
+        if (err.name or __name__).partition(".")[0] == __name__:
+            raise
+        needs = f"{__name__}.{name} needs {err.name}, which is not installed: pip install 'beam-serving[serve]'"
+        raise ModuleNotFoundError(needs, name=err.name) from err
 
 
 def __dir__() -> list[str]:

@@ -103,7 +103,15 @@ def steps(settings: Settings, readers: Readers) -> Serving:
     )
     batch_size = shared_model.batch_size()
     reading = Reading(
-        at, data.streams, data.group, batch_size, params.poll_s, params.reclaim_idle_s, data.max_request_bytes
+        at,
+        data.streams,
+        data.group,
+        batch_size,
+        params.poll_s,
+        params.reclaim_idle_s,
+        data.max_request_bytes,
+        settings.name,
+        data.max_result_bytes,
     )
     return Serving(
         model=shared_model,

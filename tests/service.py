@@ -19,6 +19,8 @@ from beam_serving.transport.connection import RedisAt
 
 DIGITS = Path(__file__).parents[1] / "beam_serving" / "demo"
 START_S = 120.0
+USUAL = ["image_stream", "serving_stream"]
+"""The streams of clients that name none."""
 
 
 def await_true(condition: Callable[[], object], what: str, within_s: float = 60.0) -> None:
@@ -37,7 +39,7 @@ class Service:
         self.client = at.client()
         self.log_path = folder / "service.log"
         merged = {"name": self.name, "model": {"path": "noop"}, "data": {}, "params": {}, **config}
-        merged["data"] = {"src": str(at), **merged["data"]}
+        merged["data"] = {"src": str(at), "streams": USUAL, **merged["data"]}
         path = folder / "config.yaml"
         path.write_text(yaml.safe_dump(merged), encoding="utf-8")
         with self.log_path.open("ab") as log:

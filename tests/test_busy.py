@@ -19,6 +19,7 @@ from beam_serving.launch.supervisor import may_find_idle_cores
 from beam_serving.launch.worker import Job
 from beam_serving.models.cpu import available_cores
 from beam_serving.telemetry.busy import BusyBytes, BusyFile, OwnByte
+from beam_serving.telemetry.logs import BY_DEFAULT
 from beam_serving.telemetry.report import working_reports
 from beam_serving.transport.connection import RedisAt
 from tests.models.onnx_files import FLOAT, node, saved
@@ -75,9 +76,9 @@ def test_who_cannot_see_its_neighbours_takes_them_for_busy(file: BusyFile | None
 
 
 def test_where_the_bytes_are_travels_with_a_job(states: BusyBytes) -> None:
-    job = Job("{}", "run", ("run-1",), (), False, "info", busy=states.file_of(1))
+    job = Job("{}", "run", ("run-1",), (), False, BY_DEFAULT, busy=states.file_of(1))
     assert Job.decode(job.encode().decode()) == job
-    assert Job.decode(Job("{}", "run", ("run-1",), (), False, "info").encode().decode()).busy is None
+    assert Job.decode(Job("{}", "run", ("run-1",), (), False, BY_DEFAULT).encode().decode()).busy is None
 
 
 def test_cores_of_idle_workers_are_for_those_that_may_have_them() -> None:

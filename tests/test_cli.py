@@ -75,7 +75,6 @@ def error(arguments: list[str], code: int, capsys: Captured) -> str:
             "--runner=DataflowRunner is not served yet; wanted is one of DirectRunner, FnApiRunner, FlinkRunner, "
             "SparkRunner",
         ),
-        (["--log-file", "x"], "--log-file goes with --detach; a service in the foreground logs to standard error"),
         (["--", "--runner=FlinkRunner"], "--runner is ours, and stands behind --; put it in front"),
         (
             ["--direct_running_mode=multi_processing"],
@@ -215,7 +214,7 @@ def test_sigterm_while_redis_is_waited_for_is_handled_so_that_a_first_process_ge
         assert process.stderr is not None
         assert any("does not answer yet" in line for line in process.stderr)
         process.terminate()
-        assert process.wait(10) == 130
+        assert process.wait(10) == 143
 
 
 def test_the_version_is_told(capsys: Captured) -> None:

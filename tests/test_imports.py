@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "beam_serving"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = (
-    ("errors", "records"),
+    ("errors", "owner", "records", "text_files"),
     ("transport", "encryption"),
     ("config", "protocol", "telemetry"),
     ("client", "models", "io"),
@@ -93,13 +93,25 @@ def test_nothing_of_the_package_imports_the_benchmark() -> None:
 def test_the_client_knows_only_errors_records_transport_encryption_and_the_protocol() -> None:
     for path in (PACKAGE / "client").glob("*.py"):
         ours = {name.split(".")[1] for name in imported(tree_of(path)) if name.startswith("beam_serving.")}
-        assert ours <= {"client", "encryption", "errors", "records", "transport", "protocol"}, path.name
+        assert ours <= {"client", "encryption", "errors", "records", "text_files", "transport", "protocol"}, path.name
 
 
 @pytest.mark.parametrize(
     ("modules", "unwanted"),
     [
-        ("beam_serving.client", ["apache_beam", "cv2", "openvino", "tensorflow", "torch", "pydantic", CIPHERS]),
+        (
+            "beam_serving.client",
+            ["apache_beam", "cv2", "openvino", "orjson", "pyarrow", "pydantic", "tensorflow", "torch", "yaml", CIPHERS],
+        ),
+        (
+            "beam_serving.cli.probe, beam_serving.config.whereabouts, beam_serving.telemetry.report",
+            ["apache_beam", "numpy", "pydantic", "pyarrow", "rich"],
+        ),
+        *(
+            (f"beam_serving.cli.commands.{command}", ["apache_beam", "cv2", "numpy", "openvino", "pyarrow", "rich"])
+            for command in ("list", "serve", "status", "stop")
+        ),
+        ("beam_serving.cli.commands.results", ["apache_beam", "cv2", "openvino", "pyarrow", "rich"]),
         (
             "beam_serving.cli.main, beam_serving.launch.supervisor",
             ["apache_beam", CIPHERS, "cv2", "openvino", "tensorflow", "torch", "pyarrow"],

@@ -145,6 +145,19 @@ def test_a_key_without_which_no_request_can_end_is_missed_at_the_start(
     assert said.startswith(f"Redis at {at}, stream 'stream': the user lacks a permission: ")
 
 
+@pytest.mark.parametrize("right", ["scan", "dbsize", "memory|usage"])
+def test_a_bound_of_results_that_could_not_be_measured_is_refused(
+    at: RedisAt, limited: redis.Redis, right: str
+) -> None:
+    wanted = settings(at, username="limited", wait_s=30.0)
+    bounded = wanted.model_copy(update={"data": wanted.data.model_copy(update={"max_result_bytes": 1000})})
+    limited.execute_command("ACL", "SETUSER", "limited", "~beam-serving:*", "-" + right.partition("|")[0])
+    said = refusal(bounded)
+    assert said.startswith(f"Redis at {at}: the user lacks a permission: ")
+    assert said.endswith("; data: max_result_bytes wants it")
+    preflight(wanted)
+
+
 def test_a_server_that_evicts_requests_is_warned_of(
     at: RedisAt, client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:

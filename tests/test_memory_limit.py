@@ -89,3 +89,28 @@ def test_reading_pauses_nothing_is_lost_and_it_goes_on(limited: RedisAt, tmp_pat
         assert "has memory again: reading goes on" in running.log
         assert running.log.count(PAUSED) == 2
         assert client.xlen("serving_stream") == 0
+
+
+def test_results_that_nobody_fetches_stop_reading_at_their_own_bound(
+    server_kind: Kind, tmp_path: Path, at: RedisAt
+) -> None:
+    client = at.client()
+    most = 10 * RESULT_BYTES
+    with InputQueue(str(at)) as queue:
+        for number in range(REQUESTS):
+            queue.enqueue(f"r{number}", np.full(2, number, np.float32))
+    config = {
+        "model": {"path": tiling_model(tmp_path / "tiling")},
+        "data": {"streams": "serving_stream", "max_result_bytes": most, "group": "serving"},
+        "params": {"workers": 1, "batch_size": 1, "top_n": 0},
+    }
+    with service(at, tmp_path, config) as running, OutputQueue(str(at)) as results:
+        held = "of data: max_result_bytes 2.5 MB: reading pauses, requests stay queued"
+        await_true(lambda: held in running.log, "a pause")
+        shown = command("status", tmp_path / "config.yaml").stdout
+        assert "MB (" in shown
+        assert "%): reading pauses until some were deleted or have expired\n" in shown
+        for number in range(REQUESTS):
+            assert (results.query(f"r{number}", timeout_s=60, delete=True) == number).all()
+        assert client.xlen("serving_stream") == 0
+        await_true(lambda: "reading goes on" in running.log, "the end of the pause")

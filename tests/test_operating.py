@@ -32,17 +32,18 @@ def test_status_shows_a_service_and_stop_ends_it(at: RedisAt, client: redis.Redi
         await_true(lambda: client.xlen("serving_stream") == 0, "an empty stream")
         client.xadd("image_stream", {"uri": "no image"})
         client.xadd("image_stream:rows", {"entry": "1-0"})
+        client.xadd("image_stream:dead", {"uri": "a", "error": "given up by a worker that is gone"})
         await_true(lambda: client.xlen("image_stream") == 0, "an answer to the bad request")
         await_true(lambda: json.loads(command("status", config, "--json").stdout)["counts"]["served"] == 1001, "counts")
+        await_true(lambda: "tested: ready, 0.0 records/s\n" in command("status", config).stdout, "a quiet second")
         shown = command("status", config)
         assert shown.returncode == 0, shown.stderr
-        assert "tested: ready, 0.0 records/s\n" in shown.stdout
-        assert "engine noop, batch size 8\nserved 1001, errors 1, dead letters 0\n" in shown.stdout
+        assert "engine noop, batch size 8\nserved 1001, errors 1, dead letters 1\n" in shown.stdout
         assert shown.stdout.count(" serving ") == 2
         assert "\nimage_stream: 1 result waits for files; the next --drain with --output writes it\n" in shown.stdout
         about = json.loads(command("status", config, "--json").stdout)
         stream = about["streams"]["serving_stream"]
-        assert stream == {"queue": 0, "pending": 0, "consumers": 2, "oldest_s": None, "for_files": 0}
+        assert stream == {"queue": 0, "pending": 0, "consumers": 2, "oldest_s": None, "for_files": 0, "dead_letters": 0}
         stopped = command("stop", config)
         assert (stopped.returncode, stopped.stdout) == (0, "tested: stopped\n"), stopped.stderr
         assert running.process.wait(30) == 0
@@ -79,6 +80,10 @@ def test_services_of_two_names_do_not_disturb_each_other(at: RedisAt, client: re
         for name in ("cats", "dogs"):
             await_true(lambda key=f"cluster-serving_{name}:a": client.exists(key), f"a result for {name}")
 
+        def served() -> list[int]:
+            return [one["served"] for one in json.loads(command("list", cats, "--json").stdout)]
+
+        await_true(lambda: served() == [1, 1], "reports of what was served")
         listed = json.loads(command("list", cats, "--json").stdout)
         assert [(one["name"], one["ready"], one["workers"], one["served"]) for one in listed] == [
             ("cats", True, 1, 1),

@@ -8,6 +8,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from beam_serving.cli.main import SERVICE_MODULES
 from tests.setup_py import ROOT, declared
 
 SHIPPED = [*(ROOT / "beam_serving").rglob("*.py"), *(ROOT / "runners").rglob("*.py")]
@@ -53,6 +54,23 @@ def test_each_package_that_is_imported_is_declared() -> None:
                 wanted.setdefault(package_of(module), set()).add(str(path.relative_to(ROOT)))
     assert {package: by for package, by in wanted.items() if package not in known | BROUGHT_ALONG} == {}
     assert len(wanted) > 20
+
+
+def test_what_a_client_needs_is_no_more_than_numpy_a_redis_client_and_click() -> None:
+    needs = {canonicalize_name(Requirement(need).name) for need in declared()["install_requires"]}
+    assert needs == {"click", "hiredis", "numpy", "redis"}
+
+
+def test_each_extra_of_the_service_brings_the_service() -> None:
+    extras = declared()["extras_require"]
+    of_clients = {"encryption", "legacy", "pandas"}
+    for name, needs in extras.items():
+        assert name in of_clients or set(extras["serve"]) <= set(needs), name
+
+
+def test_the_command_line_knows_the_modules_that_a_client_does_not_have() -> None:
+    extra = {canonicalize_name(Requirement(need).name) for need in declared()["extras_require"]["serve"]}
+    assert {package_of(module) for module in SERVICE_MODULES - {"google"}} | {"protobuf"} == extra
 
 
 def test_redis_stays_below_a_major_version_that_nobody_has_tried() -> None:

@@ -11,6 +11,8 @@ from hypothesis import strategies as some
 
 from beam_serving.launch.embedded_redis import free_port
 from beam_serving.telemetry.report import (
+    LIFETIME_S,
+    Deployment,
     Report,
     announce,
     ask_to_stop,
@@ -19,16 +21,18 @@ from beam_serving.telemetry.report import (
     encode_report,
     memory_bytes,
     read_reports,
+    readiness,
     ready_key,
     retract,
     service_names,
     worker_key,
 )
-from beam_serving.telemetry.reporter import Reporter
+from beam_serving.telemetry.reporter import Rate, Reporter
 from beam_serving.telemetry.stats import STAGES, WorkerStats
 from beam_serving.transport.connection import RedisAt
 from tests.service import await_true
 
+FIRST, SECOND = Deployment("first", since=1.0), Deployment("second", since=2.0)
 COUNTS = some.dictionaries(some.sampled_from(["served", "errors", "dead", "batches"]), some.integers(1, 10**9))
 RECORDS = some.lists(some.tuples(some.sampled_from(STAGES), some.floats(0, 100), some.integers(1, 9)))
 
@@ -140,16 +144,80 @@ def test_without_a_supervisor_one_worker_announces_when_all_serve(at: RedisAt, c
         Reporter(at, "digits", "a", "run", stats(), lambda: None, about).close()
     finally:
         reporter.close()
-    said = {"workers": 2, "model": "m", "engine": "opencv", "batch_size": 0}
+    said = {
+        "workers": 2,
+        "model": "m",
+        "engine": "opencv",
+        "batch_size": 0,
+        "deployment": "run",
+        "since": 0.0,
+        "inputs": [],
+        "reports": 2,
+    }
     assert json.loads(client.get(ready_key("digits"))) == said  # type: ignore[arg-type]
 
 
+def serving(at: RedisAt, *workers: str, state: str = "serving") -> None:
+    for worker in workers:
+        Reporter(at, "digits", worker, "run", stats(state), lambda: None).close()
+
+
+def test_a_service_is_ready_while_all_its_workers_say_that_they_serve(at: RedisAt, client: redis.Redis) -> None:
+    assert readiness(client, "digits").reason == "it has not announced that it is ready"
+    announce(client, "digits", {"model": "m", "reports": 2}, FIRST)
+    serving(at, "a")
+    assert readiness(client, "digits").reason == "1 of 2 workers serve"
+    serving(at, "b")
+    said = {"model": "m", "reports": 2, "deployment": "first", "since": 1.0}
+    assert readiness(client, "digits") == ("", said)
+    assert readiness(client, "digits").ready
+    assert readiness(client, "digits").about["model"] == "m"
+    serving(at, "b", state="waiting for Redis")
+    assert not readiness(client, "digits").ready
+
+
+@pytest.mark.parametrize("dead", ["supervisor", "worker"])
+def test_a_death_is_seen_before_what_the_dead_said_has_expired(at: RedisAt, client: redis.Redis, dead: str) -> None:
+    announce(client, "digits", {"reports": 1}, FIRST)
+    serving(at, "a")
+    assert readiness(client, "digits").ready
+    of_three_seconds_ago = 1000 * (LIFETIME_S - 3)
+    key = ready_key("digits") if dead == "supervisor" else worker_key("digits", "a")
+    client.pexpire(key, of_three_seconds_ago)
+    assert not readiness(client, "digits").ready
+
+
+def test_the_rate_of_a_worker_is_that_of_its_last_second() -> None:
+    now, counted = [0.0], stats()
+    rate = Rate(counted, lambda: now[0])
+    counted.counts["served"], now[0] = 500, 0.5
+    assert rate.per_s() == 0.0
+    now[0] = 2.0
+    assert rate.per_s() == 250.0
+    assert decode_report(encode_report(counted, "run", rate.per_s()).encode()).records_per_s == 250.0
+    now[0] = 3.0
+    assert rate.per_s() == 0.0
+
+
 def test_readiness_is_announced_for_some_seconds_and_retracted_at_once(client: redis.Redis) -> None:
-    announce(client, "digits", {"workers": 2})
-    assert json.loads(client.get("beam-serving:digits:ready")) == {"workers": 2}  # type: ignore[arg-type]
+    announce(client, "digits", {"workers": 2}, FIRST)
+    said = {"workers": 2, "deployment": "first", "since": 1.0}
+    assert json.loads(client.get("beam-serving:digits:ready")) == said  # type: ignore[arg-type]
     assert 5 < client.ttl("beam-serving:digits:ready") <= 15  # type: ignore[operator]
-    retract(client, "digits")
+    retract(client, "digits", "first")
     assert not client.exists("beam-serving:digits:ready")
+
+
+def test_what_a_newer_deployment_says_stays_whatever_an_older_one_does(client: redis.Redis) -> None:
+    for newer_first in (False, True):
+        for deployment in (SECOND, FIRST) if newer_first else (FIRST, SECOND):
+            announce(client, "digits", {}, deployment)
+        retract(client, "digits", "first")
+        assert json.loads(client.get("beam-serving:digits:ready"))["deployment"] == "second"  # type: ignore[arg-type]
+    retract(client, "digits", "second")
+    client.set("beam-serving:digits:ready", "of an earlier version")
+    announce(client, "digits", {}, FIRST)
+    assert json.loads(client.get("beam-serving:digits:ready"))["deployment"] == "first"  # type: ignore[arg-type]
 
 
 def test_a_reporter_publishes_what_changes_and_its_last_state(at: RedisAt, client: redis.Redis) -> None:
@@ -167,16 +235,6 @@ def test_a_reporter_publishes_what_changes_and_its_last_state(at: RedisAt, clien
         reporter.close()
     (report,) = read_reports(client, "digits")
     assert (report.states, report.counts["served"]) == (["stopped"], 6)
-
-
-def test_a_worker_whose_parent_is_gone_is_told_to_stop(at: RedisAt, monkeypatch: pytest.MonkeyPatch) -> None:
-    orphaned = threading.Event()
-    reporter = Reporter(at, "digits", "a", "run", WorkerStats(), orphaned.set)
-    try:
-        monkeypatch.setattr(os, "getppid", lambda: 1)
-        assert orphaned.wait(5)
-    finally:
-        reporter.close()
 
 
 def test_a_server_that_is_down_does_not_stop_a_worker() -> None:

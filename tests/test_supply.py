@@ -5,8 +5,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
-from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +15,13 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.setup_py import declared
+from tests.setup_py import declared, needed, wanted
 
 ROOT = Path(__file__).parents[1]
 DOCKER = ROOT / "docker"
 FILES = sorted(path.stem for path in locked.LOCKS.glob("*.txt"))
 OURS = ("serving", *locked.EXTRAS)
 DIGEST = r"@sha256:[0-9a-f]{64}"
-ENVIRONMENT = {"python_version": "3.11", "python_full_version": "3.11.16", "sys_platform": "linux"}
 
 
 def names(file: str) -> set[str]:
@@ -34,28 +31,6 @@ def names(file: str) -> set[str]:
 def constraints() -> dict[str, str]:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
     return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
-
-
-def wanted(requirements: Iterable[str], extras: Iterable[str] = ()) -> Iterator[Requirement]:
-    """What has to be installed on Linux for requirements, of these extras."""
-    for requirement in map(Requirement, requirements):
-        marker = requirement.marker
-        if marker is None or any(marker.evaluate({**ENVIRONMENT, "extra": extra}) for extra in ("", *extras)):
-            yield requirement
-
-
-def needed(requirements: Iterable[Requirement]) -> set[str]:
-    """The names of requirements and of all that they need in turn, as what is installed here says."""
-    found: dict[str, set[str]] = {}
-    waiting = list(requirements)
-    while waiting:
-        requirement = waiting.pop()
-        name = canonicalize_name(requirement.name)
-        new = requirement.extras - found.get(name, set()) if name in found else {*requirement.extras, ""}
-        found.setdefault(name, set()).update(new)
-        if new:
-            waiting += wanted(distribution(name).requires or (), new)
-    return set(found)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +61,7 @@ def test_what_is_locked_has_the_versions_of_the_constraints(file: str) -> None:
 
 
 def test_what_every_image_has_is_what_setup_wants_and_nothing_else(packaging: dict[str, Any]) -> None:
-    requirements = list(wanted(packaging["install_requires"]))
+    requirements = list(wanted([*packaging["install_requires"], *packaging["extras_require"]["serve"]]))
     versions = {one.name: one.version for one in locked.read("serving")}
     assert all(one.specifier.contains(versions[canonicalize_name(one.name)]) for one in requirements)
     always = {one.name for one in locked.read("serving") if one.needed_on(("3.11.16",))}
@@ -96,7 +71,7 @@ def test_what_every_image_has_is_what_setup_wants_and_nothing_else(packaging: di
 @pytest.mark.parametrize("extra", locked.EXTRAS)
 def test_a_file_of_an_extra_has_what_that_adds(extra: str, packaging: dict[str, Any]) -> None:
     requirements = list(wanted(packaging["extras_require"][extra]))
-    versions = {one.name: one.version for one in locked.read(extra)}
+    versions = {one.name: one.version for file in ("serving", extra) for one in locked.read(file)}
     assert all(one.specifier.contains(versions[canonicalize_name(one.name)]) for one in requirements)
     assert needed(requirements) <= names("serving") | names(extra)
     assert not names("serving") & names(extra)

@@ -93,7 +93,7 @@ def test_each_copy_has_its_own_files_its_own_chance_and_tells_its_exit_code() ->
             told, job = os.pipe()
             output, stdout = os.pipe()
             os.write(job, b"job %d" % number)
-            socket.send_fds(ours, [b'{"fork": 0}'], [told, stdout])
+            socket.send_fds(ours, [b'{"fork": 1}'], [told, stdout])
             message, (watched,), _, _ = socket.recv_fds(ours, 4096, 1)
             for descriptor in (told, stdout, job):
                 os.close(descriptor)

@@ -10,7 +10,7 @@ from hypothesis import strategies as some
 
 from beam_serving.cli.terminal import say
 from beam_serving.errors import printable, printable_lines
-from beam_serving.telemetry.logs import configure_logging
+from beam_serving.telemetry.logs import LogOptions, configure_logging
 
 HOSTILE = [
     "\x1b[2J\x1b[31mred",
@@ -46,7 +46,7 @@ def test_a_record_of_the_log_is_one_line_whatever_is_in_it(hostile: str, capsys:
     root, ours = logging.getLogger(), logging.getLogger("beam_serving")
     handlers, levels = root.handlers[:], (root.level, ours.level)
     try:
-        configure_logging("info", "worker")
+        configure_logging(LogOptions(), "worker")
         logging.getLogger("beam_serving.test").warning("refused: %s", hostile)
         try:
             raise ValueError(hostile)

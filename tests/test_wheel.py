@@ -5,18 +5,22 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 import redis
 import yaml
+from packaging.requirements import Requirement
 
+from beam_serving import __version__
+from beam_serving.cli.main import COMMANDS
 from beam_serving.client import InputQueue, OutputQueue
 from beam_serving.launch.portable.jar import FLINK, SPARK, Engine
 from beam_serving.transport.connection import RedisAt
 from tests.jars import jar_of
 from tests.service import Service
-from tests.setup_py import ROOT
+from tests.setup_py import ROOT, declared, needed
 
 SOURCES = ("beam_serving", "runners", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "target")
@@ -66,6 +70,28 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+@pytest.fixture(scope="module")
+def client_alone(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment of what `pip install beam-serving` brings: the wheel, and what setup.py wants always."""
+    venv = tmp_path_factory.mktemp("client") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+    (packages,) = venv.glob("lib/python3*/site-packages")
+    with zipfile.ZipFile(wheel) as opened:
+        opened.extractall(packages)
+    for name in needed(map(Requirement, declared()["install_requires"])):
+        for file in distribution(name).files or ():
+            if file.suffix != ".pyc" and not file.as_posix().startswith(".."):
+                (packages / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file.locate(), packages / file)
+    return venv
+
+
+def run_alone(venv: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [str(venv / "bin" / "python"), *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True, cwd=venv, env=environment)
+
+
 @pytest.fixture
 def outside(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that is not the checkout, current for this test; Python finds the installed wheel from there."""
@@ -94,6 +120,87 @@ def test_it_holds_every_file_that_the_package_and_its_runners_need(wheel: Path) 
     ).stdout.split()  # fmt: skip
     there = {name for name in tracked if (ROOT / name).is_file()}
     assert held - made == {f"beam_serving/{name}" if name.startswith("runners/") else name for name in there}
+
+
+def test_the_client_alone_is_small(client_alone: Path) -> None:
+    (packages,) = client_alone.glob("lib/python3*/site-packages")
+    files = [path for path in packages.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert sum(path.stat().st_size for path in files) < 80_000_000
+
+
+def test_the_client_alone_queues_requests_and_reads_results(
+    client_alone: Path, at: RedisAt, client: redis.Redis
+) -> None:
+    client.hset("cluster-serving_serving_stream:a", mapping={"value": "[[3,0.5]]"})
+    program = (
+        "from beam_serving import InputQueue, OutputQueue\n"
+        f"queue, results = InputQueue({str(at)!r}), OutputQueue({str(at)!r})\n"
+        "queue.enqueue('b', [[1.0, 2.0]], text='x')\n"
+        "print(results.query('a', timeout_s=5))"
+    )
+    ended = run_alone(client_alone, "-c", program)
+    assert (ended.stdout, ended.stderr) == ("{3: 0.5}\n", "")
+    assert client.xlen("serving_stream") == 1
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("from beam_serving import serve", "pip install 'beam-serving[serve]'"),
+        ("from beam_serving import Settings", "pip install 'beam-serving[serve]'"),
+        ("from beam_serving import InputQueue; InputQueue().enqueue('a', [1.0])", "pip install 'beam-serving[legacy]'"),
+        (
+            "from beam_serving import InputQueue; InputQueue('h', secret='a secret of ours', salt='and salt')",
+            "pip install 'beam-serving[encryption]'",
+        ),
+        ("from beam_serving import RedisQueue; RedisQueue('pyvenv.cfg')", "pip install 'beam-serving[legacy]'"),
+    ],
+)
+def test_what_the_client_alone_lacks_is_told_with_its_remedy(client_alone: Path, program: str, said: str) -> None:
+    ended = run_alone(client_alone, "-c", program)
+    assert ended.returncode == 1
+    assert said in ended.stderr.splitlines()[-1]
+
+
+def test_commands_of_a_client_work_alone(client_alone: Path, at: RedisAt, client: redis.Redis) -> None:
+    (client_alone / "cat.jpg").write_bytes(b"\xff\xd8\xff\xd9")
+    client.hset("cluster-serving_serving_stream:a", mapping={"value": "[[3,0.5]]"})
+    client.xadd("serving_stream:dead", {"uri": "d", "image:": "x", "error": "given up"})
+    said = {}
+    for command in (
+        ["enqueue", "cat.jpg"],
+        ["results"],
+        ["results", "a", "--json"],
+        ["list"],
+        ["dead-letter", "list"],
+        ["dead-letter", "retry", "--all"],
+    ):
+        ended = run_alone(client_alone, "-m", "beam_serving", *command, "--src", str(at))
+        assert (ended.returncode, ended.stderr) == (0, ""), command
+        said[" ".join(command)] = ended.stdout
+    assert said["results"].splitlines() == ["uri  result", "a    3: 0.5"]
+    assert said["results a --json"] == '{"uri": "a", "result": {"3": 0.5}}\n'
+    assert "given up" in said["dead-letter list"]
+    assert client.xlen("serving_stream") == 2
+
+
+def test_commands_of_the_service_say_in_one_line_what_the_client_alone_lacks(client_alone: Path) -> None:
+    (client_alone / "config.yaml").write_text("model:\n  path: noop\n", encoding="utf-8")
+    for command in [
+        [],
+        ["--workers", "2"],
+        *([name] for name in COMMANDS if name not in ("dead-letter", "enqueue", "init", "model")),
+    ]:
+        ended = run_alone(client_alone, "-m", "beam_serving", *command)
+        assert (ended.returncode, ended.stdout) == (2, ""), command
+        (line,) = ended.stderr.splitlines()
+        assert line.startswith("error: this needs "), command
+        assert line.endswith(", which is not installed: pip install 'beam-serving[serve]'"), command
+    helped = run_alone(client_alone, "-m", "beam_serving", "--help")
+    assert helped.returncode == 0
+    assert all(f"\n  {command} " in helped.stdout for command in COMMANDS)
+    assert "pip install 'beam-serving[serve]'" in " ".join(helped.stdout.split())
+    assert run_alone(client_alone, "-m", "beam_serving", "--version").stdout == f"beam-serving {__version__}\n"
 
 
 def test_the_image_builds_it_of_the_same_files() -> None:

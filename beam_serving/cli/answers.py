@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from beam_serving.cli.tables import listed
-from beam_serving.config.schema import Settings
 from beam_serving.encryption.secrets import RECORDS
 from beam_serving.errors import ClientError
 from beam_serving.protocol.replies import Reply
 from beam_serving.protocol.text import is_text
 from beam_serving.transport.connection import RedisAt
+
+if TYPE_CHECKING:
+    from beam_serving.config.schema import Settings
 
 Answer = Reply | ClientError
 """What became of a request: its result, or why there is none."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
 
+from beam_serving.cli.terminal import written
 from beam_serving.errors import ConfigError
 
 LONGEST_S = 10.0 * 365 * 86_400
@@ -20,13 +23,21 @@ def _write_examples(examples: Sequence[str], formatter: click.HelpFormatter) -> 
     if examples:
         with formatter.section("Examples"):
             for line in examples:
-                formatter.write(f"  python -m {line}\n")
+                parts = textwrap.wrap(
+                    f"python -m {line}", formatter.width - 6, break_long_words=False, break_on_hyphens=False
+                )
+                formatter.write("  " + " \\\n    ".join(parts) + "\n")
 
 
 class Command(click.Command):
     """A command whose help ends with examples, printed as they are."""
 
     examples: Sequence[str] = ()
+
+    def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
+        """Read the command line; a help is printed here."""
+        with written(sys.stdout):
+            return super().make_context(*arguments, **settings)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, then what else stands at the end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from beam_serving.errors import BeamServingError, ConfigError
 from beam_serving.launch.ending import end
-from beam_serving.launch.systemd import VARIABLE
+from beam_serving.launch.systemd import READY, VARIABLE
 from beam_serving.launch.worker import EXIT_CONFIG, python_module
 
 _START_S = 300.0
@@ -75,10 +76,11 @@ def _await_ready(process: subprocess.Popen[bytes], ready: socket.socket) -> bool
     give_up_at = time.monotonic() + _START_S
     while process.poll() is None and time.monotonic() < give_up_at:
         try:
-            ready.recv(64)
+            told = ready.recv(256)
         except TimeoutError:
             continue
-        return True
+        if told == READY:
+            return True
     return False
 
 
@@ -86,5 +88,9 @@ def _reason(log: Path, begin: int) -> str:
     """Return what the service said last of why it ended: the lines from the last error on."""
     with log.open("rb") as file:
         file.seek(begin)
-        _, found, reported = f"\n{file.read().decode(errors='replace')}".rpartition("\nerror: ")
+        text = file.read().decode(errors="replace")
+    for line in reversed(text.splitlines()):
+        if line.startswith('{"time": ') and json.loads(line).get("level") == "CRITICAL":
+            return str(json.loads(line)["message"])
+    _, found, reported = f"\n{text}".rpartition("\nerror: ")
     return reported.strip() if found else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -13,13 +14,24 @@ import click
 
 from beam_serving import __version__
 from beam_serving.cli.arguments import Command, run
-from beam_serving.cli.terminal import say
+from beam_serving.cli.terminal import PIPE_CLOSED, PipeClosedError, drop_output, finish, prepare, say
 from beam_serving.errors import BeamServingError, ConfigError
+from beam_serving.telemetry.logs import logs_json
+
+SERVICE_MODULES = frozenset(
+    (
+        *("apache_beam", "cryptography", "cv2", "google", "grpc", "ml_dtypes", "onnx", "onnxruntime", "openvino"),
+        *("orjson", "pyarrow", "pydantic", "pydantic_core", "rich", "simplejpeg", "tqdm", "yaml"),
+    )
+)
+"""What the extra `serve` brings: without it there is the client."""
+INSTALL_SERVICE = "pip install 'beam-serving[serve]'"
 
 COMMANDS = {
     "serve": "serve a model; the same as no command at all",
     "restart": "stop a service and start it again",
     "init": "write a commented config.yaml to start from",
+    "dead-letter": "see the requests that were given up; queue them again, or remove them",
     "config": "check a configuration file, also an old one, and write its new form",
     "status": "show what a service does: workers, queue, its job on a cluster",
     "list": "list the services that report in one Redis",
@@ -43,38 +55,73 @@ _EXAMPLES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit code: 0 done, 1 failed while serving, 2 wrong usage or configuration."""
+    """Run a command and return the exit code: 0 done, 1 failed while serving, 2 wrong usage or configuration.
+
+    130 is an end by Ctrl-C or SIGTERM, 141 that nobody reads the output any more.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     return exit_code_of(lambda: _run(given))
 
 
 def exit_code_of(run: Callable[[], int]) -> int:
     """Run a command line and return its exit code; SIGTERM ends it as Ctrl-C does, and errors are one line each."""
+    prepare()
     try:
         # Also before the service handles it: the kernel drops a signal that the first process of a container does not.
         signal.signal(signal.SIGTERM, _end_command)
-        return run()
-    except ConfigError as err:
-        say(f"error: {err}", to=sys.stderr)
-        return 2
+        code = run()
+        finish()
+    except PipeClosedError:
+        code = PIPE_CLOSED
     except BeamServingError as err:
-        say(f"error: {err}", to=sys.stderr)
-        return 1
+        code = 2 if isinstance(err, ConfigError) else 1
+        _say_error(err)
+    except ModuleNotFoundError as err:
+        if not _is_of_service(err):
+            raise
+        say(f"error: this needs {err.name}, which is not installed: {INSTALL_SERVICE}", to=sys.stderr)
+        code = 2
+    except _TerminatedError:
+        code = 128 + signal.SIGTERM
     except KeyboardInterrupt:
-        return 130
+        code = 128 + signal.SIGINT
+    drop_output()
+    return code
+
+
+def _say_error(err: BeamServingError) -> None:
+    """Print why a command ended: a line of JSON where the log is of these."""
+    if logs_json():
+        logging.getLogger(__name__).critical("%s", err)
+    else:
+        say(f"error: {err}", to=sys.stderr)
+
+
+def _is_of_service(err: ModuleNotFoundError) -> bool:
+    return (err.name or "").partition(".")[0] in SERVICE_MODULES
 
 
 def _run(arguments: list[str]) -> int:
+    if arguments == ["--version"]:
+        say(f"beam-serving {__version__}")  # at once, as scripts ask for it
+        return 0
+    if arguments[:1] == ["status"] and "--probe" in arguments and not {"-h", "--help"} & {*arguments}:
+        from beam_serving.cli.probe import main as probe
+
+        return probe(arguments[1:])
     if arguments and arguments[0] in COMMANDS:
         command = importlib.import_module(f"beam_serving.cli.commands.{arguments[0].replace('-', '_')}")
         return int(command.main(arguments[1:]))
     return _serve(arguments)
 
 
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM came, which ends a command as Ctrl-C does, so that it takes down what it has started."""
+
+
 def _end_command(signum: int, frame: FrameType | None) -> None:
-    """End a command as Ctrl-C does, so that it takes down what it has started."""
     del signum, frame
-    raise KeyboardInterrupt
+    raise _TerminatedError
 
 
 def _serve(arguments: Sequence[str]) -> int:
@@ -98,7 +145,12 @@ class _Program(Command):
 
 def _program() -> click.Command:
     # Imported here: the other commands need not load it.
-    from beam_serving.cli.commands.serve import UNKNOWN_PASS, Flags, serve, serve_options
+    try:
+        from beam_serving.cli.commands.serve import UNKNOWN_PASS, Flags, serve, serve_options
+    except ModuleNotFoundError as err:
+        if not _is_of_service(err):
+            raise
+        return _program_of_client(err)
 
     @click.command(
         cls=_Program,
@@ -110,5 +162,21 @@ def _program() -> click.Command:
     @click.version_option(__version__, prog_name="beam-serving", message="%(prog)s %(version)s")
     def program(**given: Any) -> int:
         return serve(Flags(**given))
+
+    return program
+
+
+def _program_of_client(missing: ModuleNotFoundError) -> click.Command:
+    """Return the program of an installation without the extra `serve`: its help lists the commands all the same."""
+
+    @click.command(
+        cls=_Program,
+        context_settings={"ignore_unknown_options": True},
+        help=f"This is the client alone. Serving, and all that reads a configuration, takes {INSTALL_SERVICE}.",
+    )
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="")
+    def program(arguments: tuple[str, ...]) -> int:
+        del arguments
+        raise missing
 
     return program

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ from typing import Any
 import redis
 import yaml
 
+from beam_serving.cli.place import Configuration
+from beam_serving.config.overrides import PREFIX
 from beam_serving.errors import BeamServingError
 from beam_serving.launch.worker import python_module
+from beam_serving.owner import tied
 from beam_serving.telemetry.report import ready_key
 from beam_serving.transport.connection import RedisAt
 
@@ -28,30 +32,41 @@ def running_service(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a service with this configuration until the body ends; yield its process when it is ready.
 
+    What the environment says of a configuration is not of this one.
+
     Raises:
         BeamServingError: it ended before it was ready, or is not ready within two minutes.
     """
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    with _started(path, arguments) as process:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    with _started(Configuration(path), arguments, environment) as process:
         await_ready(process, at.client(), config["name"])
         yield process
 
 
 @contextmanager
-def service_of_file(path: Path, at: RedisAt, name: str, arguments: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-    """Run the service of a configuration file until the body ends; yield what it says of itself when it is ready.
+def service_of_file(
+    config: Configuration, at: RedisAt, name: str, arguments: Sequence[str] = ()
+) -> Iterator[dict[str, Any]]:
+    """Run the service of a configuration until the body ends; yield what it says of itself when it is ready.
 
     Raises:
         BeamServingError: it ended before it was ready, or is not ready within two minutes.
     """
-    with _started(path, arguments) as process:
+    with _started(config, arguments) as process:
         yield await_ready(process, at.client(), name)
 
 
 @contextmanager
-def _started(path: Path, arguments: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([*python_module("beam_serving"), "--config", str(path), *arguments])
+def _started(
+    config: Configuration, arguments: Sequence[str], environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [*python_module("beam_serving"), *config.arguments(), *arguments],
+        env=None if environment is None else dict(environment),
+        preexec_fn=tied(signal.SIGTERM),
+    )
     try:
         yield process
     finally:

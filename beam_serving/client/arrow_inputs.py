@@ -1,9 +1,11 @@
 """What users of Cluster Serving hand over as inputs, and the request that becomes of it."""
 
+from __future__ import annotations
+
 import base64
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,9 +14,12 @@ from beam_serving.client.requests import Request, Uri, encode_name, encode_uri, 
 from beam_serving.encryption.gcm import Key, Keys
 from beam_serving.errors import ClientError, InputError
 from beam_serving.protocol import numbers, text
-from beam_serving.protocol.arrow_request import Column, Sparse, encode_inputs
 from beam_serving.protocol.limits import DEFAULT_LIMITS
+from beam_serving.protocol.replies import NEEDS_PYARROW
 from beam_serving.records import Image
+
+if TYPE_CHECKING:
+    from beam_serving.protocol.arrow_request import Column, Sparse
 
 ONLY_INPUT = "t"
 """The name of an input without one, as Cluster Serving has it."""
@@ -38,6 +43,11 @@ def data_to_b64(inputs: Mapping[str, object], keys: Keys | None = None) -> bytes
     """Return the field `data` of a request; see `make_arrow_request`."""
     if not inputs:
         raise InputError("a request needs at least one input")
+    try:
+        # Imported here: who does not speak this format needs no pyarrow.
+        from beam_serving.protocol.arrow_request import encode_inputs
+    except ImportError as err:
+        raise ClientError(f"a queue made as in Cluster Serving sends its format, {NEEDS_PYARROW}") from err
     columns = {encode_name(name): _as_column(name, value) for name, value in inputs.items()}
     try:
         sealed = columns if keys is None else {name: _sealed(name, one, keys.old) for name, one in columns.items()}
@@ -134,6 +144,8 @@ def _sealed(name: str, column: Column, key: Key) -> Image:
 def _sparse(name: str, parts: Any) -> Sparse:
     if len(parts) != 3:
         raise InputError(f"input {name!r} has {len(parts)} arrays, a sparse tensor is [indices, values, shape]")
+    from beam_serving.protocol.arrow_request import Sparse
+
     return Sparse(*map(np.asarray, parts))
 
 

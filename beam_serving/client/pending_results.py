@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from beam_serving.client.requests import Uri, decode_uri, encode_uri, members
 from beam_serving.errors import InputError, ResultError, brief
-from beam_serving.protocol import result_key
 from beam_serving.protocol.replies import Reply, decode_reply
 from beam_serving.records import ProtocolVersion
+from beam_serving.transport.keys import result_key
 
 Hash = Mapping[bytes, bytes]
 _LONGEST_S = 1e15

@@ -1,20 +1,20 @@
 """RedisQueue: the client of the very first Cluster Serving, for code that was written for it."""
 
+import os
 from pathlib import Path
 from types import TracebackType
-
-import yaml
 
 from beam_serving.client.images import as_image
 from beam_serving.client.output_queue import take_all
 from beam_serving.client.requests import Request, Uri, checked, encode_uri, new_request_id
 from beam_serving.errors import ConfigError, ResultError
-from beam_serving.protocol import IMAGE_STREAM, result_key
 from beam_serving.protocol import image as image_wire
 from beam_serving.protocol.limits import DEFAULT_LIMITS
 from beam_serving.protocol.replies import Reply
 from beam_serving.records import ProtocolVersion
+from beam_serving.text_files import expanded, read_text_file
 from beam_serving.transport.client_connection import Server
+from beam_serving.transport.keys import IMAGE_STREAM, result_key
 
 _DEFAULT_FILE = Path("config.yaml")
 _DEFAULT_SRC = "localhost:6379"
@@ -108,9 +108,18 @@ def _src_of(file_path: str | None) -> str | None:
     if file_path is None and not path.exists():
         return None
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as err:
+        import yaml
+    except ImportError as err:
+        raise ConfigError(
+            f"reading {path} needs PyYAML: pip install 'beam-serving[legacy]', or say src=, where Redis is"
+        ) from err
+    try:
+        config = yaml.safe_load(read_text_file(path))
+    except (ValueError, yaml.YAMLError) as err:
         raise ConfigError(f"configuration {path} cannot be read: {err}") from err
     section = config.get("data") if isinstance(config, dict) else None
     src = section.get("src") if isinstance(section, dict) else None
-    return None if src is None else str(src)
+    try:
+        return None if src is None else expanded(str(src), os.environ) or None
+    except ValueError as err:
+        raise ConfigError(f"configuration {path}: data.src: {err}") from err

@@ -7,6 +7,8 @@ from beam_serving.config.own_code import is_own_code
 
 _FORM = re.compile(r"\s*(?:(?P<none>none)|(?P<step>topn|picktopn)\s*\(\s*(?P<n>[1-9]\d{0,8})\s*\))\s*", re.IGNORECASE)
 
+WANTED = "wants topN(n), pickTopN(n) or none, with n above 0, or file.py:function"
+
 
 class PostProcessing(NamedTuple):
     """The `n` best classes of each output, or its first `n` `rows`; n = 0 is the whole output.
@@ -27,7 +29,7 @@ class PostProcessing(NamedTuple):
         """
         match = _FORM.fullmatch(text)
         if match is None:
-            raise ValueError("wants topN(n), pickTopN(n) or none, with n above 0, or file.py:function")
+            raise ValueError(WANTED)
         return cls(int(match["n"] or 0), rows=(match["step"] or "").lower() == "picktopn", as_lists=True)
 
 
@@ -39,5 +41,7 @@ def checked(value: object) -> object:
     """
     if value is None or is_own_code(value):
         return value
-    PostProcessing.of(str(value))
+    if not isinstance(value, str):
+        raise ValueError(WANTED)
+    PostProcessing.of(value)
     return value

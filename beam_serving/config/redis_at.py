@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from beam_serving.config.schema import Settings
+from typing import TYPE_CHECKING
+
 from beam_serving.errors import ConfigError
 from beam_serving.transport.address import Address, hash_tag
 from beam_serving.transport.connection import RedisAt
 from beam_serving.transport.routes import route_of
+
+if TYPE_CHECKING:
+    from beam_serving.config.schema import Settings
 
 
 def redis_at(settings: Settings) -> RedisAt:

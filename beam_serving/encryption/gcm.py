@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import IO, Any, NamedTuple
 
 from beam_serving.encryption.secrets import Secret, reason_not_to_use
+from beam_serving.errors import ClientError
 
 OLDEST, NEWEST = 1, 2
 ROUNDS = {OLDEST: 65_536, NEWEST: 600_000}
@@ -36,8 +37,11 @@ class Key:
 
     def __init__(self, raw: bytes, version: int = NEWEST) -> None:
         # Imported here: a service without encryption need not load it.
-        from cryptography.exceptions import InvalidTag
-        from cryptography.hazmat.primitives.ciphers import Cipher, aead, algorithms, modes
+        try:
+            from cryptography.exceptions import InvalidTag
+            from cryptography.hazmat.primitives.ciphers import Cipher, aead, algorithms, modes
+        except ImportError as err:
+            raise ClientError("encryption needs cryptography: pip install 'beam-serving[encryption]'") from err
 
         self.version = version
         self._header = file_header(version)

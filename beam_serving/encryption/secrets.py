@@ -15,6 +15,7 @@ from pathlib import Path
 
 from beam_serving.encryption.strength import MAKE_ONE, OF_EVERY_OLD_SERVER, weakness
 from beam_serving.errors import ConfigError
+from beam_serving.text_files import NotReadableError, lines_of, text_of
 
 _log = logging.getLogger(__name__)
 _LONGEST_FILE_BYTES = 4096
@@ -133,9 +134,9 @@ def _lines_of(file: str, key: str) -> tuple[str, str]:
         with Path(file).open("rb") as opened:
             _refuse_writers(opened.fileno(), f"{key} {file}")
             content = opened.read(_LONGEST_FILE_BYTES + 1)
-        lines = content.decode().splitlines()
-    except (OSError, UnicodeDecodeError) as err:
-        reason = err.strerror if isinstance(err, OSError) else "not UTF-8 text"
+        lines = lines_of(text_of(content))
+    except (OSError, NotReadableError) as err:
+        reason = err.strerror if isinstance(err, OSError) else err
         raise ConfigError(f"{key} {file}: {reason}") from err
     if len(lines) != 2 or not all(lines) or len(content) > _LONGEST_FILE_BYTES:
         raise ConfigError(f"{key} {file}: wants two lines, the secret and the salt")

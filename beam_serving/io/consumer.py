@@ -16,8 +16,10 @@ from redis.exceptions import RedisError, ResponseError
 from beam_serving.errors import ConnectError
 from beam_serving.io.group import Group
 from beam_serving.io.memory import Balance, Room
-from beam_serving.records import MOST_REQUEST_BYTES, Block, Entry
+from beam_serving.io.results import Bound
+from beam_serving.records import MOST_REQUEST_BYTES, Block, Entry, Origin
 from beam_serving.telemetry.context import service_context
+from beam_serving.telemetry.logs import of_request
 from beam_serving.telemetry.stats import State
 from beam_serving.transport.channel import Argument, Channel, ReplyTooLargeError
 from beam_serving.transport.connection import RedisAt, fatal
@@ -26,6 +28,7 @@ from beam_serving.transport.retry import backoff
 _log = logging.getLogger(__name__)
 _GROUP_IS_GONE = ("NOGROUP", "UNBLOCKED")
 _REAP_EVERY_S = 300.0
+_HELD_S = 0.2
 _FRAME_BYTES = 1 << 16
 """What a reply has beside the names and values of a request: ids, lengths, names of streams."""
 
@@ -45,6 +48,8 @@ class Reading:
         most_bytes: of requests that a worker holds at a time, and of one request; 128 MiB where nothing is said. Where
             a read would be more, its entries are read one at a time; the contents of an entry of more stay in Redis,
             and it is refused.
+        name: of the service, under which it keeps what it measured of results; without one nothing is measured.
+        most_result_bytes: of results that nobody has fetched, about: above it nothing is read. None for no bound.
     """
 
     at: RedisAt
@@ -54,6 +59,8 @@ class Reading:
     poll_s: float
     reclaim_idle_s: float
     most_bytes: int = MOST_REQUEST_BYTES
+    name: str = ""
+    most_result_bytes: int | None = None
 
 
 class StreamConsumer:
@@ -78,7 +85,7 @@ class StreamConsumer:
         self._ahead_s = 0.0
         self._next_reclaim = self._next_reap = 0.0
         context = service_context()
-        self._stats, self._balance = context.stats, context.shared(Balance)
+        self._stats, self._balance, self._results = context.stats, context.shared(Balance), context.shared(Bound)
         self._room = Room(reading.at, self._client, stop, self._balance)
 
     def _ask_for(self, count: int) -> None:
@@ -103,7 +110,7 @@ class StreamConsumer:
     def read_batch(self, read_ahead: bool = False, wait: bool = True) -> list[Block]:
         """Wait up to `poll_s` for entries and return a block of at most `count` of each stream; empty when none came.
 
-        Or when Redis has no memory for more results.
+        Or when Redis has no memory for more results, or these are above their bound.
 
         Entries that were delivered before come one to a call, so that one which crashes its worker takes no
         neighbour along, and so do those of a read that is more than `most_bytes`. While Redis is away it waits and
@@ -118,13 +125,16 @@ class StreamConsumer:
         """
         waits = backoff()
         while self.reading_ahead or not self._stop.is_set():
+            if self._results.full and not self.reading_ahead:
+                self._stop.wait(_HELD_S if wait else 0.0)
+                return []
             try:
                 if self._balance.short and not self.reading_ahead and not self._room.there():
                     return []
                 blocks = self._read(self._read_waiting if wait else self._read_now)
                 if self._balance.short:
                     self._balance.read(blocks)
-                elif read_ahead and sum(len(block.ids) for block in blocks) >= self._count:
+                elif read_ahead and not self._results.full and sum(len(block.ids) for block in blocks) >= self._count:
                     self._ask_ahead()
             except ReplyTooLargeError as err:
                 self._leave_unread(err)
@@ -181,7 +191,9 @@ class StreamConsumer:
             self.reading_ahead = False
         elif entry := self._claim():
             if entry.deliveries > 1:
-                _log.warning("took over %s of %r: delivered before and not served", entry.entry_id, entry.stream)
+                origin = Origin(entry.stream, entry.entry_id, b"", "")
+                reason = "took over %s of %r: delivered before and not served"
+                _log.warning(reason, entry.entry_id, entry.stream, extra=of_request(origin))
                 self._stats.counts["reclaimed"] += 1
             return [Block.of(entry)]
         else:

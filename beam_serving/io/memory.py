@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 import redis
 from redis.exceptions import NoPermissionError
 
+from beam_serving.io.results import memory_of
 from beam_serving.records import Block
 from beam_serving.transport.channel import Argument
 from beam_serving.transport.connection import RedisAt
@@ -80,7 +81,7 @@ class Room:
         if not self._balance.grows():
             return True
         try:
-            used, limit = _memory(self._client)
+            used, limit = memory_of(self._client)
         except NoPermissionError as err:
             _log.debug("cannot ask Redis for its memory, going slowly: %s", err)
             self._stop.wait(_LOOK_EVERY_S)
@@ -109,9 +110,3 @@ class Room:
                 limit / 2**20,
             )
         self._stop.wait(_LOOK_EVERY_S)
-
-
-def _memory(client: redis.Redis) -> tuple[int, int]:
-    """Return the bytes that count towards the limit, and the limit."""
-    about = client.info("memory")
-    return about["used_memory"] - about.get("mem_not_counted_for_evict", 0), about["maxmemory"]

@@ -32,6 +32,7 @@ from beam_serving.protocol import encode_ranked, encode_result
 from beam_serving.protocol.limits import MOST_VALUE_BYTES
 from beam_serving.records import Failure, ProtocolVersion, Ranked, Result
 from beam_serving.telemetry.context import service_context
+from beam_serving.telemetry.logs import of_request
 from beam_serving.transport.channel import Argument, Channel, Script
 from beam_serving.transport.connection import RedisAt, fatal, heals
 from beam_serving.transport.keys import DEAD_LETTERS, result_key
@@ -147,7 +148,7 @@ class _CommitFn(beam.DoFn):
     def process(self, results: Ranked | list[Result]) -> Iterable[None]:
         started = time.perf_counter()
         if isinstance(results, Ranked) and (mismatch := _mismatch(results)):
-            _log.warning("%s", mismatch)
+            _log.warning("%s", mismatch, extra=of_request())
             results = results.origins.failed(mismatch)
         if isinstance(results, Ranked):
             records = len(results.origins.ids)
@@ -204,7 +205,13 @@ class _CommitFn(beam.DoFn):
     def _give_up(self, result: Result, err: ResponseError) -> None:
         """Make a dead letter of a request, with an error result where its key is not what is refused."""
         origin = result.origin
-        _log.warning("Redis at %s refuses the result of request %r: %s", self._at, origin.uri[:100], err)
+        _log.warning(
+            "Redis at %s refuses the result of request %r: %s",
+            self._at,
+            origin.uri[:100],
+            err,
+            extra=of_request(origin),
+        )
         reason = "the result cannot be written to Redis"
         if isinstance(err, NoPermissionError):
             # The key that is checked in its place is one that no request can have.
@@ -269,6 +276,7 @@ class _CommitFn(beam.DoFn):
                 "%d of %d entries belong to another consumer now: not written",
                 len(results) - written.records,
                 len(results),
+                extra=of_request(),
             )
         if written.dropped:
             counts["dropped"] += written.dropped
@@ -354,5 +362,6 @@ def _encoded(result: Result) -> dict[bytes, bytes]:
             raise ModelError(f"the answer is {size_bytes} bytes as it is sent, at most {_MOST_BYTES} fit into Redis")
         return fields
     except ModelError as err:
-        _log.warning("the answer to request %r cannot be sent: %s", result.origin.uri[:100], err)
+        uri = result.origin.uri[:100]
+        _log.warning("the answer to request %r cannot be sent: %s", uri, err, extra=of_request(result.origin))
         return encode_result(Result(result.origin, Failure(str(err))))

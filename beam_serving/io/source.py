@@ -27,6 +27,7 @@ from beam_serving.io.aside import Consumers
 from beam_serving.io.consumer import Reading, StreamConsumer
 from beam_serving.io.lease import Lease
 from beam_serving.io.readers import Readers
+from beam_serving.io.results import ResultsWatch
 from beam_serving.records import Block, Flush
 from beam_serving.telemetry.busy import OwnByte
 from beam_serving.telemetry.context import service_context
@@ -177,7 +178,9 @@ class _Reader:
         consumer = StreamConsumer(self._reading, own_name, stop)
         byte = OwnByte.of(self._busy)
         aside = context.shared(Consumers).open(consumer.name, self._reading.group, self._reading.at.client())
-        lease = Lease(self._reading.at, self._reading.group, consumer.name, self._reading.reclaim_idle_s, aside)
+        reading = self._reading
+        lease = Lease(reading.at, reading.group, consumer.name, reading.reclaim_idle_s, aside)
+        watch = ResultsWatch(reading.at, reading.name, reading.streams, reading.most_result_bytes)
         try:
             while consumer.reading_ahead or aside.goes_on(stop.is_set()) or tracker.try_claim(position):
                 blocks = consumer.read_batch(read_ahead=clock() < checkpoint_at, wait=not aside.busy)
@@ -198,6 +201,7 @@ class _Reader:
                 position += 1
         finally:
             byte.set(False)
+            watch.close()
             aside.close()
             lease.close()
             consumer.close()

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -20,6 +21,7 @@ from redis.retry import Retry
 
 from beam_serving.errors import ConfigError, ConnectError
 from beam_serving.launch.ending import end
+from beam_serving.owner import tied
 from beam_serving.transport.connection import PASSWORD_VARIABLE
 
 _log = logging.getLogger(__name__)
@@ -128,7 +130,9 @@ def embedded_redis(port: int = 0, *options: str, password: str | None = None) ->
             "",
         ]
         command += ["--maxmemory", "4gb", "--maxmemory-policy", "noeviction", "--logfile", str(log), *options]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, preexec_fn=tied(signal.SIGTERM)
+        )
         try:
             _await_start(process, port, log)
             yield port

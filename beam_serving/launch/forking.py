@@ -20,6 +20,7 @@ from typing import IO, Any, Protocol
 
 from beam_serving.launch.template import MESSAGE_BYTES
 from beam_serving.launch.worker import Job, python_module, worker_environment
+from beam_serving.owner import tied
 
 _log = logging.getLogger(__name__)
 _ANSWER_S, _TICK_S = 10.0, 0.1
@@ -49,7 +50,7 @@ class WorkerProcess(Protocol):
 
 
 def spawned(module: str, job: Job, name: str) -> subprocess.Popen[bytes]:
-    """Start a module of ours in a new process and return it its job."""
+    """Start a module of ours in a new process and give it its job; its standard input ends with this process."""
     # A session of its own: Ctrl-C reaches the workers through us, once.
     process = subprocess.Popen(
         python_module(module),
@@ -61,7 +62,7 @@ def spawned(module: str, job: Job, name: str) -> subprocess.Popen[bytes]:
     assert process.stdin is not None  # noqa: S101 - asked for above
     try:
         process.stdin.write(job.encode())
-        process.stdin.close()
+        process.stdin.flush()
     except BrokenPipeError:
         _log.warning("worker %s ended before it took its job", name)
     return process
@@ -74,7 +75,8 @@ class Workers:
     `settled` says so. Where no process can be the original of others, each is started by itself.
     """
 
-    def __init__(self, openmp_threads: int) -> None:
+    def __init__(self, openmp_threads: int, grace_s: float) -> None:
+        self._grace_s = grace_s
         self._environment = {"OMP_NUM_THREADS": str(openmp_threads), **_ENVIRONMENT, **worker_environment()}
         self._template: _Template | None = None
         self._modules: tuple[str, ...] = ()
@@ -110,7 +112,7 @@ class Workers:
 
     def start(self, job: Job, *, copy: bool) -> WorkerProcess:
         """Start a worker: one with the address space of the others, if that may be, or with its own."""
-        forked = self._template.fork(job) if copy and self._template is not None else None
+        forked = self._template.fork(job, self._grace_s) if copy and self._template is not None else None
         return forked or spawned("beam_serving.launch.worker", job, job.consumers[0])
 
     def close(self) -> None:
@@ -132,6 +134,7 @@ class _Template:
                 stdout=subprocess.DEVNULL,
                 env=environment,
                 start_new_session=True,
+                preexec_fn=tied(),
             )
         self.codes: dict[int, int] = {}
         self.was_ready = False
@@ -146,7 +149,7 @@ class _Template:
         """Return whether it has ended."""
         return self._process.poll() is not None
 
-    def fork(self, job: Job) -> ForkedWorker | None:
+    def fork(self, job: Job, grace_s: float) -> ForkedWorker | None:
         """Return a copy that works at a job; None where none can be made. A process that does not answer is ended."""
         # Not a pipe, which takes only so much before somebody reads.
         given = os.memfd_create("job")
@@ -154,7 +157,7 @@ class _Template:
         try:
             os.write(given, job.encode())
             os.lseek(given, 0, os.SEEK_SET)
-            self._send({"fork": 0}, given, output)
+            self._send({"fork": grace_s}, given, output)
         finally:
             os.close(given)
             os.close(output)

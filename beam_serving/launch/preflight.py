@@ -14,6 +14,7 @@ from beam_serving.encryption.secrets import MODEL, RECORDS, warn_of_readers
 from beam_serving.errors import ConnectError, UnreachableError
 from beam_serving.io.group import Group
 from beam_serving.io.ownership import Ownership
+from beam_serving.io.results import check_rights
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.encrypted import look_at
 from beam_serving.models.formats.registry import NOOP, loader_of
@@ -40,15 +41,7 @@ def preflight(settings: Settings) -> ModelFiles:
         ConfigError: the file of labels cannot be used, a secret is missing, or another service serves a stream.
         ConnectError: Redis does not answer, or refuses us.
     """
-    model, data = settings.model, settings.data
-    warn_of_readers(secret_files(settings))
-    files = look_at(model.path, model_options(settings))
-    if model.encryption == "cbc":
-        _log.warning("%s: AES-CBC shows no tampering; `model encrypt --from cbc` makes files for gcm", model.path)
-    RecordEncryption(data.encryption, data.secret_file, data.allow_weak_secret).decryptor()
-    read_labels(settings.model.labels)
-    for own in filter(None, map(settings.own_code, CODE)):
-        own.look()
+    files = check_files(settings)
     at = redis_at(settings)
     client = at.client()
     patience_s = settings.redis.wait_s
@@ -70,11 +63,40 @@ def preflight(settings: Settings) -> ModelFiles:
     return files
 
 
+def check_files(settings: Settings) -> ModelFiles:
+    """Check what the configuration names on this machine: model, secrets, labels, code of the operator's.
+
+    Raises:
+        ModelLoadError, ConfigError: see `preflight`.
+    """
+    model, data = settings.model, settings.data
+    warn_of_readers(secret_files(settings))
+    files = look_at(model.path, model_options(settings))
+    if model.encryption == "cbc":
+        _log.warning("%s: AES-CBC shows no tampering; `model encrypt --from cbc` makes files for gcm", model.path)
+    RecordEncryption(data.encryption, data.secret_file, data.allow_weak_secret).decryptor()
+    read_labels(settings.model.labels)
+    for own in filter(None, map(settings.own_code, CODE)):
+        own.look()
+    return files
+
+
 def _prepare(settings: Settings, at: RedisAt, client: redis.Redis) -> None:
     check(at, client)
     for stream in settings.data.streams:
         _ensure_group(at, client, stream, settings.data.group)
+    if settings.data.max_result_bytes is not None:
+        _check_measuring(settings, at, client)
     Ownership(settings).take(client)
+
+
+def _check_measuring(settings: Settings, at: RedisAt, client: redis.Redis) -> None:
+    try:
+        check_rights(client, settings.name)
+    except RedisError as err:
+        if reason := fatal(err):
+            raise ConnectError(f"Redis at {at}: {reason}; data: max_result_bytes wants it") from err
+        raise
 
 
 def secret_files(settings: Settings) -> list[tuple[str, str | None]]:

@@ -14,6 +14,8 @@ from beam_serving.errors import BeamServingError, ConfigError
 from beam_serving.io.readers import Readers
 from beam_serving.launch.own_pipeline import build_pipeline
 from beam_serving.launch.worker import EXIT_CONFIG, python_module
+from beam_serving.owner import tied
+from beam_serving.telemetry.logs import LogOptions, configure_logging
 
 _WITHIN_S = 120.0
 
@@ -35,6 +37,7 @@ def rehearse(settings: Settings) -> None:
             text=True,
             check=False,
             timeout=_WITHIN_S,
+            preexec_fn=tied(),
         )
     except subprocess.TimeoutExpired as err:
         raise ConfigError(f"the code that the configuration names is not imported within {_WITHIN_S:g} s") from err
@@ -44,6 +47,7 @@ def rehearse(settings: Settings) -> None:
 
 def main() -> int:
     """Import and build; print what is wrong."""
+    configure_logging(LogOptions("warning"), "rehearsal")
     settings = Settings.model_validate_json(sys.stdin.read())
     try:
         for code in filter(None, map(settings.own_code, CODE)):

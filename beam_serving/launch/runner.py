@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple, Protocol
 from beam_serving.config.schema import Settings
 from beam_serving.errors import BeamServingError, ConfigError
 from beam_serving.models.cpu import available_cores
+from beam_serving.telemetry.logs import BY_DEFAULT, LogOptions
 
 Plain = None | bool | int | float | str | Sequence["Plain"] | Mapping[str, "Plain"]
 """Values that JSON has."""
@@ -33,7 +34,8 @@ class Spec:
         workers: worker processes on this machine, "auto" for one per core; None leaves it to the settings.
         drain: end when nothing is queued or pending any more.
         every_s: drain again in every interval of so many seconds.
-        log_level: debug, info, warning or error.
+        log: how its processes log.
+        replace: end what serves under the name when it starts, once it serves itself.
     """
 
     settings: Settings
@@ -41,7 +43,8 @@ class Spec:
     workers: int | Literal["auto"] | None = None
     drain: bool = False
     every_s: float | None = None
-    log_level: str = "info"
+    log: LogOptions = BY_DEFAULT
+    replace: bool = False
 
     def worker_count(self) -> int:
         """Return the number of workers that is asked for: one for each core where it is `auto`."""

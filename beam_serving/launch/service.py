@@ -13,7 +13,7 @@ from beam_serving.export.destination import check_output
 from beam_serving.launch.beam_flags import check_beam_flags
 from beam_serving.launch.runner import Plan, Runner, Spec, all_runners, runner_named
 from beam_serving.telemetry.context import service_context
-from beam_serving.telemetry.logs import own_logging
+from beam_serving.telemetry.logs import LogOptions, own_logging
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ def serve(
     every_s: float | None = None,
     beam_arguments: Sequence[str] = (),
     log_level: str = "info",
+    log_format: str = "text",
 ) -> int:
     """Serve a model until SIGTERM, Ctrl-C, `beam-serving stop` or, with `drain`, until the queue is empty.
 
@@ -96,6 +97,7 @@ def serve(
         every_s: with SparkRunner, drain again in every interval of so many seconds.
         beam_arguments: flags of Apache Beam, as "--job_name=digits".
         log_level: debug, info, warning or error.
+        log_format: text, or json.
 
     Returns:
         0, or 1 where a worker had to be killed.
@@ -106,7 +108,8 @@ def serve(
     """
     if threading.current_thread() is not threading.main_thread():
         raise ConfigError("serve handles the signals of its process, so call it in the main thread")
-    with own_logging(log_level, "service"):
-        spec = Spec(settings, tuple(beam_arguments), workers, drain, every_s, log_level)
+    log = LogOptions(log_level, log_format)
+    with own_logging(log, "service"):
+        spec = Spec(settings, tuple(beam_arguments), workers, drain, every_s, log)
         check_beam_flags(spec.arguments, (), runner_named(runner).flags)
         return planned(spec, runner).run()

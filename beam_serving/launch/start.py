@@ -9,6 +9,7 @@ from beam_serving.errors import ConfigError
 from beam_serving.io.readers import FN_API_RUNNER, Readers
 from beam_serving.launch.own_pipeline import build_pipeline
 from beam_serving.models.base import STRING, TensorSpec
+from beam_serving.models.info import ModelInfo
 from beam_serving.models.labels import check_labels
 from beam_serving.models.opening import model_info
 from beam_serving.models.options import model_options
@@ -58,10 +59,24 @@ def with_batch_size(settings: Settings) -> Settings:
         ModelLoadError, ConfigError: see `planned_steps`.
     """
     wanted = settings.params.batch_size
-    info = model_info(settings.model.path, model_options(settings), None if wanted == "auto" else wanted)
-    check_served(settings, info.inputs, info.outputs)
+    info = served_model(settings, None if wanted == "auto" else wanted)
     params = settings.params.model_copy(update={"batch_size": info.batch_size})
     return settings.model_copy(update={"params": params})
+
+
+def served_model(settings: Settings, batch_size: int | None) -> ModelInfo:
+    """Load the model as a start does, in a process of its own, and check the settings against it.
+
+    Args:
+        settings: of the service.
+        batch_size: the most records in one inference; None measures which serves most.
+
+    Raises:
+        ModelLoadError, ConfigError: see `planned_steps`.
+    """
+    info = model_info(settings.model.path, model_options(settings), batch_size)
+    check_served(settings, info.inputs, info.outputs)
+    return info
 
 
 def run_pipeline(

@@ -16,12 +16,14 @@ from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import Settings
 from beam_serving.errors import ConfigError, ConnectError, ModelLoadError, UnreachableError
 from beam_serving.io.ownership import STARTING_S, Ownership
+from beam_serving.launch.deployed import Deployed
 from beam_serving.launch.forking import WorkerProcess, Workers, spawned
+from beam_serving.launch.handover import Handover, fingerprint
 from beam_serving.launch.preflight import decided_copy, preflight
 from beam_serving.launch.runner import Spec
 from beam_serving.launch.stop import stop_on_signals
 from beam_serving.launch.systemd import tell_ready
-from beam_serving.launch.worker import EXIT_CONFIG, EXIT_FAILED, Job, new_deployment
+from beam_serving.launch.worker import EXIT_CONFIG, EXIT_FAILED, Job, is_dead, new_deployment
 from beam_serving.models.cpu import available_cores
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.store import PrivateCopy
@@ -38,13 +40,14 @@ from beam_serving.telemetry.report import (
     keep_deployment,
     read_reports,
     retract,
+    supervised_deployments,
 )
 from beam_serving.telemetry.statistics_line import StatisticsLine
 from beam_serving.telemetry.stats import State
 
 _log = logging.getLogger(__name__)
 _TICK_S = 0.1
-_ANNOUNCE_EVERY_S = 5.0
+_ANNOUNCE_EVERY_S = 1.0
 _KEEP_EVERY_S = 1.0
 _FIRST_RESTART_S, _LAST_RESTART_S = 0.2, 30.0
 _STABLE_AFTER_S = 30.0
@@ -92,12 +95,14 @@ class Supervisor:
         settings = spec.settings
         self._settings = settings
         self._spec = spec
-        self._deployment = new_deployment()
+        self._deployment = new_deployment(settings.model.path, "" if spec.drain else fingerprint(settings))
+        before = Deployed(settings, {}, []) if spec.replace else None
+        self._handover = Handover(settings, self._deployment, before)
         self._driver = driver
-        self._names = tuple(f"{self._deployment}-{index}" for index in range(workers))
+        self._names = tuple(f"{self._deployment.id}-{index}" for index in range(workers))
         of_processes = [self._names] if driver else [(name,) for name in self._names]
         self._slots = [_Slot(place, names) for place, names in enumerate(of_processes)]
-        self._workers = Workers(settings.model.openmp_threads)
+        self._workers = Workers(settings.model.openmp_threads, settings.params.grace_s)
         self._busy = BusyBytes(workers) if may_find_idle_cores(settings, len(self._slots), spec.drain) else None
         self._client: redis.Redis = redis_at(settings).client()
         self._statistics = StatisticsLine(settings.data.streams, settings.data.group)
@@ -115,6 +120,7 @@ class Supervisor:
             BeamServingError: the service cannot start, or cannot go on for a reason that the operator must fix.
         """
         self._files = preflight(self._settings)
+        self._handover.look()
         with stop_on_signals(log=True) as stop:
             try:
                 if self._driver is None:
@@ -146,7 +152,7 @@ class Supervisor:
 
         def keep() -> None:
             self._keep_deployment()
-            holding.renew(self._client, self._deployment, STARTING_S)
+            holding.renew(self._client, self._deployment.id, STARTING_S)
             if self._asked_to_stop():
                 _log.info("asked to stop: the model is not tried to the end")
                 stop.set()
@@ -163,8 +169,34 @@ class Supervisor:
             keeping.close()
         if decided is not None:
             self._copy = decided.copy
+            self._deployment = self._deployment._replace(content=decided.copy.content)
+        keep()
+        self._refuse_another_model()
         self._workers.need(*(decided[1:] if decided else ()))
         return not stop.is_set()
+
+    def _refuse_another_model(self) -> None:
+        """Refuse to serve beside a service of the same name whose answers would be others.
+
+        Raises:
+            ConfigError: there is one, and nothing says that this one replaces it.
+        """
+        name, ours = self._settings.name, self._deployment
+        if self._spec.replace or self._settings.data.share:
+            return
+        try:
+            others = supervised_deployments(self._client, name)
+        except RedisError as err:
+            _log.debug("cannot ask who else serves under this name: %s", err)
+            return
+        for other in others:
+            if other.content and other.content != ours.content and other.since <= ours.since and not is_dead(other):
+                raise ConfigError(
+                    f"{name!r} serves another model already: {other.model} (pid {other.pid} on {other.host}), and this "
+                    f"one would answer its requests with {ours.model}: `restart` replaces it without a gap; else give "
+                    f"this service a name and data: streams of its own, or set data: share: true; a service that died "
+                    f"is forgotten within {LIFETIME_S} s"
+                )
 
     def _watch(self, stop: threading.Event) -> None:
         next_announce = next_statistics = next_keep = 0.0
@@ -174,7 +206,7 @@ class Supervisor:
             now = time.monotonic()
             if now >= next_keep:
                 self._keep_deployment()
-                next_keep = now + _ANNOUNCE_EVERY_S
+                next_keep = now + _KEEP_EVERY_S
             if not self._ready and self._asked_to_stop():
                 # Workers that live end by themselves; between two starts there is none that would.
                 _log.info("asked to stop: finishing what is in flight")
@@ -193,11 +225,11 @@ class Supervisor:
     def _start(self, slot: _Slot) -> None:
         job = Job(
             self._for_workers().model_dump_json(),
-            self._deployment,
+            self._deployment.id,
             slot.consumers,
             self._spec.arguments,
             self._spec.drain,
-            self._spec.log_level,
+            self._spec.log,
             every_s=self._spec.every_s,
             busy=None if self._busy is None else self._busy.file_of(slot.place),
         )
@@ -231,6 +263,8 @@ class Supervisor:
         if self._busy is not None:
             self._busy.clear(slot.place)
         if code == 0 and (self._spec.drain or self._asked_to_stop()):
+            if not self._spec.drain and not any(other.finished for other in self._slots):
+                _log.info("asked to stop: what was in flight is finished, what is queued stays")
             slot.finished = True
             return
         reported = self._in_our_words(reported)
@@ -280,7 +314,7 @@ class Supervisor:
 
     def _end_deployment(self) -> None:
         try:
-            end_deployment(self._client, self._settings.name, self._deployment)
+            end_deployment(self._client, self._settings.name, self._deployment.id)
         except RedisError as err:
             _log.debug("cannot say that the service ended, its key expires by itself: %s", err)
 
@@ -292,14 +326,14 @@ class Supervisor:
 
     def _asked_to_stop(self) -> bool:
         try:
-            return asked_to_stop(self._client, self._settings.name, self._deployment)
+            return asked_to_stop(self._client, self._settings.name, self._deployment.id)
         except RedisError as err:
             _log.debug("cannot ask whether we shall stop: %s", err)
             return False
 
     def _reports(self, within_s: float = FRESH_S) -> list[Report]:
         try:
-            return read_reports(self._client, self._settings.name, self._deployment, within_s)
+            return read_reports(self._client, self._settings.name, self._deployment.id, within_s)
         except RedisError as err:
             _log.debug("cannot read the workers' numbers: %s", err)
             return []
@@ -310,22 +344,25 @@ class Supervisor:
         living = {slot.process.pid for slot in self._slots if slot.process}
         ours = [report for report in reports if report.pid in living or report.parent_pid in living]
         serving = [report for report in ours if report.states == [State.SERVING]]
-        ready = len(serving) >= (len(self._names) if self._spec.every_s is None else 1)
+        wanted = len(self._names) if self._spec.every_s is None else 1
+        ready = len(serving) >= wanted
         if ready and not self._ready:
             _log.info("ready: %s", self._describe(serving[0]))
             tell_ready()
-        elif self._ready and not ready:
+        elif self._ready and not ready and not self._asked_to_stop():
             _log.warning("not ready: %d of %d workers serve", len(serving), len(self._names))
         self._ready = ready
         self._was_ready = self._was_ready or ready
         if not ready:
             self._retract()
             return
-        about = self._settings.about(len(self._names)) | described(serving)
+        about = self._settings.about(len(self._names)) | described(serving, wanted)
         try:
-            announce(self._client, self._settings.name, about)
+            announce(self._client, self._settings.name, about, self._deployment)
+            self._handover.fence(self._client)
         except RedisError as err:
             _log.debug("cannot announce that we are ready: %s", err)
+        self._handover.complete()
 
     def _describe(self, worker: Report) -> str:
         settings, files = self._settings, self._files
@@ -338,7 +375,7 @@ class Supervisor:
 
     def _retract(self) -> None:
         try:
-            retract(self._client, self._settings.name)
+            retract(self._client, self._settings.name, self._deployment.id)
         except RedisError as err:
             _log.debug("cannot retract the readiness key, it expires by itself: %s", err)
 

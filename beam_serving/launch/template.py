@@ -4,18 +4,18 @@
 Its standard input is a socket, on which `beam_serving.launch.forking` gives orders, one message each, and gets answers:
 
     {"import": [module, ...]}                    ->  {"ready": "" or why this process cannot be forked}
-    {"fork": 0}, with a file for the worker's    ->  {"forked": its pid}, with a descriptor of it (-1: none), and once
-    standard input and one for its output            it has ended {"ended": its pid, "code": its exit code}
+    {"fork": its grace_s}, with a file for the   ->  {"forked": its pid}, with a descriptor of it (-1: none), and once
+    worker's standard input and one for its output   it has ended {"ended": its pid, "code": its exit code}
 
 A copy has the memory of the original and of its threads only the one that forked. So nothing but imports happens here:
 no thread, no connection, no model, no secret. The processes that it forked end with it: where it is killed, at once;
-where its socket is closed, as after a SIGTERM. Signals that a whole group gets are for the workers, which it outlives.
+where its socket is closed, as after a SIGTERM, within `grace_s`. While it imports, it ends with its owner. Signals that
+a whole group gets are for the workers, which it outlives.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import json
@@ -26,11 +26,12 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from beam_serving.telemetry.logs import configure_logging
+from beam_serving.owner import tied, untie
+from beam_serving.telemetry.logs import LogOptions, configure_logging
 
 MESSAGE_BYTES = 4096
 _IMPORTS = (
@@ -38,12 +39,11 @@ _IMPORTS = (
     "beam_serving.pipeline",
     "beam_serving.launch.worker",
     "cv2",
+    "orjson",
 )
-_PR_SET_PDEATHSIG = 1
 _NO_PROCESS = -1
 _REASON = 500
 """The most characters of a reason, which in JSON are at most six times as many bytes."""
-_GRACE_S = 30.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -60,7 +60,7 @@ def main() -> int:
         signal.signal(signum, signal.SIG_IGN)
     control = socket.socket(fileno=os.dup(0))
     _become(0, os.open(os.devnull, os.O_RDONLY))
-    configure_logging("warning", "template")
+    configure_logging(LogOptions("warning"), "template")
     files = _Template(control).run()
     if files is None:
         return 0
@@ -74,6 +74,7 @@ class _Template:
         self._control = control
         self._children: dict[int, int] = {}
         self._reason = ""
+        self._grace_s = 0.0
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ)
 
@@ -100,15 +101,17 @@ class _Template:
         except ConnectionResetError:
             return b"", []  # it ended before it had read all that was said
 
-    def _obey(self, order: Mapping[str, Sequence[str]], descriptors: Sequence[int]) -> _Files | None:
+    def _obey(self, order: Mapping[str, Any], descriptors: Sequence[int]) -> _Files | None:
         if "import" in order:
             self._reason = self._reason or _import(order["import"]) or _reason_not_to_fork()
             gc.collect()
             gc.freeze()
+            untie()  # from now on the end of the socket is seen at once
             self._say({"ready": self._reason[:_REASON]})
             return None
         files = _Files(*descriptors)
-        parent = os.getpid()
+        self._grace_s = max(self._grace_s, order["fork"])
+        tie = tied()
         # What is sent to the copy before it heeds signals waits until then.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
@@ -118,7 +121,7 @@ class _Template:
             pid = _NO_PROCESS
         if pid == 0:
             self._forget()
-            _follow(parent)
+            _follow(tie)
             return files
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         for descriptor in files:
@@ -161,7 +164,7 @@ class _Template:
         for watched in self._children:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(watched, signal.SIGTERM)
-        give_up_at = time.monotonic() + _GRACE_S
+        give_up_at = time.monotonic() + self._grace_s
         self._selector.unregister(self._control)
         while self._children and time.monotonic() < give_up_at:
             for key, _ in self._selector.select(give_up_at - time.monotonic()):
@@ -188,14 +191,14 @@ def _reason_not_to_fork() -> str:
     return "" if len(names) == 1 else f"{len(names)} threads: {', '.join(sorted(names))}"
 
 
-def _follow(parent: int) -> None:
-    """Make this copy a process that ends with its parent, and that Ctrl-C in the terminal does not reach."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
+def _follow(tie: Callable[[], None] | None) -> None:
+    """Make this copy a process that ends with its original, and that Ctrl-C in the terminal does not reach."""
+    if tie is not None:
+        tie()
     os.setsid()
     for signum in _SIGNALS:
         signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 

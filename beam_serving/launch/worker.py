@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,10 +22,13 @@ from beam_serving.config.schema import Settings
 from beam_serving.errors import BeamServingError, ConfigError
 from beam_serving.io.ownership import Ownership
 from beam_serving.launch.start import run_pipeline
-from beam_serving.launch.stop import stop_on_signals
+from beam_serving.launch.stop import Ending, stop_on_signals
+from beam_serving.launch.systemd import VARIABLE
+from beam_serving.models.formats.registry import NOOP
 from beam_serving.telemetry.busy import BusyFile
 from beam_serving.telemetry.context import service_context
-from beam_serving.telemetry.logs import configure_logging
+from beam_serving.telemetry.logs import LogOptions, configure_logging
+from beam_serving.telemetry.report import Deployment
 from beam_serving.telemetry.reporter import Reporter
 from beam_serving.telemetry.stats import State
 
@@ -50,18 +54,39 @@ def python_module(name: str) -> list[str]:
 def worker_environment() -> dict[str, str]:
     """Return the environment to start a worker with; what the operator set in ours stays as it is.
 
-    Nothing that it starts imports from its current directory either.
+    Nothing that it starts imports from its current directory either, and systemd hears of the service from us.
     """
     environment = {**ALLOCATOR, **os.environ, "PYTHONSAFEPATH": "1"}
+    environment.pop(VARIABLE, None)
     if path := environment.get("PYTHONPATH"):
         # An empty entry is the current directory, and `PYTHONPATH=$PYTHONPATH:...` makes one.
         environment["PYTHONPATH"] = os.pathsep.join(entry for entry in path.split(os.pathsep) if entry)
     return environment
 
 
-def new_deployment() -> str:
-    """Return a name for what is started now, which nothing else has or will have."""
-    return f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+def new_deployment(model: str, config: str = "") -> Deployment:
+    """Return what is started now, under a name that nothing else has or will have.
+
+    Args:
+        model: where the model is.
+        config: a fingerprint of its configuration.
+    """
+    host = socket.gethostname()
+    content = model if model == NOOP else ""
+    return Deployment(f"{host}-{uuid.uuid4().hex[:8]}", host, time.time(), config, os.getpid(), model, content)
+
+
+def is_dead(deployment: Deployment) -> bool:
+    """Return whether its supervisor was on this host and has ended: what it said of itself stays for some seconds."""
+    if deployment.host != socket.gethostname() or not deployment.pid:
+        return False
+    try:
+        os.kill(deployment.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False  # it is somebody else's
+    return False
 
 
 @dataclass(frozen=True)
@@ -78,7 +103,7 @@ class Job:
     consumers: tuple[str, ...]
     arguments: tuple[str, ...]
     drain: bool
-    log_level: str
+    log: LogOptions
     announcing: int = 0
     every_s: float | None = None
     busy: BusyFile | None = None
@@ -95,17 +120,18 @@ class Job:
             raise TypeError(f"a job is an object of JSON, got {type(body).__name__}")
         busy = None if body.get("busy") is None else BusyFile(*body["busy"])
         lists = {name: tuple(body[name]) for name in ("consumers", "arguments")}
-        return cls(**{**body, **lists, "busy": busy})
+        return cls(**{**body, **lists, "busy": busy, "log": LogOptions(*body["log"])})
 
 
 @contextmanager
-def serving_process(job: Job) -> Iterator[Settings]:
+def serving_process(job: Job, ending: Ending) -> Iterator[Settings]:
     """Make this process the worker that carries the job's name: its log, signals, threads, and published numbers."""
     (name,) = job.consumers
-    configure_logging(job.log_level, f"worker {name.rsplit('-', 1)[-1]}")
+    configure_logging(job.log, f"worker {name.rsplit('-', 1)[-1]}")
     with stop_on_signals() as stop:
         # Set before the engines load: one thread per worker, unless the operator said otherwise.
         settings = Settings.model_validate_json(job.settings)
+        ending.grace_s = settings.params.grace_s
         os.environ.setdefault("OMP_NUM_THREADS", str(settings.model.openmp_threads))
         import cv2
 
@@ -114,6 +140,7 @@ def serving_process(job: Job) -> Iterator[Settings]:
         about = settings.about(job.announcing) if job.announcing else None
         holding = Ownership(settings)
         reporter = Reporter(redis_at(settings), settings.name, name, job.deployment, stats, stop.set, about, holding)
+        ending.farewell = reporter.say_stopped
         try:
             yield settings
         finally:
@@ -129,8 +156,9 @@ def exit_code(err: BeamServingError) -> int:
 
 def main() -> int:
     """Serve one job; what ended it for good is the only thing written to standard output."""
+    ending = Ending()
     job = Job.decode(sys.stdin.readline())
-    with serving_process(job) as settings:
+    with serving_process(job, ending) as settings:
         try:
             state = run_pipeline(settings, job.consumers, job.arguments, job.drain, job.busy)
             logging.getLogger(__name__).info("pipeline state %s", state)

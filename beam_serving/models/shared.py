@@ -16,6 +16,7 @@ from beam_serving.models.base import LoadedModel, ModelOptions
 from beam_serving.models.batch_size import best_batch_size
 from beam_serving.models.batches import warm_up
 from beam_serving.models.cpu import available_cores
+from beam_serving.models.info import ModelInfo
 from beam_serving.models.opening import open_model
 from beam_serving.models.store import PrivateCopy
 from beam_serving.models.trial.batch_axis import BatchedModel
@@ -116,4 +117,6 @@ class SharedModel:
                 break
         stats = service_context().stats
         stats.engine, stats.batch_size = model.engine, batch_size
+        inputs = ModelInfo.of(model, batch_size).encode()["inputs"]
+        stats.inputs = [{key: spec[key] for key in ("name", "shape", "dtype")} for spec in inputs]
         return WorkerModel(model, batch_size, copy, None if self._busy is None else OwnByte.of(self._busy))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from beam_serving.errors import RequestError
-from beam_serving.protocol import codec_of
+from beam_serving.protocol.codecs import codec_of
 from beam_serving.protocol.encrypted import CIPHER
 from beam_serving.protocol.limits import Limits
 from beam_serving.protocol.native import CODEC

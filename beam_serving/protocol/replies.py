@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from beam_serving.errors import RequestError, ResultError
-from beam_serving.protocol import arrow, text
+from beam_serving.protocol import text
 from beam_serving.protocol.numbers import float32_holds
 from beam_serving.protocol.results import BestClasses, OutputArray, OutputList, Outputs, OutputText, Reply, named
 from beam_serving.protocol.tensors import parse_layout, view
@@ -15,6 +15,7 @@ from beam_serving.protocol.tensors import parse_layout, view
 __all__ = ["Reply", "as_reply", "decode_reply"]
 
 _MAX_RANK = 64
+NEEDS_PYARROW = "which needs pyarrow: pip install 'beam-serving[legacy]'"
 
 
 def decode_reply(fields: Mapping[bytes, bytes], by_label: bool = False) -> Reply:
@@ -80,6 +81,10 @@ def _decode_texts(name: str, raw: bytes, shape: bytes | None) -> OutputArray | O
 def _decode_arrow(value: bytes, shapes: bytes | None) -> Reply:
     if value == b"NaN":
         raise ResultError("the service failed on this request and gave no reason")
+    try:
+        from beam_serving.protocol import arrow
+    except ImportError as err:
+        raise ResultError(f"result is in the format of Cluster Serving 0.9 and later, {NEEDS_PYARROW}") from err
     outputs = arrow.decode_answer(value)
     if shapes is not None:
         outputs = [output.reshape(shape) for output, shape in zip(outputs, json.loads(shapes), strict=True)]

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
-import orjson
 
 from beam_serving.protocol.text import from_array, text_json
 from beam_serving.records import TopClasses
@@ -25,6 +24,9 @@ def top_json(top: TopClasses) -> bytes:
 
 def top_json_rows(classes: np.ndarray, scores: np.ndarray) -> list[bytes]:
     """Return the text of `top_json` for each row of classes and scores, both of shape (records, n)."""
+    # Imported here: of clients, which have this module too, none writes results.
+    import orjson
+
     records, n = scores.shape
     if not scores.size:
         return [b"[]"] * records
@@ -41,6 +43,8 @@ def _split(rows: bytes) -> list[bytes]:
 
 def _number_texts(scores: np.ndarray) -> list[bytes]:
     if scores.dtype in (np.float32, np.float64):
+        import orjson
+
         return _split(orjson.dumps(np.ascontiguousarray(scores), option=orjson.OPT_SERIALIZE_NUMPY)[2:-2])
     # of all that is written here only nan and inf have an n
     return [b"null" if "n" in text else text.encode() for text in map(str, _as_texts(scores.reshape(-1)))]

@@ -5,7 +5,7 @@
     beam-serving:<name>:workers        the ids of the workers, a set
     beam-serving:<name>:worker:<id>    JSON of one worker's counters and histograms; written by the worker
     beam-serving:<name>:runs           what was begun and has a supervisor, a set; written by the supervisors
-    beam-serving:<name>:run:<run>      there while the supervisor of a deployment lives
+    beam-serving:<name>:run:<run>      JSON of a `Deployment`, there while its supervisor lives
     beam-serving:<name>:stop:<run>     there when the workers of one deployment shall end; written by the command `stop`
     beam-serving:services              the names of all services, a set; written by the workers. On a Redis Cluster
                                        there is one for each hash tag, `beam-serving:services:{<tag>}`
@@ -22,19 +22,44 @@ import socket
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 
 from beam_serving.telemetry.stats import STAGES, Histogram, State, WorkerStats
 from beam_serving.transport.address import hash_tag
 from beam_serving.transport.connection import RedisAt
-from beam_serving.transport.lua import PUT, evaluate
+from beam_serving.transport.lua import PUT, evaluate, script
 from beam_serving.transport.routes import Cluster
 
 LIFETIME_S = 15
 FRESH_S = 5
+_READY_S = 2.5
+"""What is renewed every second and is older than this has nobody who renews it."""
 _STOP_LIFETIME_S = 3600
+_ANNOUNCE, _RETRACT = script(__package__, "announce"), script(__package__, "retract")
+
+
+class Deployment(NamedTuple):
+    """What was begun at one stroke and has a supervisor.
+
+    Attributes:
+        id: its name, which nothing else has or will have.
+        host: where its supervisor is.
+        since: when it was begun, in seconds of `time.time`.
+        config: a fingerprint of the configuration that it serves; empty where it cannot be replaced, as a drain.
+        pid: of its supervisor.
+        model: where the model is, as the configuration says.
+        content: what its files hold; empty until that is known.
+    """
+
+    id: str
+    host: str = ""
+    since: float = 0.0
+    config: str = ""
+    pid: int = 0
+    model: str = ""
+    content: str = ""
 
 
 def ready_key(name: str) -> str:
@@ -68,6 +93,7 @@ class Report:
     """The numbers of one worker, or the sum of several.
 
     Of one, `worker` is its id, `deployment` what it was started with, and the pids are those of itself and its parent.
+    `records_per_s` is about the last second.
     """
 
     states: list[str] = field(default_factory=list)
@@ -76,11 +102,13 @@ class Report:
     stages: dict[str, Histogram] = field(default_factory=lambda: {stage: Histogram() for stage in STAGES})
     memory_bytes: int = 0
     batch_size: int = 0
+    inputs: list[dict[str, Any]] = field(default_factory=list)
     worker: str = ""
     deployment: str = ""
     host: str = ""
     pid: int = 0
     parent_pid: int = 0
+    records_per_s: float = 0.0
 
     def __add__(self, other: Report) -> Report:
         return Report(
@@ -90,10 +118,12 @@ class Report:
             {stage: self.stages[stage] + other.stages[stage] for stage in STAGES},
             self.memory_bytes + other.memory_bytes,
             max(self.batch_size, other.batch_size),
+            inputs=self.inputs or other.inputs,
+            records_per_s=self.records_per_s + other.records_per_s,
         )
 
 
-def encode_report(stats: WorkerStats, deployment: str = "") -> str:
+def encode_report(stats: WorkerStats, deployment: str = "", records_per_s: float = 0.0) -> str:
     """Return the numbers of this process as JSON; histograms as counts by bucket."""
     stages = {stage: dict(histogram.counts) for stage, histogram in stats.stages.items()}
     body = {
@@ -104,7 +134,9 @@ def encode_report(stats: WorkerStats, deployment: str = "") -> str:
         "state": stats.state,
         "engine": stats.engine,
         "batch_size": stats.batch_size,
+        "inputs": stats.inputs,
         "counts": dict(stats.counts),
+        "records_per_s": records_per_s,
         "stages": stages,
         "memory_bytes": memory_bytes(),
     }
@@ -125,11 +157,13 @@ def decode_report(text: bytes, worker: str = "") -> Report:
         stages=stages,
         memory_bytes=body["memory_bytes"],
         batch_size=body["batch_size"],
+        inputs=body.get("inputs", []),
         worker=worker,
         deployment=body["run"],
         host=body["host"],
         pid=body["pid"],
         parent_pid=body["parent_pid"],
+        records_per_s=body.get("records_per_s", 0.0),
     )
 
 
@@ -204,10 +238,11 @@ def deployment_key(name: str, deployment: str) -> str:
     return f"beam-serving:{name}:run:{deployment}"
 
 
-def keep_deployment(client: redis.Redis, name: str, deployment: str) -> None:
+def keep_deployment(client: redis.Redis, name: str, deployment: Deployment) -> None:
     """Say, for the next seconds, that a deployment has a supervisor, also while none of its workers lives."""
-    evaluate(client, PUT, 1, deployment_key(name, deployment), "", 1000 * LIFETIME_S)
-    client.sadd(deployments_key(name), deployment)
+    about = json.dumps(deployment)
+    evaluate(client, PUT, 1, deployment_key(name, deployment.id), about, 1000 * LIFETIME_S)
+    client.sadd(deployments_key(name), deployment.id)
 
 
 def end_deployment(client: redis.Redis, name: str, deployment: str) -> None:
@@ -216,24 +251,86 @@ def end_deployment(client: redis.Redis, name: str, deployment: str) -> None:
     client.delete(deployment_key(name, deployment))
 
 
-def supervised_deployments(client: redis.Redis, name: str) -> set[str]:
+def supervised_deployments(client: redis.Redis, name: str) -> list[Deployment]:
     """Return the deployments whose supervisors live; forget the others."""
     members: Any = client.smembers(deployments_key(name))
-    known = {member.decode() for member in members}
-    living = {deployment for deployment in known if client.exists(deployment_key(name, deployment))}
-    if gone := known - living:
+    known = sorted(member.decode() for member in members)
+    about: Any = client.mget([deployment_key(name, one) for one in known]) if known else []
+    if gone := [one for one, text in zip(known, about, strict=True) if text is None]:
         client.srem(deployments_key(name), *gone)
-    return living
+    return [_deployment(one, text) for one, text in zip(known, about, strict=True) if text is not None]
 
 
-def described(serving: Sequence[Report]) -> dict[str, Any]:
-    """Return what the workers found out: what runs the model, and the size of the batches."""
-    return {"engine": serving[0].engine, "batch_size": serving[0].batch_size}
+def _deployment(deployment: str, text: bytes) -> Deployment:
+    """Read what `keep_deployment` wrote; an earlier version wrote nothing."""
+    try:
+        _, host, since, config, pid, model, content = json.loads(text)
+        return Deployment(deployment, str(host), float(since), str(config), int(pid), str(model), str(content))
+    except (ValueError, TypeError):
+        return Deployment(deployment)
 
 
-def announce(client: redis.Redis, name: str, about: dict[str, Any]) -> None:
-    """Say, for the next seconds, that the service is ready and what it serves."""
-    evaluate(client, PUT, 1, ready_key(name), json.dumps(about), 1000 * LIFETIME_S)
+def described(serving: Sequence[Report], reports: int) -> dict[str, Any]:
+    """Return what the workers found out: what runs the model, the size of the batches, what a request gives.
+
+    And how many of their `reports` it takes to be ready.
+    """
+    first = serving[0]
+    return {"engine": first.engine, "batch_size": first.batch_size, "inputs": first.inputs, "reports": reports}
+
+
+def announce(client: redis.Redis, name: str, about: dict[str, Any], deployment: Deployment) -> None:
+    """Say, for the next seconds, that the service is ready and what it serves, if no newer deployment says so."""
+    text = json.dumps({**about, "deployment": deployment.id, "since": deployment.since})
+    evaluate(client, _ANNOUNCE, 1, ready_key(name), text, 1000 * LIFETIME_S, deployment.id, deployment.since)
+
+
+class Readiness(NamedTuple):
+    """Whether a service serves now.
+
+    Attributes:
+        reason: why it is not ready; empty where it is.
+        about: what it announced; empty where it did not.
+    """
+
+    reason: str
+    about: dict[str, Any]
+
+    @property
+    def ready(self) -> bool:
+        """Whether it serves."""
+        return not self.reason
+
+
+def readiness(client: redis.Redis, name: str) -> Readiness:
+    """Return whether a service is ready, as of less than three seconds ago, whoever of it has died.
+
+    The key outlives its writer by some seconds, so its age counts, and that of the reports of as many workers as it is
+    ready with.
+    """
+    pipeline = client.pipeline(transaction=False)
+    pipeline.get(ready_key(name))
+    pipeline.pttl(ready_key(name))
+    text, lifetime_ms = pipeline.execute()
+    if text is None:
+        return Readiness("it has not announced that it is ready", {})
+    about = _announced(text)
+    if lifetime_ms < 1000 * (LIFETIME_S - _READY_S):
+        return Readiness("who announced that it is ready does so no more", about)
+    wanted = about.get("reports", 1)
+    reports = read_reports(client, name, about.get("deployment"), _READY_S)
+    serving = [one for one in reports if one.states == [State.SERVING]]
+    if len(serving) < wanted:
+        return Readiness(f"{len(serving)} of {wanted} workers serve", about)
+    return Readiness("", about)
+
+
+def _announced(text: bytes) -> dict[str, Any]:
+    try:
+        about = json.loads(text)
+    except ValueError:
+        return {}
+    return about if isinstance(about, dict) else {}
 
 
 def streams_of(ready: bytes | None) -> list[str]:
@@ -246,6 +343,6 @@ def streams_of(ready: bytes | None) -> list[str]:
         return []  # of a later version, or somebody else's
 
 
-def retract(client: redis.Redis, name: str) -> None:
-    """Say at once that the service is not ready."""
-    client.delete(ready_key(name))
+def retract(client: redis.Redis, name: str, deployment: str) -> None:
+    """Say at once that the service is not ready, if it was this deployment that has said so."""
+    evaluate(client, _RETRACT, 1, ready_key(name), deployment)

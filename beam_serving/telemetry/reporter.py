@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -14,6 +13,7 @@ from redis.exceptions import RedisError
 from beam_serving.telemetry.periodic import PeriodicThread
 from beam_serving.telemetry.report import (
     LIFETIME_S,
+    Deployment,
     announce,
     described,
     encode_report,
@@ -32,6 +32,7 @@ _log = logging.getLogger(__name__)
 EVERY_S = 1.0
 _WATCH_EVERY_S = 0.05
 _RENEW_EVERY_S = 5.0
+_RATE_OVER_S = 0.9
 
 _REPORT = script(__package__, "publish")
 
@@ -46,11 +47,28 @@ class Keeper(Protocol):
         """Give it up."""
 
 
+class Rate:
+    """How many records per second a worker serves, measured over a second or more."""
+
+    def __init__(self, stats: WorkerStats, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stats = stats
+        self._clock = clock
+        self._served, self._at, self._per_s = 0, clock(), 0.0
+
+    def per_s(self) -> float:
+        """Return the rate since it was measured last, or that one again within a second."""
+        now, served = self._clock(), self._stats.counts["served"]
+        if now - self._at >= _RATE_OVER_S:
+            self._per_s = (served - self._served) / (now - self._at)
+            self._served, self._at = served, now
+        return self._per_s
+
+
 class Reporter:
     """Publishes a worker's numbers once a second from a thread of its own.
 
-    `on_stop` is called when reading shall end: when the parent is gone, or somebody has asked for it. Where no
-    supervisor needs to live, `announcing` is what one of the workers says of the service while all of them serve.
+    `on_stop` is called when somebody has asked that reading shall end. Where no supervisor needs to live, `announcing`
+    is what one of the workers says of the service while all of them serve.
     `holding` is renewed as long as this process works, and given up by the last one of the service that ends.
     """
 
@@ -75,11 +93,15 @@ class Reporter:
         self._announcing = announcing
         self._holding = holding
         self._renew_at = 0.0
-        self._parent = os.getppid()
-        self._orphaned = False
         self._state = ""
         self._published_at = 0.0
+        self._rate = Rate(stats)
         self._thread = PeriodicThread("report", _WATCH_EVERY_S, self._work)
+
+    def say_stopped(self) -> None:
+        """Publish that this worker has ended, while the thread may still work."""
+        self._stats.state = State.STOPPED
+        self._publish()
 
     def close(self) -> None:
         """Publish the last numbers and end the thread."""
@@ -97,17 +119,18 @@ class Reporter:
             self._publish()
             self._renew(now)
         self._state = self._stats.state
-        if os.getppid() != self._parent and not self._orphaned:
-            self._orphaned = True
-            _log.warning("the process that started this worker is gone: stopping")
-            self._on_stop()
         return EVERY_S if steady else _WATCH_EVERY_S
 
     def _publish(self) -> None:
         keys = (worker_key(self._name, self._worker), workers_key(self._name))
         pipeline = self._client.pipeline(transaction=False)
         pipeline.eval(
-            _REPORT, len(keys), *keys, encode_report(self._stats, self._deployment), 1000 * LIFETIME_S, self._worker
+            _REPORT,
+            len(keys),
+            *keys,
+            encode_report(self._stats, self._deployment, self._rate.per_s()),
+            1000 * LIFETIME_S,
+            self._worker,
         )
         pipeline.exists(stop_key(self._name, self._deployment))
         try:
@@ -149,4 +172,5 @@ class Reporter:
             one for one in read_reports(self._client, self._name, self._deployment) if one.states == [State.SERVING]
         ]
         if len(serving) >= about["workers"] and serving[0].worker == self._worker:
-            announce(self._client, self._name, about | described(serving))
+            about = about | described(serving, about["workers"])
+            announce(self._client, self._name, about, Deployment(self._deployment))

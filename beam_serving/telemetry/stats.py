@@ -62,7 +62,7 @@ STAGES = ("wait", "decode", "infer", "top_n", "write")
 class WorkerStats:
     """What one worker process did since it started.
 
-    `engine` is what runs the model, in batches of up to `batch_size`.
+    `engine` is what runs the model, in batches of up to `batch_size`. `inputs` has the name, shape and dtype of each.
     `counts` has `served`, `errors`, `refused`, `failed`, `dead`, `reclaimed`, `fenced`, `regrouped`, `batches`,
     `alone`, `lease_failures`, and `checkpoints` of the source. `alone` are records that were inferred on all cores.
     """
@@ -73,3 +73,4 @@ class WorkerStats:
         self.state = State.STARTING
         self.engine = ""
         self.batch_size = 0
+        self.inputs: list[dict[str, object]] = []

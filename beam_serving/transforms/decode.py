@@ -37,6 +37,7 @@ from beam_serving.records import (
     Result,
 )
 from beam_serving.telemetry.context import service_context
+from beam_serving.telemetry.logs import of_request
 from beam_serving.transforms.batch_buffer import Rows
 from beam_serving.transforms.image import ImageRules, check_together, tensor_of_image
 from beam_serving.transforms.image_cost import check_memory, takes_long
@@ -429,7 +430,6 @@ class _DecodeFn(beam.DoFn):
         """Return the error result; a request without a usable uri can have none, so it becomes a dead letter too."""
         self._stats.counts["refused"] += 1
         identity = identify(entry.fields, self._limits)
-        _log.warning("refused an entry of %r: %s", entry.stream.decode(errors="replace"), reason)
         # Of an entry that was not read the dead letter has what Redis holds.
         held: Mapping[bytes, bytes] = {} if entry.unread else entry.fields
         dead_letter = held if dead or not identity.uri else None
@@ -441,4 +441,6 @@ class _DecodeFn(beam.DoFn):
             identity.request_id,
             entry.consumer,
         )
+        stream = entry.stream.decode(errors="replace")
+        _log.warning("refused an entry of %r: %s", stream, reason, extra=of_request(origin))
         return Result(origin, Failure(reason, dead_letter))

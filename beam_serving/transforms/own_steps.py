@@ -16,6 +16,7 @@ from beam_serving.errors import ConfigError, ModelError, RequestError, printable
 from beam_serving.models.base import STRING
 from beam_serving.protocol.limits import MOST_VALUE_BYTES, quote
 from beam_serving.records import Answer, Failure, Image, Payload, Predictions, Ranked, Result
+from beam_serving.telemetry.logs import of_request
 
 _log = logging.getLogger(__name__)
 UNNAMED = "output"
@@ -111,7 +112,7 @@ class _ReturnError(TypeError):
 def _reason(err: BaseException, code: OwnCode) -> str:
     if isinstance(err, ValueError | RequestError | ModelError):
         return printable(str(err))
-    _log.error("%s failed", code, exc_info=err)
+    _log.error("%s failed", code, exc_info=err, extra=of_request())
     failed = f"the service's own step {code.name!r} failed"
     return f"{failed}: {err}" if isinstance(err, _ReturnError) else failed
 

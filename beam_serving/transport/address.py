@@ -70,7 +70,7 @@ def _host_port(text: str, default: int) -> HostPort:
         parts = urlsplit(f"//{text}")
         port = parts.port
     except ValueError as err:
-        raise ValueError(f"wants host:port with a port from 0 to 65535 ({err})") from err
+        raise ValueError("wants host:port with a port from 0 to 65535") from err
     if not parts.hostname or parts.path:
         raise ValueError(f"wants {WANTED}")
     return parts.hostname, default if port is None else port

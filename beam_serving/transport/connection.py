@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import redis
@@ -27,6 +26,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from beam_serving.errors import ConfigError, ConnectError, UnreachableError
+from beam_serving.text_files import NotReadableError, lines_of, read_text_file
 from beam_serving.transport.address import Address
 from beam_serving.transport.routes import Login, Route, TlsOptions, pool_options, tls_options
 
@@ -67,10 +67,12 @@ class RedisAt:
         if not self.password_file:
             return os.environ.get(PASSWORD_VARIABLE)
         try:
-            return Path(self.password_file).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as err:
-            reason = err.strerror if isinstance(err, OSError) else "not UTF-8 text"
-            raise ConfigError(f"redis: password_file {self.password_file}: {reason}") from err
+            lines = lines_of(read_text_file(self.password_file).strip())
+        except NotReadableError as err:
+            raise ConfigError(f"redis: password_file {self.password_file}: {err}") from err
+        if len(lines) > 1:
+            raise ConfigError(f"redis: password_file {self.password_file}: wants one line, the password")
+        return lines[0] if lines else ""
 
     def client(self, wait_s: float = 0.0) -> redis.Redis:
         """Open a client of one connection that never retries by itself.

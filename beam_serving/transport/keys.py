@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from beam_serving.records import ProtocolVersion
-
 DEAD_LETTERS = b":dead"
 """Appended to a stream's name, it names the stream that keeps what was given up."""
 IMAGE_STREAM = b"image_stream"
 """The stream of Cluster Serving 0.7 and 0.8, whose clients cannot be told another one."""
+_IMAGE_PROTOCOL = "image"
+"""`ProtocolVersion.IMAGE`, without the import of NumPy that `records` takes: commands that only look need none."""
 _TAKEN_STARTS = ("cluster-serving_", "result:", "beam-serving:")
 _TAKEN_ENDS = (":dead", ":rows")
 _OWNER = ":owner:"
@@ -33,7 +33,7 @@ def result_key(protocol: str, stream: bytes, uri: bytes) -> bytes:
         stream: the name of the stream that it came by.
         uri: that of the request, as it was sent.
     """
-    if protocol == ProtocolVersion.IMAGE and stream == IMAGE_STREAM:
+    if protocol == _IMAGE_PROTOCOL and stream == IMAGE_STREAM:
         return b"result:" + uri
     return b"cluster-serving_" + stream + b":" + uri
 

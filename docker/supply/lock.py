@@ -16,6 +16,7 @@ from pathlib import Path
 from locked import BASE, EXTRAS, LOCKS, Locked, parsed
 
 ROOT = Path(__file__).parents[2]
+_SERVE = "--extra=serve"
 _SBOM_TOOL = "cyclonedx-bom>=7,<8"
 # No address of an index is written: an image is built with whatever index its builder has.
 _COMPILE = ("pip", "compile", "--quiet", "--universal", "--python-version=3.11", "--generate-hashes", "--no-header")
@@ -25,11 +26,11 @@ _OUTPUT = ("--no-annotate", "--no-strip-markers", "--no-emit-index-url", "--no-e
 def main() -> int:
     """Write all lock files and return the exit code."""
     constrained = ("--constraint=constraints.txt", "setup.py")
-    base = _compiled(constrained)
+    base = _compiled((*constrained, _SERVE))
     _write(BASE, base)
     there = {one.text for one in base}
     for extra in EXTRAS:
-        _write(extra, [one for one in _compiled((*constrained, f"--extra={extra}")) if one.text not in there])
+        _write(extra, [one for one in _compiled((*constrained, _SERVE, f"--extra={extra}")) if one.text not in there])
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
     _write("build", _compiled(("--constraint=constraints.txt", "-"), wanted))
     _write("sbom", _compiled(("-",), [_SBOM_TOOL]))

@@ -66,4 +66,4 @@ def test_a_stop_while_it_waits_for_redis_ends_it_at_once(init: str, engine: Engi
     with running(engine, tmp_path, "podman", "run", "--rm", init, f"--name={NAME}", *mounts, IMAGE) as service:
         service.await_log("does not answer yet")
         # As Ctrl-C; were the signal dropped, as the kernel does for a first process that does not handle it, 137.
-        assert service.stop() == 130
+        assert service.stop() == 143

@@ -7,6 +7,7 @@ import pytest
 
 from beam_serving.cli import main as cli
 from beam_serving.config.schema import load_settings
+from tests.service import DIGITS
 
 CONFIGS = Path(__file__).parents[1] / "fixtures" / "configs"
 Captured = pytest.CaptureFixture[str]
@@ -24,7 +25,7 @@ def run(*arguments: object) -> int:
 
 
 def test_check_says_what_each_key_means(old: Path, capsys: Captured) -> None:
-    assert run("check", old) == 0
+    assert run("check", old, "--no-model") == 0
     said = capsys.readouterr()
     assert said.err == ""
     title, blank, *rows = said.out.splitlines()
@@ -43,7 +44,7 @@ def test_check_says_what_each_key_means(old: Path, capsys: Captured) -> None:
 
 
 def test_check_prints_json_for_programs(old: Path, capsys: Captured) -> None:
-    assert run("check", old, "--json") == 0
+    assert run("check", old, "--no-model", "--json") == 0
     about = json.loads(capsys.readouterr().out)
     assert (about["file"], about["form"], about["loads"], about["errors"]) == (
         str(old),
@@ -64,7 +65,7 @@ def test_check_prints_json_for_programs(old: Path, capsys: Captured) -> None:
 @pytest.mark.parametrize("name", ["seed", "v0_7", "v0_8", "v0_9", "v0_10", "v2"])
 @pytest.mark.parametrize("flags", [[], ["--json"]])
 def test_check_accepts_every_generation_and_shows_no_secret(name: str, flags: list[str], capsys: Captured) -> None:
-    assert run("check", CONFIGS / f"{name}.yaml", *flags) == 0
+    assert run("check", CONFIGS / f"{name}.yaml", "--no-model", *flags) == 0
     said = capsys.readouterr().out
     assert "s3cret" not in said
     assert "1234qwer" not in said
@@ -87,8 +88,49 @@ def test_check_of_a_file_that_does_not_load_says_each_mistake_in_a_line(
         assert json.loads(said.out)["loads"] is False
 
 
+def test_check_loads_the_model_and_says_what_it_takes(tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"model: {{path: {DIGITS / 'model'}}}\n", encoding="utf-8")
+    assert run("check", path) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == (
+        "the model can be served: engine openvino, takes data (float32[3, 32, 32]), gives prob (float32[10])"
+    )
+    assert run("check", path, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["model"]["inputs"][0]["shape"] == [3, 32, 32]
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        ("model: {path: nothing}", "/nothing: there is no such directory; wanted is a model directory"),
+        ("model: {path: MODEL, labels: two.txt}", "two.txt"),
+        ("model: {path: MODEL}\nparams: {pipeline: 'bad.py:build'}", "RuntimeError: not today"),
+        ("model: {path: MODEL}\ndata: {shape: {data: [9, 9, 9]}}", "data"),
+        ("model: {path: MODEL}\ndata: {encryption: all, secret_file: none.txt}", "none.txt"),
+    ],
+)
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_check_fails_where_every_request_would(
+    change: str, wanted: str, flags: list[str], tmp_path: Path, capsys: Captured
+) -> None:
+    (tmp_path / "two.txt").write_text("zero\none\n", encoding="utf-8")
+    (tmp_path / "bad.py").write_text(
+        "def build(pipeline, serving):\n    raise RuntimeError('not today')\n", encoding="utf-8"
+    )
+    path = tmp_path / "config.yaml"
+    path.write_text(change.replace("MODEL", str(DIGITS / "model")) + "\n", encoding="utf-8")
+    assert run("check", path, *flags) == 2
+    said = capsys.readouterr()
+    assert wanted in said.err
+    assert said.err.startswith("error: ")
+    if flags:
+        assert json.loads(said.out)["model"] is None
+    assert run("check", path, "--no-model") == 0
+
+
 def test_check_of_a_new_file_finds_nothing_to_change(capsys: Captured) -> None:
-    assert run("check", "config.yaml") == 0
+    assert run("check", "config.yaml", "--no-model") == 0
     assert capsys.readouterr().out.startswith("config.yaml: this project's own form\n")
 
 
@@ -162,3 +204,82 @@ def test_a_wrong_argument_is_answered_in_one_line(arguments: list[str], said: st
 def test_every_help_has_an_example(arguments: list[str], capsys: Captured) -> None:
     assert run(*arguments) == 0
     assert "python -m beam_serving config " in capsys.readouterr().out
+
+
+VARIABLES = """\
+modelPath: ${DIR}/m   # the model
+jobName: ${JOB}
+postProcessing: topN(2)
+"""
+
+
+def test_check_shows_the_names_of_variables_and_not_what_they_hold(
+    old: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    old.write_text(VARIABLES.replace("jobName: ${JOB}\n", "threadPerModel: ${N}\n"), encoding="utf-8")
+    monkeypatch.setenv("DIR", "s3cret")
+    monkeypatch.setenv("N", "77777")
+    for flags in ([], ["--json"]):
+        assert run("check", old, *flags) == 2
+        said = capsys.readouterr()
+        assert "s3cret" not in said.out + said.err
+        assert "77777" not in said.out + said.err
+        assert "${DIR}/m" in said.out
+        assert said.err.startswith(
+            f"error: {old}:2: threadPerModel: wants a number from 0 to 1024 or 'auto' (got '${{N}}')"
+        )
+
+
+def test_check_says_which_value_is_from_beside_the_file(
+    old: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setenv("BEAM_SERVING__DATA__SRC", "redis-1:1")
+    assert run("check", old, "--set", "params.top_n=3", "--set", "name=", "--no-model", "--json") == 0
+    keys = {(one["key"], one["line"]): one for one in json.loads(capsys.readouterr().out)["keys"]}
+    assert keys["data.src", None]["new"] == {"data.src": "redis-1:1"}
+    assert keys["data.src", None]["remark"] == "by environment variable BEAM_SERVING__DATA__SRC"
+    assert keys["params.top_n", None]["remark"] == "by --set params.top_n"
+    assert keys["postProcessing", None]["remark"].endswith("; replaced by --set params.top_n")
+    assert keys["jobName", 3]["remark"].endswith("; replaced by --set name")
+    assert keys["name", None]["new"] == {"name": None}
+
+
+def test_check_shows_no_password_of_the_environment(
+    old: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setenv("BEAM_SERVING__DATA__SRC", "redis://:s3cret@host")
+    for flags in ([], ["--json"]):
+        assert run("check", old, *flags) == 2
+        said = capsys.readouterr()
+        assert "s3cret" not in said.out + said.err
+
+
+def test_migrate_keeps_variables_and_refuses_to_write_down_what_they_hold(
+    old: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setenv("DIR", "s3cret")
+    monkeypatch.setenv("JOB", "birds")
+    old.write_text(VARIABLES.replace("jobName: ${JOB}\n", ""), encoding="utf-8")
+    assert run("migrate", old) == 0
+    said = capsys.readouterr().out
+    assert "path: ${DIR}/m  # the model\n" in said
+    assert "s3cret" not in said
+    old.write_text(VARIABLES, encoding="utf-8")
+    assert run("migrate", old) == 2
+    hand = "has a variable, whose value would stand in the new form; write it there by hand"
+    assert capsys.readouterr().err == f"error: {old}:2: jobName: {hand}\n"
+    (old.parent / "new").mkdir()
+    old.write_text(VARIABLES.replace("jobName: ${JOB}\n", ""), encoding="utf-8")
+    assert run("migrate", old, "-o", old.parent / "new" / "config.yaml") == 2
+    assert capsys.readouterr().err == f"error: {old}:1: modelPath: {hand}\n"
+
+
+def test_the_environment_is_no_part_of_what_migrate_writes(
+    old: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    assert run("migrate", old) == 0
+    without = capsys.readouterr().out
+    monkeypatch.setenv("BEAM_SERVING__MODEL__PATH", "elsewhere")
+    monkeypatch.setenv("BEAM_SERVING__NO__SUCH", "1")
+    assert run("migrate", old) == 0
+    assert capsys.readouterr().out == without

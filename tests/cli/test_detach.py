@@ -57,10 +57,10 @@ def services(config: Path) -> list[str]:
     return found
 
 
-def pid_of(said: subprocess.CompletedProcess[str], config: Path, before: str = "") -> int:
+def pid_of(said: subprocess.CompletedProcess[str], config: Path, before: str = "", after: str = "") -> int:
     """Reads the pid from what a command printed, which is checked."""
     assert said.returncode == 0, said.stderr
-    wanted = rf"{before}behind: ready, pid (\d+), log {re.escape(str(config.parent))}/behind\.log\n"
+    wanted = rf"{before}behind: ready, pid (\d+), log {re.escape(str(config.parent))}/behind\.log\n{after}"
     match = re.fullmatch(wanted, said.stdout)
     assert match, said.stdout
     return int(match[1])
@@ -72,13 +72,22 @@ def test_a_service_in_the_background_is_started_again_and_stopped(config: Path, 
     assert alive(first)
     assert os.getsid(first) == first
     assert client.exists("beam-serving:behind:ready")
-    second = pid_of(run("restart", "--detach", *flags), config, "behind: stopped, starting\n")
+    around = ("behind: 2 processes go on until the new ones serve, starting\n", "behind: what ran before has ended\n")
+    second = pid_of(run("restart", "--detach", *flags), config, *around)
     await_true(lambda: not alive(first), "the end of the first service")
     assert alive(second)
     assert (config.parent / "behind.log").read_text(encoding="utf-8").count(" ready: serving ") == 2
     stopped = run("stop", *flags)
     assert (stopped.returncode, stopped.stdout) == (0, "behind: stopped\n"), stopped.stderr
     await_true(lambda: not alive(second), "the end of the second service")
+
+
+def test_a_service_may_end_before_its_successor_starts(config: Path) -> None:
+    flags = ("--config", str(config))
+    first = pid_of(run("serve", "--detach", *flags), config)
+    second = pid_of(run("restart", "--detach", "--stop-first", *flags), config, "behind: stopped, starting\n")
+    assert not alive(first)
+    assert alive(second)
 
 
 def test_a_restart_of_what_does_not_run_starts_it_in_the_foreground(config: Path, client: redis.Redis) -> None:

@@ -1,5 +1,6 @@
 """Where a command looks for Redis and the stream."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -8,6 +9,7 @@ from redis.connection import parse_url
 
 from beam_serving.cli.arguments import run
 from beam_serving.cli.place import config_option, settings_at, src_option, stream_at, stream_option
+from beam_serving.config.bare import bare_settings
 from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import Data, Model, Settings
 from beam_serving.errors import ConfigError
@@ -34,6 +36,21 @@ def place(*arguments: str) -> tuple[str, str]:
 def test_an_address_with_a_password_is_refused_in_one_line() -> None:
     with pytest.raises(ConfigError, match=r"^Invalid value for '--src': a password must not stand on the command line"):
         place("--src", "redis://:secret@host:1")
+
+
+def test_without_a_configuration_all_but_redis_is_as_where_one_says_nothing() -> None:
+    bare, settings = bare_settings("there:1"), Settings(model=Model(path="noop"), data=Data(src="there:1"))
+    assert bare.name == settings.name
+    for section in ("data", "redis"):
+        for field in fields(getattr(bare, section)):
+            assert getattr(getattr(bare, section), field.name) == getattr(getattr(settings, section), field.name)
+    assert redis_at(bare) == redis_at(settings)
+
+
+@pytest.mark.parametrize("src", ["ftp://there", "there:port", "redis+sentinel://there"])
+def test_an_address_that_is_none_is_refused_in_one_line(src: str) -> None:
+    with pytest.raises(ConfigError, match=r"^Invalid value for '--src': wants host:port"):
+        place("--src", src)
 
 
 def test_the_configuration_says_where_or_the_command_line_alone(tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def test_every_nested_key_is_understood(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "new", "warned"),
     [
-        ("jobName: image_stream", {"name": "image_stream"}, ""),
+        ("jobName: image_stream", {"name": "image_stream", "data.streams": [*STREAMS]}, ""),
         ("jobName: 7", {"name": "7", "data.streams": [*STREAMS, "7"]}, ""),
         ("postProcessing: topN(5)", {"params.post_processing": "topN(5)"}, ""),
         ("postProcessing: ' TOPN( 5 ) '", {"params.post_processing": "topN(5)"}, ""),
@@ -352,7 +352,7 @@ def test_where_nothing_was_asked_for_results_are_what_the_old_servers_sent(
         ("redisSecureEnabled: maybe", "wants true or false"),
         ("jobName: true", "wants a name"),
         ("modelParallelism: 0", "wants a number from 1 to 256 or 'auto'"),
-        ("threadPerModel: -1", "wants a number from 0 or 'auto'"),
+        ("threadPerModel: -1", "wants a number from 0 to 1024 or 'auto'"),
         ("redisUrl: http://a", f"wants {WANTED}"),
     ],
 )
@@ -365,8 +365,8 @@ def test_a_wrong_value_is_named_as_the_old_file_does(line: str, said: str) -> No
 def test_every_mistake_of_an_old_file_is_told_at_once() -> None:
     assert mistakes("redisTimeout: 0\nthreadPerModel: -1\n") == [
         "config.yaml:1: redisTimeout: wants milliseconds, more than 0 (got 0)",
-        "config.yaml: modelPath is missing",
-        "config.yaml:2: threadPerModel: wants a number from 0 or 'auto' (got -1)",
+        "config.yaml: modelPath is missing; it names the directory with the model",
+        "config.yaml:2: threadPerModel: wants a number from 0 to 1024 or 'auto' (got -1)",
     ]
 
 
@@ -409,7 +409,7 @@ def test_an_old_key_in_a_new_file_is_refused_with_its_new_name() -> None:
 
 def test_a_section_that_is_none_is_a_mistake_in_an_old_file_too() -> None:
     (said,) = mistakes("modelPath: m\ndata: 5\n")
-    assert said == "config.yaml:2: data: Input should be a valid dictionary or instance of Data (got 5)"
+    assert said == "config.yaml:2: data: wants keys with values below it, indented (got 5)"
 
 
 @pytest.mark.parametrize(
@@ -438,3 +438,46 @@ def test_encrypted_records_are_served_and_the_rest_is_told(text: str) -> None:
         "the key that all old servers had built in is refused: choose a secret and a salt, for the clients and for "
         "BEAM_SERVING_RECORD_SECRET and BEAM_SERVING_RECORD_SALT, or a file for data: secret_file"
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "unused"),
+    [
+        ("image", (3, 224, 224), "data.tensor_shape"),
+        ("", (3, 224, 224), "data.tensor_shape"),
+        ("tensor", ((784,), (2,)), "data.image_shape"),
+        ("TENSOR", ((784,), (2,)), "data.image_shape"),
+    ],
+)
+def test_of_two_shapes_the_type_of_the_data_says_which_counts(kind: str, shape: object, unused: str) -> None:
+    text = f"""\
+model: {{path: m}}
+data:
+  data_type: {kind}
+  image_shape: 3,224,224
+  tensor_shape: "[[784],[2]]"
+  filter: topN(1)
+"""
+    assert settings_of(text).data.shape == shape
+    assert entry_of(unused, text).new == {}
+    assert warnings_of(translation_of(text)) == {}
+
+
+@pytest.mark.parametrize(
+    "shape",
+    ["[[3,224,224],[10]]", '"[3,224,224],[10]"', '"[[3,224,224],[10]]"', '"3,224,224;10"', '"[3,224,224]; [10]"'],
+)
+@pytest.mark.parametrize("key", ["image_shape", "shape", "tensor_shape"])
+def test_several_shapes_are_read_in_each_way_that_users_wrote_them(key: str, shape: str) -> None:
+    if key == "tensor_shape" and ";" in shape:
+        return  # JSON there
+    text = f"model: {{path: m}}\ndata:\n  {key}: {shape}\nparams: {{engine_type: x}}\n"
+    assert settings_of(text).data.shape == ((3, 224, 224), (10,))
+
+
+def test_top_n_beside_a_filter_is_not_used_and_said() -> None:
+    text = "model: {path: m}\ndata: {filter: topN(3)}\nparams: {top_n: 5, engine_type: }\n"
+    assert settings_of(text).params == Params(post_processing="topN(3)")
+    assert warnings_of(translation_of(text)) == {
+        "params.top_n": "not used beside postProcessing or data.filter, which says what results hold"
+    }

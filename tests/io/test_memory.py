@@ -16,7 +16,7 @@ from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP
 from beam_serving.io.sink import commit_arguments
 from beam_serving.records import Block, Entry, Failure, Origin, ProtocolVersion, Result
 from beam_serving.telemetry.context import service_context
-from beam_serving.telemetry.report import announce, ask_to_stop, asked_to_stop, read_reports, ready_key
+from beam_serving.telemetry.report import Deployment, announce, ask_to_stop, asked_to_stop, read_reports, ready_key
 from beam_serving.telemetry.reporter import Reporter
 from beam_serving.telemetry.stats import WorkerStats
 from beam_serving.transport.channel import Channel, Script
@@ -82,7 +82,7 @@ def test_a_service_starts_and_is_known_and_stopped_on_a_server_without_memory(
     assert client.xinfo_groups(STREAM)[0]["name"] == b"serving"  # type: ignore[index]
     stopped = threading.Event()
     reporter = Reporter(at, "digits", "a", "run", WorkerStats(), stopped.set)
-    announce(client, "digits", {"workers": 1})
+    announce(client, "digits", {"workers": 1}, Deployment("one"))
     assert client.exists(ready_key("digits"))
     ask_to_stop(client, "digits", "run")
     assert asked_to_stop(client, "digits", "run")

@@ -11,7 +11,7 @@ import redis
 from beam_serving.config.schema import Data, Model, Settings
 from beam_serving.errors import ConfigError
 from beam_serving.io.ownership import Owner, Ownership
-from beam_serving.telemetry.report import announce
+from beam_serving.telemetry.report import Deployment, announce
 from beam_serving.telemetry.reporter import Reporter
 from beam_serving.telemetry.stats import WorkerStats
 from beam_serving.transport.connection import PASSWORD_VARIABLE, RedisAt
@@ -201,7 +201,7 @@ def test_streams_of_two_services_that_would_share_keys_are_refused_whichever_is_
     of("svc-a", "one:two").take(client)
     of("svc-c", "one:two", share=True).take(client)
     worker = Worker(at, "svc-d", "w")
-    announce(client, "svc-d", settings("svc-d", "four:five").about(1))
+    announce(client, "svc-d", settings("svc-d", "four:five").about(1), Deployment("one"))
     await_true(lambda: client.smembers("beam-serving:services"), "the name of the service")
     with pytest.raises(ConfigError, match="streams 'four' and 'four:five', which 'svc-d' serves, would share keys"):
         of("svc-e", "four").take(client)

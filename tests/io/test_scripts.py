@@ -27,6 +27,8 @@ RUNS: dict[str, tuple[list[str], list[str]]] = {
     "COMMIT": (["stream", "stream:dead", "result"], RECORD),
     "COMMIT_AND_KEEP": (["stream", "stream:dead", "result", "stream:rows"], RECORD),
     "COMMIT_RANKED": (["stream", "result"], [GROUP, ME, "60000", "1", "value", "1-1", "[]"]),
+    "DEAD_LETTERS": (["stream:dead"], ["+", "8", "4096"]),
+    "RETRY_DEAD_LETTER": (["stream", "stream:dead", "result"], ["1-1"]),
     "FORGET_OUTBOX_RECORDS": (["stream:rows"], ["1-1"]),
     "KEEP_LOCK": (["lock"], ["me", "60000"]),
     "TAKE_LOCK": (["free"], ["me", "60000"]),
@@ -41,8 +43,10 @@ NOT_FATAL = {
     ("COMMIT_AND_KEEP", "SET"),
     ("COMMIT_RANKED", "SET"),
     ("COMMIT_RANKED", "XPENDING"),
+    ("RETRY_DEAD_LETTER", "DEL"),
+    ("RETRY_DEAD_LETTER", "HMGET"),
 }
-"""Who leaves does not mind, nor who only wants to know whether there is memory."""
+"""Who leaves does not mind, nor who only wants to know whether there is memory; a result replaces an error anyway."""
 
 
 def commands_of(name: str) -> Iterator[str]:
@@ -67,6 +71,7 @@ def limited(at: RedisAt, client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -
     client.xgroup_createconsumer("stream", GROUP, "idle")
     client.xreadgroup(GROUP, ME, {"stream": ">"})
     client.xadd("stream:rows", {"entry": "1-1"}, "1-1")
+    client.xadd("stream:dead", {"uri": "a", "error": "no"}, "1-1")
     client.set("lock", "me")
     client.set("owned", "me\nrun\nmodel")
     monkeypatch.setenv(PASSWORD_VARIABLE, "right")

@@ -12,13 +12,13 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from beam_serving import protocol
 from beam_serving.errors import ConnectError
 from beam_serving.io import sink
 from beam_serving.io.memory import Balance
 from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP
 from beam_serving.io.sink import DeadLetters, _CommitFn, commit_arguments
 from beam_serving.protocol import IMAGE_STREAM, native
+from beam_serving.protocol import codecs as protocol
 from beam_serving.records import Answer, Failure, Origin, Origins, ProtocolVersion, Ranked, Result, TopClasses
 from beam_serving.telemetry.context import service_context
 from beam_serving.transport.channel import Channel, Script

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,26 @@ from beam_serving.models.base import TensorSpec
 from beam_serving.models.engines.noop import NoopModel
 from beam_serving.models.labels import check_labels, read_labels
 
+INDEX_WANTED = 'wanted is {"0": "name"} or {"0": ["id", "name"]} with each class from 0 on'
+
 
 def written(path: Path, text: str) -> str:
     (path / "labels").write_text(text, encoding="utf-8")
     return str(path / "labels")
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        {"0": ["n01", "cat"], "1": ["n02", "dog"], "2": ["n03", "blåhaj"]},  # Keras: imagenet_class_index.json
+        {"2": "blåhaj", "0": "cat", "1": "dog"},  # TorchServe: index_to_name.json
+        {"0": ["cat"], "1": ["dog"], "2": ["blåhaj"]},
+        {"object_type_names": {"0": "cat", "1": "dog", "2": "blåhaj"}},  # TorchServe's object detector
+    ],
+)
+def test_labels_are_a_json_index(tmp_path: Path, index: dict[str, object]) -> None:
+    for ensure_ascii in (True, False):
+        assert read_labels(written(tmp_path, json.dumps(index, ensure_ascii=ensure_ascii))) == ("cat", "dog", "blåhaj")
 
 
 @pytest.mark.parametrize(
@@ -32,7 +49,21 @@ def test_without_a_file_there_are_no_labels() -> None:
         ("[]", "has no labels; wanted is one name per line"),
         ("a\n\nb", 'label 2 is "", wanted is a name for each class'),
         ('["a", 1]', "label 2 is 1, wanted is a name for each class"),
-        ('{"0": "a"}', "is a JSON dict, wanted is a list of names or one name per line"),
+        ("{}", "has no labels; wanted is one name per line"),
+        ('{"0": "a", "2": "c"}', f"has 2 classes up to 2; missing: 1; {INDEX_WANTED}"),
+        ('{"5": "f", "9": "j"}', f"has 2 classes up to 9; missing: 0, 1; {INDEX_WANTED}"),
+        (
+            json.dumps({str(n): "x" for n in range(5, 15)}),
+            f"has 10 classes up to 14; missing: 0, 1, 2, ...; {INDEX_WANTED}",
+        ),
+        ('{"0": "a", "0": "b"}', f"class 0 stands there twice; {INDEX_WANTED}"),
+        ('{"0": "a", "00": "b"}', f"class 0 stands there twice; {INDEX_WANTED}"),
+        ('{"tench": 0}', f'"tench" is the number of no class; {INDEX_WANTED}'),
+        ('{"-1": "a"}', f'"-1" is the number of no class; {INDEX_WANTED}'),
+        ('{"0": 5}', f"class 0 is 5; {INDEX_WANTED}"),
+        ('{"0": ["a", "b", "c"]}', f'class 0 is ["a", "b", "c"]; {INDEX_WANTED}'),
+        ('{"0": {"name": "a"}}', f'class 0 is {{"name": "a"}}; {INDEX_WANTED}'),
+        ('["a", {"b": 1}]', 'label 2 is {"b": 1}, wanted is a name for each class'),
     ],
 )
 def test_what_is_no_list_of_names_is_refused(tmp_path: Path, text: str, said: str) -> None:

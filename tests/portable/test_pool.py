@@ -20,6 +20,7 @@ from beam_serving.launch.portable.callers import is_here, proof, read_secret
 from beam_serving.launch.portable.options import JOB_VARIABLE
 from beam_serving.launch.portable.pool import HostPool, WorkerPool, served
 from beam_serving.launch.worker import Job
+from beam_serving.telemetry.logs import LogOptions
 from tests.processes import STRANGER
 
 SECRET = b"0123456789abcdef"
@@ -32,7 +33,8 @@ def settings(name: str = "tested", **sections: Any) -> Settings:
 
 
 def job_text(name: str = "tested", **sections: Any) -> str:
-    return Job(settings(name, **sections).model_dump_json(), "run", (), ("--evil",), False, "info").encode().decode()
+    log = LogOptions(file="/etc/passwd")
+    return Job(settings(name, **sections).model_dump_json(), "run", (), ("--evil",), False, log).encode().decode()
 
 
 @contextmanager
@@ -82,7 +84,7 @@ def test_a_worker_serves_with_the_settings_of_its_pool() -> None:
         assert pool.StartWorker(wanted({"job": told})).error == ""
         (job,) = [json.loads(one[JOB_VARIABLE]) for one in children_of_sdk_worker() if JOB_VARIABLE in one]
         assert Settings.model_validate_json(job["settings"]) == settings()
-        assert (job["deployment"], job["arguments"]) == ("run", [])
+        assert (job["deployment"], job["arguments"], job["log"]) == ("run", [], ["info", "text", ""])
         assert pool.StopWorker(beam_fn_api_pb2.StopWorkerRequest(worker_id="1-1")).error == ""
 
 

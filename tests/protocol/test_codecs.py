@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_serving import protocol
-from beam_serving.protocol import CODECS, DEFAULT_LIMITS, columns, decode_request, encode_result, identify, native
+from beam_serving.protocol import (
+    CODECS,
+    DEFAULT_LIMITS,
+    codecs,
+    columns,
+    decode_request,
+    encode_result,
+    identify,
+    native,
+)
 from beam_serving.protocol.codec import Codec
 from beam_serving.records import Answer, Failure, Origin, ProtocolVersion, Result
 
@@ -33,8 +41,8 @@ def test_one_more_version_is_a_row_and_its_module(monkeypatch: pytest.MonkeyPatc
         lambda answer: {b"UPPER": str(*answer.outputs).upper().encode()},
         lambda reason: {b"UPPER": reason.upper().encode()},
     )
-    monkeypatch.setattr(protocol, "CODECS", (upper, *CODECS))
-    monkeypatch.setattr(protocol, "_BY_PROTOCOL", {codec.protocol: codec for codec in protocol.CODECS})
+    monkeypatch.setattr(codecs, "CODECS", (upper, *CODECS))
+    monkeypatch.setattr(codecs, "_BY_PROTOCOL", {codec.protocol: codec for codec in codecs.CODECS})
 
     payload = decode_request({b"uri": b"a", b"UPPER": b"ab"})
     origin = Origin(b"s", b"1-1", payload.uri, payload.protocol)
@@ -49,7 +57,7 @@ def test_what_one_more_version_reads_is_not_decoded_by_columns(monkeypatch: pyte
     entry = [b"uri", b"a", b"tensor:x", bytes(4), b"dtype:x", b"float32", b"shape:x", b"1"]
     marked = [*entry, b"v", b"2"]
     second = Codec("second", lambda names: b"v" in names, native.decode_inputs, native.encode_answer, lambda _: {})
-    monkeypatch.setattr(protocol, "CODECS", (second, *CODECS))
+    monkeypatch.setattr(codecs, "CODECS", (second, *CODECS))
     columns._form.cache_clear()
 
     groups, rest = columns.decode_alike([marked, entry, marked, entry], DEFAULT_LIMITS)

@@ -1,47 +1,72 @@
-"""Puts image files on the queue and, where asked, waits for what becomes of them."""
+"""Puts files on the queue and, where asked, waits for what becomes of them."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import sys
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from tqdm import tqdm
+import numpy as np
 
 from beam_serving.cli.answers import Answer, failed, json_line, queue_arguments, secret_arguments, table
 from beam_serving.cli.arguments import LONGEST_S, SECONDS, Command, run, with_examples
-from beam_serving.cli.place import config_option, settings_at, src_option, stream_at, stream_option
-from beam_serving.cli.terminal import say
+from beam_serving.cli.input_files import Inputs, NotUsableError, Row, find, rows_of
+from beam_serving.cli.place import Configuration, config_option, settings_at, src_option, stream_at, stream_option
+from beam_serving.cli.terminal import progress, say
 from beam_serving.client import AsyncOutputQueue, InputQueue
 from beam_serving.config.redis_at import redis_at
-from beam_serving.config.schema import Settings
-from beam_serving.errors import BeamServingError, ClientError, ConfigError, ConnectError, ResultTimeoutError
+from beam_serving.errors import (
+    BeamServingError,
+    ClientError,
+    ConfigError,
+    ConnectError,
+    ImageFileError,
+    InputError,
+    ResultTimeoutError,
+)
 from beam_serving.protocol.limits import DEFAULT_LIMITS
+
+if TYPE_CHECKING:
+    from beam_serving.config.schema import Settings
+
+_MOST_NAMED = 5
+_MOST_AT_ONCE = 128
+_BYTES_AT_ONCE = 1 << 20
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Queue the files and return the exit code: 1 when one of those waited for has no result.
+    """Queue what the files hold and return the exit code: 1 when some of it was not queued, or has no good result.
 
     Raises:
-        ConfigError: a file is not there, two have the same uri, or the secret is missing; nothing was queued.
-        BeamServingError: Redis does not answer or has no room, or a file cannot be read.
+        ConfigError: a file is not there, or the secret is missing; nothing was queued.
+        BeamServingError: Redis does not answer or has no room.
     """
     return run(_command, arguments, "beam-serving enqueue")
 
 
 @with_examples(
     "beam_serving enqueue images/*.jpg --wait",
-    "beam_serving enqueue images/*.jpg --uri-prefix monday/ --wait --json",
-    "beam_serving enqueue cat.jpg --src redis-host:6379 --stream serving_stream",
+    "beam_serving enqueue images/ --recursive --uri-prefix monday/ --wait --json",
+    "beam_serving enqueue measured.csv --src redis-host:6379 --stream serving_stream",
+    "beam_serving enqueue samples.npy --by-row --wait",
 )
 @click.command(
-    cls=Command, help="Put image files on the queue of a service. The uri of a request is the name of its file."
+    cls=Command,
+    help="Put files on the queue of a service: images, arrays of NumPy (.npy, .npz), rows of JSON lines (.jsonl) and "
+    "CSV; also those in folders and of patterns in quotes. The uri of a request is the name of its file, with the "
+    "folders below one that is named, and for a row with its line: rows.csv:2.",
+    epilog='A line of JSON is {"uri": "a", "NAME OF AN INPUT": [1.5, 2]}, or the only input alone; uri may be left '
+    'out, an image is {"path": "cat.jpg"} or {"b64": "..."}, and - reads such lines from standard input. Of CSV '
+    "a column uri names the requests. What cannot be sent is told, and does not stop the rest.",
 )
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("-r", "--recursive", is_flag=True, help="Of a folder, take what is in the folders below it, too.")
+@click.option("--by-row", is_flag=True, help="Of .npy and .npz, each row along the first axis is a request.")
+@click.option("--by-column", is_flag=True, help="Of CSV, each column is an input by its name, not all one tensor.")
 @click.option("--uri-prefix", default="", metavar="TEXT", help="What each uri begins with.")
 @click.option("--wait", is_flag=True, help="Wait for the results and print them; the exit code is 1 when one failed.")
 @click.option(
@@ -53,73 +78,140 @@ def main(arguments: Sequence[str]) -> int:
     metavar="SECONDS",
     help="With --wait, give up when no result came for so long.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON per result, as it comes.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON per request or, with --wait, per result.")
 @config_option
 @src_option
 @stream_option
 def _command(
-    files: tuple[Path, ...],
+    files: tuple[str, ...],
+    recursive: bool,
+    by_row: bool,
+    by_column: bool,
     uri_prefix: str,
     wait: bool,
     timeout_s: float,
     as_json: bool,
-    config: Path,
+    config: Configuration,
     src: Settings | None,
     stream: str | None,
 ) -> int:
-    by_uri = _by_uri(files, uri_prefix)
+    found = find(files, recursive=recursive)
+    if not found.sources:
+        raise ConfigError(f"{', '.join(files)}: there is nothing to send{_reasons(found.skipped)}")
     settings = settings_at(config, src)
     stream, at = stream_at(stream, settings), redis_at(settings)
     with at.reachable():
         queue = queue_arguments(at, stream)
     largest = max(settings.data.max_request_bytes, DEFAULT_LIMITS.max_payload_bytes)
-    requests = _queued(by_uri, {**queue, **secret_arguments(settings), "max_request_bytes": largest})
+    sending = _Sending(uri_prefix, wait=wait, as_json=as_json and not wait)
+    rows = (row for source in found.sources for row in rows_of(source, by_row=by_row, by_column=by_column))
+    total = found.requests(by_row=by_row)
+    with progress(rows, doing="queueing", total=total, unit="requests") as bar:
+        sending.send(bar, {**queue, **secret_arguments(settings), "max_request_bytes": largest})
+    if found.skipped:
+        say(f"skipped {len(found.skipped)}{_reasons(found.skipped)}", to=sys.stderr)
+    failed_at_once: dict[str, Answer] = {uri: InputError(f"not queued: {why}") for uri, why in sending.failures}
     if wait:
-        answers = asyncio.run(_collected(requests, queue, timeout_s, as_json))
-        if not as_json:
+        answers = failed_at_once | asyncio.run(_collected(sending.request_ids, queue, timeout_s, as_json))
+        if as_json:
+            for uri, answer in failed_at_once.items():
+                say(json_line(uri, answer))
+        else:
             say(table(answers))
         return 1 if failed(answers) else 0
-    if as_json:
-        for uri, request_id in requests.items():
-            say(json.dumps({"uri": uri, "request_id": request_id}))
-    else:
-        say(f"{len(requests)} requests queued on {stream!r} of Redis at {at}")
-    return 0
+    if not as_json:
+        say(f"{sending.count} requests queued on {stream!r} of Redis at {at}")
+    return 1 if sending.failures else 0
 
 
-def _by_uri(files: Sequence[Path], prefix: str) -> dict[str, Path]:
-    """Return the files by the uris of their requests.
+def _reasons(skipped: Sequence[tuple[str, str]]) -> str:
+    """Return what was skipped by its reasons, with some names each."""
+    by_reason: dict[str, list[str]] = {}
+    for path, reason in skipped:
+        by_reason.setdefault(reason, []).append(path)
+    return "".join(
+        f"; {', '.join(paths[:_MOST_NAMED])}{', ...' * (len(paths) > _MOST_NAMED)}: {reason}"
+        for reason, paths in by_reason.items()
+    )
 
-    Raises:
-        ConfigError: one is no file, or has the uri of another.
+
+class _Sending:
+    """Queues rows in chunks, and goes on behind one that cannot be sent.
+
+    Attributes:
+        count: how many were queued.
+        request_ids: those of them by uri, in their order, where they are waited for.
+        failures: uri and reason of those that were not.
     """
-    found: dict[str, Path] = {}
-    for path in files:
-        uri = prefix + path.name
-        if not path.is_file():
-            raise ConfigError(f"{path}: {'is no file' if path.exists() else 'there is no such file'}")
-        if uri in found:
-            raise ConfigError(
-                f"{path}: its uri {uri!r} is that of {found[uri]} too; queue them one after the other, "
-                "each with a --uri-prefix"
-            )
-        found[uri] = path
-    return found
+
+    def __init__(self, prefix: str, *, wait: bool, as_json: bool) -> None:
+        self.count = 0
+        self.request_ids: dict[str, str] = {}
+        self.failures: list[tuple[str, str]] = []
+        self._prefix, self._wait, self._as_json = prefix, wait, as_json
+        self._places: dict[str, str] = {}
+
+    def send(self, rows: Iterable[Row], queue: Mapping[str, Any]) -> None:
+        """Queue rows as they are read.
+
+        Raises:
+            QueueFullError: Redis has no room.
+            ConnectError: it cannot be reached, or refuses us.
+        """
+        with InputQueue(**queue) as requests:
+            chunk: list[tuple[Row, Inputs]] = []
+            size_bytes = 0
+            for row in rows:
+                if isinstance(row.inputs, NotUsableError):
+                    self._fail(row, str(row.inputs))
+                elif (place := self._places.setdefault(row.uri, row.place)) is not row.place:
+                    self._fail(row, f"its uri {row.uri!r} is that of {place} too")
+                else:
+                    chunk.append((row, row.inputs))
+                    size_bytes += _size_of(row.inputs)
+                if len(chunk) == _MOST_AT_ONCE or size_bytes >= _BYTES_AT_ONCE:
+                    self._queue(requests, chunk)
+                    chunk, size_bytes = [], 0
+            if chunk:
+                self._queue(requests, chunk)
+
+    def _queue(self, requests: InputQueue, rows: Sequence[tuple[Row, Inputs]]) -> None:
+        """Queue rows at once or, where one of them cannot be sent, one by one."""
+        try:
+            ids = requests.enqueue_many([(self._prefix + row.uri, inputs) for row, inputs in rows])
+        except (InputError, ImageFileError) as err:
+            if len(rows) == 1:
+                self._fail(rows[0][0], str(err).removesuffix("; the first 0 requests were queued"))
+                return
+            for one in rows:
+                self._queue(requests, [one])
+            return
+        except BeamServingError as err:
+            if not self.count:
+                raise
+            raise type(err)(f"{err}; {self.count} requests were queued before these") from err
+        self.count += len(ids)
+        for (row, _), request_id in zip(rows, ids, strict=True):
+            if self._wait:
+                self.request_ids[self._prefix + row.uri] = request_id
+            if self._as_json:
+                say(json.dumps({"uri": self._prefix + row.uri, "request_id": request_id}))
+
+    def _fail(self, row: Row, reason: str) -> None:
+        uri = self._prefix + row.uri
+        self.failures.append((uri, reason))
+        say(f"not queued: {row.place}: {reason}", to=sys.stderr)
+        if self._as_json:
+            say(json.dumps({"uri": uri, "error": f"not queued: {reason}"}))
 
 
-def _queued(files: Mapping[str, Path], queue: Mapping[str, Any]) -> dict[str, str]:
-    """Queue each file, which is read just before, and return the request ids by uri."""
-    bar = tqdm(files.items(), desc="queueing", unit="", leave=False, disable=None)
-    with bar, InputQueue(**queue) as requests:
-        images = ((uri, _content(path)) for uri, path in bar)
-        return dict(zip(files, requests.enqueue_many(images), strict=True))
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as err:
-        raise BeamServingError(f"{path}: cannot be read ({err.strerror})") from err
+def _size_of(inputs: object) -> int:
+    """Return about how many bytes of a request are held; of lists a guess."""
+    if isinstance(inputs, Mapping):
+        return sum(map(_size_of, inputs.values()))
+    if isinstance(inputs, np.ndarray):
+        return inputs.nbytes
+    return len(inputs) if isinstance(inputs, bytes | str) else 8 * len(inputs) if isinstance(inputs, list) else 8
 
 
 async def _collected(
@@ -127,14 +219,13 @@ async def _collected(
 ) -> dict[str, Answer]:
     """Wait for all results, show how many have come, and return them in the order of the requests."""
     answers: dict[str, Answer] = {}
-    with tqdm(desc="waiting", total=len(requests), unit="", leave=False, disable=None) as bar:
+    with progress(doing="waiting", total=len(requests)) as bar:
         async with aclosing(_arriving(requests, queue, timeout_s)) as arriving:
             async for uri, answer in arriving:
                 answers[uri] = answer
                 bar.update()
                 if as_json:
-                    with tqdm.external_write_mode():
-                        say(json_line(uri, answer), flush=True)
+                    say(json_line(uri, answer), flush=True)
     return {uri: answers[uri] for uri in requests}
 
 

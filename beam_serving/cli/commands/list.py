@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from functools import reduce
+from operator import add
+from typing import TYPE_CHECKING, Any
 
 import click
 import redis
 
 from beam_serving.cli.arguments import Command, json_option, run, with_examples
-from beam_serving.cli.place import config_option, settings_at, src_option
+from beam_serving.cli.place import Configuration, config_option, settings_at, src_option
 from beam_serving.cli.tables import listed
 from beam_serving.cli.terminal import say
 from beam_serving.config.redis_at import redis_at
-from beam_serving.config.schema import Settings
-from beam_serving.telemetry.report import Report, read_reports, ready_key, service_names, services_key
-from beam_serving.telemetry.stats import State
+from beam_serving.telemetry.report import Report, readiness, service_names, services_key, working_reports
 
-_SAMPLE_S = 1.0
+if TYPE_CHECKING:
+    from beam_serving.config.schema import Settings
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
 @config_option
 @src_option
 @json_option
-def _command(config: Path, src: Settings | None, as_json: bool) -> int:
+def _command(config: Configuration, src: Settings | None, as_json: bool) -> int:
     settings = settings_at(config, src)
     at = redis_at(settings)
     with at.reachable() as client:
@@ -49,37 +48,26 @@ def _command(config: Path, src: Settings | None, as_json: bool) -> int:
     return 0
 
 
-def running(client: redis.Redis, registered: str, sample_s: float = _SAMPLE_S) -> list[dict[str, Any]]:
-    """Return what is to say of each service as plain values; records are counted for `sample_s`."""
-    names = service_names(client, registered)
-    before = {name: _served(read_reports(client, name)) for name in names}
-    started = time.monotonic()
-    if names:
-        time.sleep(sample_s)
-    return [_about(client, name, before[name], started) for name in names]
+def running(client: redis.Redis, registered: str) -> list[dict[str, Any]]:
+    """Return what is to say of each service as plain values."""
+    return [_about(client, name) for name in service_names(client, registered)]
 
 
-def _about(client: redis.Redis, name: str, before: int, since: float) -> dict[str, Any]:
-    reports = [report for report in read_reports(client, name) if report.states != [State.STOPPED]]
-    served = _served(reports)
-    rate = (served - before) / (time.monotonic() - since)
-    text: Any = client.get(ready_key(name))
-    reported: dict[str, Any] = json.loads(text) if text else {}
+def _about(client: redis.Redis, name: str) -> dict[str, Any]:
+    reports = working_reports(client, name)
+    total = reduce(add, reports, Report())
+    state = readiness(client, name)
     return {
         "name": name,
-        "ready": bool(reported),
+        "ready": state.ready,
         "workers": len(reports),
         "hosts": sorted({report.host for report in reports}),
-        "records_per_s": max(rate, 0.0),
-        "served": served,
-        "engine": next((report.engine for report in reports if report.engine), ""),
-        "model": reported.get("model"),
-        "streams": reported.get("streams"),
+        "records_per_s": total.records_per_s,
+        "served": total.counts["served"],
+        "engine": total.engine,
+        "model": state.about.get("model"),
+        "streams": state.about.get("streams"),
     }
-
-
-def _served(reports: Sequence[Report]) -> int:
-    return sum(report.counts["served"] for report in reports)
 
 
 def table(services: Sequence[dict[str, Any]]) -> str:

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from beam_serving.cli.arguments import Group, json_option, run, with_examples
 from beam_serving.cli.commands.encrypt_model import encrypt_model
+from beam_serving.cli.tables import named
 from beam_serving.cli.terminal import say
 from beam_serving.config.values import BatchAxis, Constants, Sample, Shapes
 from beam_serving.encryption.secrets import MODEL, warn_of_readers
@@ -301,7 +302,7 @@ def table(about: dict[str, Any]) -> str:
         )
         for one in about.get("trial", ())
     ]
-    return "\n".join(f"{title:12}{value}" for title, value in rows)
+    return named(rows)
 
 
 def _reason_rows(about: dict[str, Any]) -> list[tuple[str, str]]:

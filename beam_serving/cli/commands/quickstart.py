@@ -47,7 +47,7 @@ def _command(images: tuple[Path, ...], src: str) -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="beam-serving-")))
         config = _config(src, name)
         (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-        at = redis_at(load_settings(folder / "config.yaml"))
+        at = redis_at(load_settings(folder / "config.yaml", environment={}))
         if at.route is None and at.host in ("localhost", "127.0.0.1") and not listens(at.host, at.port):
             say(f"no Redis listens at {at}: starting an embedded one", flush=True)
             stack.enter_context(private_redis(at.port))

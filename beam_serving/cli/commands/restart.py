@@ -1,20 +1,24 @@
-"""Stops a service, wherever it runs, and starts it again from its configuration."""
+"""Starts a service again from its configuration; what runs serves until the new one does."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from beam_serving.cli.arguments import Command, run, with_examples
-from beam_serving.cli.commands.serve import UNKNOWN_PASS, Flags, checked_start, run_start, serve_options
-from beam_serving.cli.commands.stop import stop
+from beam_serving.cli.commands.serve import UNKNOWN_PASS, Flags, Start, checked_start, run_start, serve_options
+from beam_serving.cli.commands.stop import stop, stopping
 from beam_serving.cli.terminal import say
-from beam_serving.launch.deployed import Deployed
+from beam_serving.config.redis_at import redis_at
+from beam_serving.config.schema import Settings
+from beam_serving.launch.deployed import Deployed, Living
 from beam_serving.launch.portable.options import last_value
 from beam_serving.launch.preflight import preflight
 from beam_serving.launch.rehearsal import rehearse
+from beam_serving.telemetry.report import ready_key
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,19 +38,60 @@ def main(arguments: Sequence[str]) -> int:
 @click.command(
     cls=Command,
     context_settings=UNKNOWN_PASS,
-    help="Stop the service of a configuration, all its workers on whatever host, and serve again: on this machine in "
-    "the foreground or, with --detach, in the background; on a Flink cluster as a new job. What is in flight is "
-    "finished before, what is queued is served after. A configuration that cannot be served stops nothing.",
+    help="Start the service of a configuration and, once it serves, end what served under its name before, on whatever "
+    "host: on this machine in the foreground or, with --detach, in the background; on a Flink cluster as a new job. "
+    "No request waits for it: what is in flight is finished, what is queued is served. A service that cannot start, "
+    "whatever the reason, ends nothing. For some seconds there are two, which needs memory for both, and on a cluster "
+    "slots: without these, or with --stop-first, the old one ends before the new one starts.",
 )
 @serve_options
-def _command(**given: Any) -> int:
-    start = checked_start(Flags(**given))
+@click.option("--stop-first", is_flag=True, help="End what runs before the start, where memory is short.")
+def _command(stop_first: bool, **given: Any) -> int:
+    # A drain may have ended before anybody could say that it serves.
+    stop_first = stop_first or given["drain"]
+    start = checked_start(Flags(**given | {"replace": not stop_first}))
     preflight(start.settings)
-    service = start.service
-    service.plan.require()
+    start.service.plan.require()
     rehearse(start.settings)
-    flag = service.runner.cluster_flag
-    clusters = {flag.name: last_value(service.spec.arguments, flag.name)} if flag else {}
-    stopped = stop(Deployed(start.settings, clusters, [service.runner]), start.settings)
-    say(f"{start.settings.name}: {'stopped' if stopped else 'nothing runs'}, starting", flush=True)
-    return run_start(start)
+    flag = start.service.runner.cluster_flag
+    clusters = {flag.name: last_value(start.service.spec.arguments, flag.name)} if flag else {}
+    running = Deployed(start.settings, clusters, [start.service.runner])
+    _tell_changes(start.settings)
+    if stop_first:
+        stopped = stop(running, start.settings)
+        say(f"{start.settings.name}: {'stopped' if stopped else 'nothing runs'}, starting", flush=True)
+        return run_start(start)
+    return _hand_over(start, running)
+
+
+def _hand_over(start: Start, running: Deployed) -> int:
+    name = start.settings.name
+    with redis_at(start.settings).reachable() as client:
+        before = running.living(client)
+    say(f"{name}: {_said_of(before)}, starting", flush=True)
+    code = run_start(start)
+    if start.flags.detach and before.count:
+        with redis_at(start.settings).reachable() as client, stopping(name) as show:
+            running.end(client, before, show)
+        say(f"{name}: what ran before has ended")
+    return code
+
+
+def _said_of(before: Living) -> str:
+    return f"{before} go on until the new ones serve" if before.count else "nothing runs"
+
+
+def _tell_changes(settings: Settings) -> None:
+    """Say which keys have other values than in the service that runs: a --set or a variable may be missing now."""
+    with redis_at(settings).reachable() as client:
+        there: Any = client.get(ready_key(settings.name))
+    before = json.loads(there).get("configuration") if there else None
+    if not isinstance(before, dict):
+        return
+    now = settings.fingerprints()
+    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if changed:
+        say(
+            f"{settings.name}: changed since its start: {', '.join(changed)} (--set and environment variables count as "
+            "they are given to restart)"
+        )

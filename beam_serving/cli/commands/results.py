@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import redis
 
 from beam_serving.cli.answers import Answer, failed, json_line, queue_arguments, table
 from beam_serving.cli.arguments import Command, run, with_examples
-from beam_serving.cli.place import config_option, settings_at, src_option, stream_at, stream_option
+from beam_serving.cli.place import Configuration, config_option, settings_at, src_option, stream_at, stream_option
 from beam_serving.cli.terminal import say
 from beam_serving.client import OutputQueue
 from beam_serving.client.pending_results import key_of, pattern_of
 from beam_serving.client.requests import decode_uri
 from beam_serving.config.redis_at import redis_at
-from beam_serving.config.schema import Settings
 from beam_serving.errors import ResultTimeoutError
+
+if TYPE_CHECKING:
+    from beam_serving.config.schema import Settings
 
 _SCAN_COUNT = 512
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
 @src_option
 @stream_option
 def _command(
-    uris: tuple[str, ...], delete: bool, as_json: bool, config: Path, src: Settings | None, stream: str | None
+    uris: tuple[str, ...], delete: bool, as_json: bool, config: Configuration, src: Settings | None, stream: str | None
 ) -> int:
     settings = settings_at(config, src)
     stream, at = stream_at(stream, settings), redis_at(settings)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +13,17 @@ from typing import Any, Literal, TypeVar
 import click
 
 from beam_serving.cli.arguments import SECONDS, Command, run, with_examples
-from beam_serving.cli.place import config_option
+from beam_serving.cli.place import Configuration, config_option
 from beam_serving.cli.terminal import say
 from beam_serving.config.output import path_of_flag
-from beam_serving.config.schema import Settings, load_settings
-from beam_serving.errors import ConfigError
+from beam_serving.config.redis_at import redis_at
+from beam_serving.config.schema import Settings
+from beam_serving.errors import BeamServingError, ConfigError, UnreachableError
 from beam_serving.launch.beam_flags import check_beam_flags
 from beam_serving.launch.runner import Spec, all_runners, runner_named
 from beam_serving.launch.service import Planned, planned
-from beam_serving.telemetry.logs import configure_logging
+from beam_serving.telemetry.logs import FORMATS, LogOptions, configure_logging
+from beam_serving.telemetry.report import supervised_deployments
 
 _F = TypeVar("_F", bound=Callable[..., object])
 UNKNOWN_PASS = {"ignore_unknown_options": True}
@@ -41,7 +46,7 @@ class _Workers(click.ParamType[int | Literal["auto"]]):
 class Flags:
     """What the command line of `serve` and `restart` says, by the names of its options."""
 
-    config: Path
+    config: Configuration
     runner: str
     workers: int | Literal["auto"] | None
     drain: bool
@@ -49,9 +54,18 @@ class Flags:
     output_format: str | None
     every: float | None
     log_level: str
+    log_format: str
     detach: bool
     log_file: Path | None
+    replace: bool
     for_beam: tuple[str, ...]
+
+    @property
+    def log(self) -> LogOptions:
+        """How a service in the foreground logs."""
+        return LogOptions(
+            self.log_level, self.log_format, "" if self.log_file is None else str(self.log_file.resolve())
+        )
 
 
 def serve_options(command: _F) -> _F:
@@ -90,8 +104,15 @@ def serve_options(command: _F) -> _F:
             is_flag=True,
             help="Serve in the background: wait until the service is ready, print its pid and log file, and end.",
         ),
+        click.option("--log-format", default="text", show_default=True, type=click.Choice(FORMATS)),
         click.option(
-            "--log-file", type=file, help="With --detach, where the log goes; <name>.log beside the configuration."
+            "--log-file",
+            type=file,
+            help="Where the log goes, opened anew when it is renamed; standard error where unset and, with --detach, "
+            "<name>.log beside the configuration.",
+        ),
+        click.option(
+            "--replace", is_flag=True, help="Once this service is ready, end what served under its name before."
         ),
         click.argument("for_beam", nargs=-1, type=click.UNPROCESSED, metavar="[FLAGS OF BEAM]..."),
     )
@@ -115,7 +136,7 @@ class Start:
     @property
     def log_file(self) -> Path:
         """Where a detached service writes its log."""
-        return self.flags.log_file or self.flags.config.resolve().parent / f"{self.settings.name}.log"
+        return self.flags.log_file or self.flags.config.path.resolve().parent / f"{self.settings.name}.log"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -153,23 +174,36 @@ def serve(flags: Flags) -> int:
     return run_start(checked_start(flags))
 
 
+def _configure_logging(flags: Flags) -> None:
+    """Log as the flags say; what starts in the background has its log to itself.
+
+    Raises:
+        ConfigError: the log cannot be written.
+    """
+    log = flags.log._replace(file="") if flags.detach else flags.log
+    try:
+        configure_logging(log, "service")
+    except OSError as err:
+        raise ConfigError(f"{log.file}: cannot be written ({err.strerror}); --log-file names another file") from err
+
+
 def checked_start(flags: Flags) -> Start:
     """Check the flags and read the configuration, before anything starts.
 
     Raises:
         ConfigError: a flag or the configuration cannot be used.
     """
-    configure_logging(flags.log_level, "service")
+    # Who closes the terminal ends what runs in it, but for services: see `stop_on_signals`.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _configure_logging(flags)
     own = [name for param in click.get_current_context().command.params for name in param.opts]
     check_beam_flags(flags.for_beam, [*own, "--help"], runner_named(flags.runner).flags)
     if flags.output is not None and not flags.drain:
         raise ConfigError("--output goes with --drain: its files are complete when the queue is empty")
-    if flags.log_file is not None and not flags.detach:
-        raise ConfigError("--log-file goes with --detach; a service in the foreground logs to standard error")
     if flags.detach and flags.drain:
         raise ConfigError("--detach waits until the service is ready, and --drain may end it before; leave one out")
-    settings = _with_output(load_settings(flags.config), flags)
-    spec = Spec(settings, flags.for_beam, flags.workers, flags.drain, flags.every, flags.log_level)
+    settings = _with_output(flags.config.load(), flags)
+    spec = Spec(settings, flags.for_beam, flags.workers, flags.drain, flags.every, flags.log, flags.replace)
     return Start(planned(spec, flags.runner), flags)
 
 
@@ -194,13 +228,40 @@ def _with_output(settings: Settings, flags: Flags) -> Settings:
     return settings.model_copy(update={"data": data})
 
 
+def _require_alone(settings: Settings) -> None:
+    """Refuse to serve in the background beside a service of the same name on this host.
+
+    Raises:
+        BeamServingError: there is one, or Redis refuses us.
+    """
+    try:
+        with redis_at(settings).reachable() as client:
+            there = supervised_deployments(client, settings.name)
+    except UnreachableError:
+        return  # the service waits for it, and says what else is wrong
+    # Imported here: the worker brings all of the models along, and a help needs none.
+    from beam_serving.launch.worker import is_dead
+
+    here = [one for one in there if one.host == socket.gethostname() and not is_dead(one)]
+    for one in here:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.since))
+        raise BeamServingError(
+            f"{settings.name} serves on this host already: pid {one.pid}, since {since}; `restart --detach` takes its "
+            "place without a gap, `stop` ends it, `status` shows it"
+        )
+
+
 def _detached(start: Start) -> int:
     from beam_serving.cli.detach import start_detached
 
     flags, name = start.flags, start.settings.name
-    arguments = ["--config", str(flags.config), "--runner", flags.runner, "--log-level", flags.log_level]
+    if not flags.replace:
+        _require_alone(start.settings)
+    arguments = [*flags.config.arguments(), "--runner", flags.runner]
+    arguments += ["--log-level", flags.log_level, "--log-format", flags.log_format, "--log-file", str(start.log_file)]
     arguments += ["--workers", str(flags.workers)] if flags.workers else []
     arguments += ["--every", str(flags.every)] if flags.every else []
+    arguments += ["--replace"] if flags.replace else []
     pid = start_detached([*arguments, *flags.for_beam], start.log_file, start.settings.params.grace_s)
     say(f"{name}: ready, pid {pid}, log {start.log_file}")
     return 0

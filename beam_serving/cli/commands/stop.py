@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import click
-from tqdm import tqdm
 
 from beam_serving.cli.arguments import Command, run, with_examples
-from beam_serving.cli.place import cluster_options, clusters_at, config_option
-from beam_serving.cli.terminal import say
+from beam_serving.cli.place import Configuration, cluster_options, clusters_at, config_option
+from beam_serving.cli.terminal import progress, say
 from beam_serving.config.redis_at import redis_at
-from beam_serving.config.schema import Settings, load_settings
+from beam_serving.config.schema import Settings
 from beam_serving.launch.deployed import Deployed
 
 
@@ -34,8 +33,8 @@ def main(arguments: Sequence[str]) -> int:
 )
 @config_option
 @cluster_options
-def _command(config: Path, **clusters: str | None) -> int:
-    settings = load_settings(config)
+def _command(config: Configuration, **clusters: str | None) -> int:
+    settings = config.load()
     stopped = stop(Deployed(settings, clusters_at(clusters)), settings)
     say(f"{settings.name}: {'stopped' if stopped else 'nothing runs'}")
     return 0 if stopped else 1
@@ -47,13 +46,17 @@ def stop(service: Deployed, settings: Settings) -> bool:
     Raises:
         BeamServingError: see `Deployed.stop`.
     """
-    with (
-        redis_at(settings).reachable() as client,
-        tqdm(desc=f"stopping {settings.name}", unit="", leave=False, disable=None) as bar,
-    ):
+    with redis_at(settings).reachable() as client, stopping(settings.name) as show:
+        return service.stop(client, show)
+
+
+@contextmanager
+def stopping(name: str) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar; yield what is told how many processes of the service go on."""
+    with progress(doing=f"stopping {name}") as bar:
 
         def show(left: int) -> None:
             bar.total = max(bar.total or 0, left)
             bar.update(bar.total - left - bar.n)
 
-        return service.stop(client, show)
+        yield show

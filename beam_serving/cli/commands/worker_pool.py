@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
 from beam_serving.cli.arguments import Command, run, with_examples
-from beam_serving.cli.place import config_option
-from beam_serving.config.schema import load_settings
+from beam_serving.cli.place import Configuration, config_option
 from beam_serving.errors import ConfigError
 from beam_serving.launch.portable.callers import is_here, read_secret
 from beam_serving.launch.stop import stop_on_signals
-from beam_serving.telemetry.logs import configure_logging
+from beam_serving.telemetry.logs import LogOptions, configure_logging
 
 _log = logging.getLogger(__name__)
 
@@ -36,8 +34,8 @@ def main(arguments: Sequence[str]) -> int:
 )
 @config_option
 @click.option("--listen", default="127.0.0.1:50000", show_default=True, help="Address to listen at.")
-def _command(config: Path, listen: str) -> int:
-    settings = load_settings(config)
+def _command(config: Configuration, listen: str) -> int:
+    settings = config.load()
     secret_file = settings.flink.worker_pool_secret_file
     secret = read_secret(secret_file) if secret_file else None
     if secret is None and not is_here(listen):
@@ -45,7 +43,7 @@ def _command(config: Path, listen: str) -> int:
             f"--listen {listen} can be reached from other machines: set flink: worker_pool_secret_file, "
             "or listen at 127.0.0.1"
         )
-    configure_logging("info", "worker pool")
+    configure_logging(LogOptions(), "worker pool")
     with stop_on_signals() as stop:
         # Loads Beam, which takes seconds: not before the arguments are checked.
         from beam_serving.launch.portable.pool import HostPool, served

@@ -50,6 +50,11 @@ def places(file: YamlFile) -> list[Place]:
     return sorted(found, key=lambda place: (place.first, place.column))
 
 
+def one_line_keys(file: YamlFile) -> set[str]:
+    """Return the keys whose values stand in one line, and can be written as they are."""
+    return {place.name for place in places(file) if place.text and not place.is_section}
+
+
 def _place(file: YamlFile, name: str, key: yaml.Node, value: yaml.Node, *, is_section: bool) -> Place:
     first, last = key.start_mark.line, _last_line(value)
     text = file.text[value.start_mark.index : value.end_mark.index].strip()

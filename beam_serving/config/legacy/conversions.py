@@ -81,7 +81,7 @@ def service_name(value: object, _: Old) -> Outcome:
     stream = str(value)
     name = "".join(sign if sign in "_.-" or sign.isalpha() or sign.isdecimal() else "-" for sign in stream)[:64]
     if stream in STREAMS:
-        return Outcome({"name": name})
+        return Outcome({"name": name, "data.streams": [*STREAMS]})
     remark = f"the stream {stream!r} is served beside those of clients without a name"
     if name != stream:
         remark += f"; the service is called {name!r}"
@@ -171,14 +171,18 @@ def image_resize(value: object, old: Old) -> Outcome:
     return Outcome({}, f"images are resized to the model's input; {remedy}", warns=True)
 
 
-def tensor_shape(value: object, _: Old) -> Outcome:
-    """Take the shape of one input, `1,2` or `[[1,2]]`, and those of several."""
-    shape = value
-    if isinstance(value, str):
-        try:
-            shape = json.loads(value if value.lstrip().startswith("[") else f"[{value}]")
-        except ValueError as err:
-            raise ValueError("wants a list of numbers, as [1,2]") from err
+def image_shape(value: object, old: Old) -> Outcome:
+    """Take the shape of images, unless the data are tensors whose shapes stand there too."""
+    if "data.tensor_shape" in old and _are_tensors(old):
+        return Outcome({}, "data_type says tensor, and tensor_shape their shape")
+    return Outcome({"data.shape": value})
+
+
+def tensor_shape(value: object, old: Old) -> Outcome:
+    """Take the shape of one input, `1,2` or `[[1,2]]`, and those of several, `[[1,2],[3]]` or `[1,2],[3]`."""
+    if "data.image_shape" in old and not _are_tensors(old):
+        return Outcome({}, "data_type says image, and image_shape their shape")
+    shape = _list_of(value) if isinstance(value, str) else value
     if isinstance(shape, list) and len(shape) == 1 and isinstance(shape[0], list):
         shape = shape[0]
     return Outcome({"data.shape": shape})
@@ -197,6 +201,21 @@ def is_on(value: object) -> bool:
     if text not in ("true", "false", "yes", "no", "on", "off"):
         raise ValueError("wants true or false")
     return text in ("true", "yes", "on")
+
+
+def _are_tensors(old: Old) -> bool:
+    return str(old.get("data.data_type", "image")).strip().lower() == "tensor"
+
+
+def _list_of(text: str) -> object:
+    for written in (text, f"[{text}]"):
+        try:
+            found = json.loads(written)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(found, list):
+            return found
+    raise ValueError("wants a list of numbers, as [1,2]")
 
 
 def _over_tls(old: Old) -> bool:

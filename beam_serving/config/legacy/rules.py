@@ -11,6 +11,7 @@ from beam_serving.config.legacy.conversions import (
     encrypted_model,
     encrypted_records,
     image_resize,
+    image_shape,
     milliseconds,
     moved,
     post_processing,
@@ -60,7 +61,7 @@ RULES = {
     "recordEncrypted": Rule("data.encryption", encrypted_records),
     # What no later version has; under the name that it had.
     "data.shape": Rule("data.shape", moved("data.shape")),
-    "data.image_shape": Rule("data.shape", moved("data.shape")),
+    "data.image_shape": Rule("data.shape", image_shape),
     "data.tensor_shape": Rule("data.shape", tensor_shape),
     "data.data_type": Rule("", unused("each request tells whether it is an image or a tensor", "image", "tensor")),
     "data.resize": Rule("", unused("images are always resized to the model's input; data: resize says how", True)),

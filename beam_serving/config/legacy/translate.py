@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from beam_serving.config.legacy.conversions import Outcome
@@ -41,13 +42,17 @@ class Entry(NamedTuple):
 
 
 class Translation(NamedTuple):
-    """A file in the new form; `errors` are lines for the operator, about keys that could not be converted."""
+    """A file in the new form; `errors` are lines for the operator, about keys that could not be converted.
+
+    `sources` says of new keys whose value is not of the file where it was given, in words.
+    """
 
     file: YamlFile
     form: str
     values: dict[object, Any]
     entries: list[Entry]
     errors: list[str]
+    sources: Mapping[str, str] = MappingProxyType({})
 
     def source_of(self, new: str) -> Entry | None:
         """Return the old key that a new one has its value from; None where the file says it under its new name."""
@@ -151,6 +156,8 @@ def _entry(leaf: _Leaf, name: str | None, old: dict[str, object], form: str, kno
     asked = "postProcessing" in old or "params.top_n" in old
     if form != NEW and not asked and _is_about_results(leaf.name, name):
         outcome = _UNASKED[form]
+    elif form != NEW and leaf.name == "params.top_n" and "postProcessing" in old and not _is_blank(leaf):
+        outcome = Outcome({}, "not used beside postProcessing or data.filter, which says what results hold", warns=True)
     elif rule is None:
         outcome = _left_as_it_is(leaf, form, known)
     elif not _is_blank(leaf):

@@ -22,6 +22,8 @@ COMMIT = _script("commit", without="keep_outbox_record")
 COMMIT_AND_KEEP = _script("commit")
 """COMMIT that also appends each result to the outbox, from which they are written to files (`io/outbox.py`)."""
 COMMIT_RANKED = _script("commit_ranked")
+DEAD_LETTERS = _script("dead_letters")
+RETRY_DEAD_LETTER = _script("retry_dead_letter")
 FORGET_OUTBOX_RECORDS = _script("forget_outbox_records")
 KEEP_LOCK = _script("keep_lock")
 TAKE_LOCK = _script("take_lock")

@@ -17,7 +17,9 @@ from beam_serving.launch.portable.options import (
     last_value,
     process_environment,
 )
+from beam_serving.launch.runner import ClusterFlag
 
+CLUSTER_FLAG = ClusterFlag("--flink_master", "host:port of the cluster; flink: rest of the configuration where unset")
 EMBEDDED = ("[local]", "[auto]")
 FLAGS = (
     "--auto_watermark_interval",

@@ -13,10 +13,12 @@ from redis.exceptions import RedisError
 from beam_serving.config.redis_at import redis_at
 from beam_serving.errors import ConfigError
 from beam_serving.io.readers import Readers
+from beam_serving.launch.deployed import Deployed
 from beam_serving.launch.flink.job_server import flink_server
-from beam_serving.launch.flink.options import cluster_flags, jar_of, java_for, submits_uber_jar
+from beam_serving.launch.flink.options import CLUSTER_FLAG, cluster_flags, jar_of, java_for, submits_uber_jar
 from beam_serving.launch.flink.rest import FlinkJob, FlinkRest, job_name
 from beam_serving.launch.flink.task_assignment import names_for_tasks
+from beam_serving.launch.handover import Handover
 from beam_serving.launch.portable.driver import submit
 from beam_serving.launch.portable.jar import FLINK, find_or_build
 from beam_serving.launch.portable.java_errors import raise_cause, telling_line
@@ -27,7 +29,7 @@ from beam_serving.launch.stop import stop_on_signals
 from beam_serving.launch.systemd import tell_ready
 from beam_serving.launch.worker import Job, new_deployment
 from beam_serving.telemetry.context import service_context
-from beam_serving.telemetry.report import FRESH_S, LIFETIME_S, Report, read_reports
+from beam_serving.telemetry.report import FRESH_S, LIFETIME_S, Deployment, Report, read_reports
 from beam_serving.telemetry.statistics_line import StatisticsLine
 from beam_serving.telemetry.stats import State
 
@@ -53,7 +55,9 @@ class ClusterService:
         self._spec = spec
         self._stop = service_context().stop
         self._name = job_name(settings.name)
-        self._deployment = new_deployment()
+        self._deployment = new_deployment(settings.model.path).id
+        before = Deployed(settings, {CLUSTER_FLAG.name: at}) if spec.replace else None
+        self._handover = Handover(settings, Deployment(self._deployment), before)
         self._client: redis.Redis = redis_at(settings).client()
         self._statistics = StatisticsLine(settings.data.streams, settings.data.group)
         self._ready = False
@@ -68,6 +72,7 @@ class ClusterService:
             BeamServingError: it cannot start, or ended for a reason that the operator must fix.
         """
         preflight(self._settings)
+        self._handover.look()
         self._check_cluster()
         with stop_on_signals():
             return self._serve()
@@ -98,13 +103,13 @@ class ClusterService:
 
     def _check_cluster(self) -> None:
         for job in self._rest.jobs(self._name):
-            if not job.over:
+            if not job.over and not self._spec.replace:
                 raise ConfigError(
                     f"{self._name} runs already at {self._rest.url} (job {job.job_id}, {job.state}); end it with "
                     "`python -m beam_serving stop`, or give this service another name"
                 )
         total, free = self._rest.slots()
-        if free < self._parallelism:
+        if free < self._parallelism and not self._handover.pending:
             raise ConfigError(
                 f"{self._parallelism} parallel tasks are wanted, and the cluster at {self._rest.url} has {free} of its "
                 f"{total} slots free; start task managers there or lower flink: parallelism"
@@ -134,9 +139,19 @@ class ClusterService:
     def _submit(self) -> FlinkJob:
         names = names_for_tasks(self._deployment, self._parallelism)
         serving = planned_steps(self._settings, Readers(names, self._spec.drain, names_are_shared=True))
+        if self._handover.pending and self._rest.slots()[1] < self._parallelism:
+            self._handover.complete_first()
+            self._await_slots()
         spec = self._spec
+        log = spec.log._replace(file="")  # it is of this host
         job = Job(
-            self._settings.model_dump_json(), self._deployment, (), (), spec.drain, spec.log_level, self._parallelism
+            self._settings.model_dump_json(),
+            self._deployment,
+            (),
+            (),
+            spec.drain,
+            log,
+            self._parallelism,
         )
         rest, flink = self._rest, self._settings.flink
         flags = cluster_flags(
@@ -258,6 +273,7 @@ class ClusterService:
                 ", ".join(hosts),
             )
             tell_ready()
+            self._handover.complete()
         elif self._ready and not ready:
             _log.warning("not ready: %d of %d workers serve", len(serving), self._parallelism)
         self._ready = ready

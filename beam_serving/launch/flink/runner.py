@@ -9,6 +9,7 @@ from typing import cast
 
 from beam_serving.config.schema import Settings
 from beam_serving.launch.flink.options import (
+    CLUSTER_FLAG,
     EMBEDDED,
     FLAGS,
     cluster_of,
@@ -31,9 +32,7 @@ class FlinkRunner:
     key = "flink"
     endless = True
     flags = FLAGS
-    cluster_flag: ClusterFlag | None = ClusterFlag(
-        "--flink_master", "host:port of the cluster; flink: rest of the configuration where unset"
-    )
+    cluster_flag: ClusterFlag | None = CLUSTER_FLAG
 
     def plan(self, spec: Spec) -> FlinkPlan:
         """Check the flags and say where the job goes.

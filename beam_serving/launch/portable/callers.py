@@ -6,11 +6,11 @@ import hashlib
 import hmac
 import ipaddress
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import unquote
 
 from beam_serving.errors import ConfigError
 from beam_serving.launch.portable.sockets import user_of_peer
+from beam_serving.text_files import NotReadableError, read_text_file
 
 SHORTEST_SECRET = 16
 _PURPOSE = b"beam_serving worker pool\n"
@@ -61,9 +61,9 @@ def read_secret(path: str) -> bytes:
     """
     about = f"flink: worker_pool_secret_file {path}"
     try:
-        secret = Path(path).read_bytes().strip()
-    except OSError as err:
-        raise ConfigError(f"{about}: {err.strerror}") from err
+        secret = read_text_file(path).strip().encode()
+    except NotReadableError as err:
+        raise ConfigError(f"{about}: {err}") from err
     if len(secret) < SHORTEST_SECRET:
         raise ConfigError(
             f"{about}: holds {len(secret)} bytes, wants {SHORTEST_SECRET} or more that nobody guesses, "

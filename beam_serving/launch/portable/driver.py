@@ -7,7 +7,6 @@ last reader the job ends by itself, and the driver exits with 0.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import threading
 import time
@@ -21,10 +20,11 @@ from beam_serving.launch.own_pipeline import build_pipeline
 from beam_serving.launch.portable.java_errors import raise_cause
 from beam_serving.launch.portable.job_server import JobServer
 from beam_serving.launch.portable.processes import tell_of_thread
-from beam_serving.launch.stop import stop_on_signals
+from beam_serving.launch.stop import Ending, stop_on_signals
 from beam_serving.launch.worker import Job, exit_code
 from beam_serving.telemetry.context import service_context
 from beam_serving.telemetry.logs import configure_logging
+from beam_serving.telemetry.stats import State
 
 _log = logging.getLogger(__name__)
 _EXIT_JOB_FAILED = 3
@@ -55,13 +55,16 @@ class Outcome:
 
 def main(name: str, run: Callable[[Settings, Job], Outcome]) -> int:
     """Run one job under a name for the log; what ended it for good is the only thing written to standard output."""
+    ending = Ending()
     job = Job.decode(sys.stdin.readline())
-    configure_logging(job.log_level, name)
+    configure_logging(job.log, name)
     logging.getLogger().addFilter(_not_from_java)
     threading.excepthook = tell_of_thread
     with stop_on_signals():
         try:
-            return _exit_code(run(Settings.model_validate_json(job.settings), job))
+            settings = Settings.model_validate_json(job.settings)
+            ending.grace_s = settings.params.grace_s
+            return _exit_code(run(settings, job))
         except BeamServingError as err:
             return exit_code(err)
 
@@ -97,8 +100,9 @@ def watch(result: Any, server: JobServer, workers: Workers, grace_s: float) -> O
 
     waiting = threading.Thread(target=wait, name="job", daemon=True)
     waiting.start()
-    parent = os.getppid()
-    stop = service_context().stop
+    context = service_context()
+    context.stats.state = State.SERVING
+    stop = context.stop
     cancel_at: float | None = None
     while waiting.is_alive():
         waiting.join(_TICK_S)
@@ -107,9 +111,6 @@ def watch(result: Any, server: JobServer, workers: Workers, grace_s: float) -> O
             return Outcome("FAILED", f"the job server died: {server.log_tail()}")
         if workers.dead() and not stop.is_set():
             return Outcome("FAILED", "a worker process died")
-        if os.getppid() != parent:
-            _log.warning("the supervisor is gone: stopping")
-            stop.set()
         if stop.is_set() and cancel_at is None:
             workers.stop_reading()
             cancel_at = time.monotonic() + grace_s / 2

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from beam_serving.errors import ConfigError
 from beam_serving.launch.portable.checksum import content_checksum
-from beam_serving.models.store import cache_folder
+from beam_serving.owner import tied
 
 _log = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).parents[2]
@@ -63,7 +63,7 @@ def require_java(engine: Engine, launcher: str = "java") -> None:
     """
     remedy = "install Java 17, for example Debian's package openjdk-17-jre-headless"
     try:
-        ended = subprocess.run([launcher, "-version"], capture_output=True, text=True, check=True)
+        ended = subprocess.run([launcher, "-version"], capture_output=True, text=True, check=True, preexec_fn=tied())
     except (OSError, subprocess.CalledProcessError) as err:
         raise ConfigError(f"--runner={engine.name}Runner needs Java, and {launcher!r} cannot be run; {remedy}") from err
     found = _VERSION.search(ended.stderr + ended.stdout)
@@ -83,7 +83,7 @@ def find_or_build(engine: Engine, configured: str | None) -> Path:
             raise ConfigError(f"{engine.section}: job_server_jar: no such file: {configured}")
         return Path(configured)
     version = _version_of(engine)
-    cached = cache_folder() / f"{engine.section}-job-server-{version}.jar"
+    cached = _cache_folder() / f"{engine.section}-job-server-{version}.jar"
     if not cached.is_file():
         _build(f"{engine.name}'s job server", engine.pom.parent, cached)
     return cached
@@ -107,7 +107,7 @@ def find_or_build_guard(job_server: Path | None = None) -> Path:
     Raises:
         ConfigError: there is none and none can be built.
     """
-    if job_server is not None and job_server.parent != cache_folder():
+    if job_server is not None and job_server.parent != _cache_folder():
         beside = job_server.absolute().with_name(_GUARD_JAR)
         if beside.is_file():
             return beside
@@ -120,7 +120,7 @@ def find_or_build_guard(job_server: Path | None = None) -> Path:
             f"beside {job_server or 'the job server, and name that'}"
         )
     content = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
-    cached = cache_folder() / f"guard-{content[:16]}" / _GUARD_JAR
+    cached = _cache_folder() / f"guard-{content[:16]}" / _GUARD_JAR
     if not cached.is_file():
         _build("the guard of Java's ports", source, cached)
     return cached
@@ -175,7 +175,9 @@ def _run_maven(what: str, command: list[str]) -> None:
     started = logged_at = time.monotonic()
     artifacts = 0
     log_tail = "nothing"
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as maven:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=tied()
+    ) as maven:
         assert maven.stdout is not None  # noqa: S101 - asked for one line above
         for line in maven.stdout:
             artifacts += "Downloaded from" in line
@@ -189,3 +191,10 @@ def _run_maven(what: str, command: list[str]) -> None:
     if maven.returncode != 0:
         raise ConfigError(f"Maven cannot build {what}: {log_tail}")
     _log.info("Maven: done in %.0f s", time.monotonic() - started)
+
+
+def _cache_folder() -> Path:
+    # Imported here: `status` asks for runners, and needs nothing of models.
+    from beam_serving.models.store import cache_folder
+
+    return cache_folder()

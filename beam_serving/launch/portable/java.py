@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import signal
 import subprocess
@@ -17,9 +16,9 @@ from typing import Any
 
 from beam_serving.errors import ConfigError
 from beam_serving.launch.ending import end
+from beam_serving.owner import tied
 
 LOOPBACK = "127.0.0.1"
-_PR_SET_PDEATHSIG = 1
 _STARTING_TICK_S = 0.2
 _RESTART_S = 1.0
 _STOP_S = 10.0
@@ -37,7 +36,7 @@ def start_java(
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=tied(),
         )
 
 
@@ -143,11 +142,6 @@ def answer_at(url: str) -> dict[str, Any]:
             return reported
     except (urllib.error.URLError, OSError, ValueError):
         return {}
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel, in the child before it becomes Java, to kill it when its parent ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _interrupt(signum: int, frame: object) -> None:

@@ -8,8 +8,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from beam_serving.launch.worker import ALLOCATOR
-
 JOB_VARIABLE = "BEAM_SERVING_JOB"
 JOB_PARAMETER = "job"
 PROOF_PARAMETER = "proof"
@@ -43,6 +41,9 @@ def java_of(arguments: Sequence[str], *options: str) -> list[str]:
 
 def process_environment(command: str | None, job: str) -> list[str]:
     """Return the flags that make the hosts of a cluster start this program, or `command`, and tell it the job."""
+    # Imported here: `status` looks at flags too, and the worker brings all of the models along.
+    from beam_serving.launch.worker import ALLOCATOR
+
     program = command or str(Path(sys.executable).with_name(WORKER_PROGRAM))
     process = {"command": program, "env": {**ALLOCATOR, JOB_VARIABLE: job}}
     return ["--environment_type=PROCESS", f"--environment_config={json.dumps(process)}"]

@@ -55,7 +55,7 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         about = {"worker_id": request.worker_id, "control_endpoint": request.control_endpoint.url}
         try:
             process.stdin.write(json.dumps(about).encode() + b"\n")
-            process.stdin.close()
+            process.stdin.flush()
         except BrokenPipeError:
             return beam_fn_api_pb2.StartWorkerResponse(error=f"worker process {process.pid} ended early")
         return beam_fn_api_pb2.StartWorkerResponse()
@@ -109,7 +109,7 @@ class HostPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         command.append(f"--provision_endpoint={request.provision_endpoint.url}")
         environment = {**worker_environment(), JOB_VARIABLE: job.encode().decode()}
         with self._lock:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment)
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
             self._by_id[request.worker_id] = _HostWorker(process, caller)
         return beam_fn_api_pb2.StartWorkerResponse()
 
@@ -141,7 +141,7 @@ class HostPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         name = json.loads(job.settings)["name"]
         if name != self._settings.name:
             raise ConfigError(f"this pool is configured for the service {self._settings.name!r}, not for {name!r}")
-        return replace(job, settings=self._settings.model_dump_json(), arguments=())
+        return replace(job, settings=self._settings.model_dump_json(), arguments=(), log=job.log._replace(file=""))
 
     def close(self) -> None:
         """End all processes."""

@@ -27,6 +27,7 @@ from beam_serving.launch.own_pipeline import load_own_pipeline
 from beam_serving.launch.portable.callers import is_here
 from beam_serving.launch.portable.options import JOB_VARIABLE
 from beam_serving.launch.portable.processes import tell_of_thread
+from beam_serving.launch.stop import Ending
 from beam_serving.launch.worker import Job, serving_process
 
 _log = logging.getLogger(__name__)
@@ -39,8 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--id", help="name that the runner gives this worker")
     parser.add_argument("--provision_endpoint", help="where the runner tells what there is to do")
     given, _ = parser.parse_known_args(arguments)
+    ending = Ending()
     if given.provision_endpoint is None:
-        return _await_work()
+        return _await_work(ending)
     text = os.environ.get(JOB_VARIABLE)
     if text is None:
         parser.error(f"the variable {JOB_VARIABLE} is not set; `python -m beam_serving` sets it")
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ["WORKER_ID"] = given.id
     # Each process under a name of its own: a runner may start a successor while the old one still lives.
     name = f"{job.deployment}-{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-    with serving_process(dataclasses.replace(job, consumers=(name,))) as settings:
+    with serving_process(dataclasses.replace(job, consumers=(name,)), ending) as settings:
         load_own_pipeline(settings)
         _require_here(given.provision_endpoint)
         control, logs = _endpoints(given.provision_endpoint, given.id)
@@ -58,12 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _await_work() -> int:
+def _await_work(ending: Ending) -> int:
     """Read two lines from standard input: the job and, once the runner wants it, the worker id and the endpoint.
 
     Loading Beam takes seconds, which pass while Java starts.
     """
-    with serving_process(Job.decode(sys.stdin.readline())) as settings:
+    with serving_process(Job.decode(sys.stdin.readline()), ending) as settings:
         import beam_serving.pipeline  # noqa: F401 - what the steps need is loaded before they come
 
         load_own_pipeline(settings)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -51,7 +50,6 @@ class Drains:
         self._master = master
         self._server = server
         self._client: redis.Redis = redis_at(settings).client()
-        self._parent = os.getppid()
         self._drain_number = 0
         self._readers = Readers([job.deployment] * master.readers, drain=True, names_are_shared=True, bounded=True)
         self._prepared = False
@@ -103,7 +101,7 @@ class Drains:
         if self._job.every_s is None:
             return not self._context.stop.is_set()
         while not self._context.stop.wait(_TICK_S):
-            if os.getppid() != self._parent or not self._server.alive() or workers.dead():
+            if not self._server.alive() or workers.dead():
                 return False
             if time.monotonic() >= at and self._anything_queued():
                 return True
@@ -121,7 +119,9 @@ class Drains:
     def _workers(self) -> Iterator[tuple[Workers, list[str]]]:
         """Yield the workers of one drain and the flags by which Spark finds them."""
         if not self._master.local:
-            job = self._job.encode().decode().strip()
+            # The log file is of this host, and executors have their own.
+            elsewhere = dataclasses.replace(self._job, log=self._job.log._replace(file=""))
+            job = elsewhere.encode().decode().strip()
             workers = _OnCluster(self._client, self._settings, self._job)
             yield workers, process_environment(self._settings.spark.worker_command, job)
             return

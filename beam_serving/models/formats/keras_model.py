@@ -19,6 +19,7 @@ from beam_serving.models.formats.keras_export import EXIT_REFUSED
 from beam_serving.models.store import derived_folder
 from beam_serving.models.trial import sandbox
 from beam_serving.models.trial.compare import equal
+from beam_serving.owner import tied
 
 _LOG = logging.getLogger(__name__)
 _EXPORT_S = 300
@@ -96,7 +97,15 @@ def _export(path: Path, directory: Path, mode: str) -> None:
     module, environment = "beam_serving.models.formats.keras_export", sandbox.without_secrets(os.environ)
     command = sandbox.command(mode, [directory.parent], module, str(path), str(directory))
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_EXPORT_S, env=environment)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_EXPORT_S,
+            env=environment,
+            preexec_fn=tied(),
+        )
     except subprocess.TimeoutExpired as err:
         raise ModelLoadError(f"{path}: Keras did not load it within {_EXPORT_S} s") from err
     if done.returncode == EXIT_REFUSED:

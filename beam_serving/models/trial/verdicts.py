@@ -30,6 +30,7 @@ from beam_serving.models.store import cache_folder, derived_folder, exclusive, r
 from beam_serving.models.trial import sandbox
 from beam_serving.models.trial.batch_axis import Kind
 from beam_serving.models.trial.probing import Verdict
+from beam_serving.owner import tied
 from beam_serving.telemetry.context import service_context
 
 _LOG = logging.getLogger(__name__)
@@ -230,6 +231,7 @@ def _completed(command: list[str], given: bytes) -> tuple[int | None, str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env=sandbox.without_secrets(os.environ),
+        preexec_fn=tied(),
     ) as process:
         try:
             while time.monotonic() < give_up_at and not stop.is_set():

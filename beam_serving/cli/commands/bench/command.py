@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,20 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import click
-from tqdm import tqdm
 
 from beam_serving.cli.answers import queue_arguments, secret_arguments
 from beam_serving.cli.arguments import SECONDS, Command, json_option, run, with_examples
 from beam_serving.cli.commands.bench.figures import figures, table
 from beam_serving.cli.commands.bench.inputs import Inputs, inputs_of_files, inputs_of_model
 from beam_serving.cli.commands.bench.load import Load, Measured, Plan
+from beam_serving.cli.commands.bench.machine import here_and_now
 from beam_serving.cli.commands.bench.plot import plot, require_matplotlib
-from beam_serving.cli.place import config_option, stream_at, stream_option
+from beam_serving.cli.place import Configuration, config_option, stream_at, stream_option
 from beam_serving.cli.service import service_of_file
-from beam_serving.cli.terminal import say
+from beam_serving.cli.terminal import progress, say
 from beam_serving.client import AsyncInputQueue, AsyncOutputQueue
 from beam_serving.config.redis_at import redis_at
-from beam_serving.config.schema import Settings, load_settings
+from beam_serving.config.schema import Settings
 from beam_serving.errors import BeamServingError, ConfigError
 from beam_serving.launch.runner import runner_named
 from beam_serving.protocol.limits import DEFAULT_LIMITS
@@ -66,7 +67,7 @@ _PER_S = _Number(_MOST_PER_S, float, f"requests each second, above 0 up to {_MOS
 class _Starting:
     """How a service is started where none serves: not at all, or with these flags."""
 
-    config: Path
+    config: Configuration
     no_start: bool
     runner: str
     workers: int | None
@@ -132,7 +133,7 @@ def main(arguments: Sequence[str]) -> int:
     "--plot", "picture", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw the latencies there."
 )
 def _command(
-    config: Path,
+    config: Configuration,
     stream: str | None,
     first: tuple[Path, ...],
     more: tuple[Path, ...],
@@ -163,17 +164,19 @@ def _command(
         require_matplotlib()
         if not picture.parent.is_dir():
             raise ConfigError(f"--plot {picture}: there is no folder {picture.parent}")
-    settings = load_settings(config)
+    settings = config.load()
     of_files = inputs_of_files([*first, *more]) if first else None
     at, stream = redis_at(settings), stream_at(stream, settings)
     with _serving(settings, at, _Starting(config, no_start, runner, workers)) as about:
         sent = of_files or inputs_of_model(settings)
         measured = asyncio.run(_measured(settings, queue_arguments(at, stream), sent.requests, plans))
+    measured_on = here_and_now()
     report = {"name": settings.name, "redis": str(at), "stream": stream, **about, "inputs": sent.title}
+    report["measured_on"] = measured_on
     report["measurements"] = [figures(one) for one in measured]
     say(json.dumps(report) if as_json else table(report))
-    if picture:
-        plot(f"{settings.name}: {settings.model.path}", measured, picture)
+    if picture and not plot(f"{settings.name}: {settings.model.path}", measured_on, measured, picture):
+        say(f"no request has a good result, so there is nothing to draw in {picture}", to=sys.stderr)
     return 1 if any(one.failures for one in measured) else 0
 
 
@@ -227,5 +230,5 @@ async def _measured(
 
 async def _with_progress(load: Load, plan: Plan) -> Measured:
     total = plan.requests or (round(plan.rate * plan.seconds) if plan.rate else None)
-    with tqdm(desc=plan.title, total=total, unit=" requests", leave=False, disable=None) as bar:
+    with progress(doing=plan.title, total=total, unit="requests") as bar:
         return await load.measure(plan, bar.update)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from beam_serving.cli.input_files import ARRAYS, NotUsableError, tensors_of
 from beam_serving.client.images import as_image
 from beam_serving.config.schema import Settings
 from beam_serving.errors import ConfigError, ModelError, printable
@@ -19,7 +19,6 @@ from beam_serving.models.trial.samples import invented_shapes, records
 
 _MADE = 16
 _DEMO_IMAGE = Path(__file__).parents[3] / "demo" / "images" / "digit_2.png"
-_TENSORS = (".npy", ".npz")
 _ANY = TensorSpec("", (64,), np.dtype(np.float32))
 """What is sent to a model that takes whatever comes."""
 
@@ -69,17 +68,10 @@ def _read(path: Path) -> Inputs:
     if not path.is_file():
         raise ConfigError(f"--input {path}: {'is no file' if path.exists() else 'there is no such file'}")
     try:
-        if path.suffix not in _TENSORS:
+        if path.suffix.lower() not in ARRAYS:
             return {"": as_image(path.read_bytes(), "png")}
-        loaded = np.load(path, allow_pickle=False)
-        if path.suffix == ".npy":
-            return {"": loaded}
-        with loaded:
-            tensors = {name: loaded[name] for name in loaded.files}
+        return tensors_of(path)
     except OSError as err:
         raise ConfigError(f"--input {path}: cannot be read ({err.strerror or err})") from err
-    except (ValueError, EOFError, zipfile.BadZipFile) as err:
-        raise ConfigError(f"--input {path}: holds no tensors that NumPy reads ({err})") from err
-    if not tensors:
-        raise ConfigError(f"--input {path}: holds no tensor, wanted is one for each input of the model")
-    return tensors
+    except NotUsableError as err:
+        raise ConfigError(f"--input {path}: {err}") from err
