@@ -75,3 +75,23 @@ def test_all_blocks_pass_mypy_strict(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file", "mypy.ini", *map(str, programs.values())]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_a_query_with_a_time_gives_a_result_and_one_without_may_give_none(tmp_path: Path) -> None:
+    (tmp_path / "mypy.ini").write_text(CONFIGURATION.format(root=ROOT), encoding="utf-8")
+    (tmp_path / "typed.py").write_text(
+        "from beam_serving import AsyncOutputQueue, OutputQueue\n\n"
+        "async def ask(results: OutputQueue, queue: AsyncOutputQueue) -> None:\n"
+        '    reveal_type(results.query("a", timeout_s=5))\n'
+        '    reveal_type(results.query("a", None))\n'
+        '    reveal_type(results.query("a"))\n'
+        '    reveal_type(await queue.query("a", timeout_s=5))\n'
+        '    reveal_type(await queue.query("a"))\n'
+        '    reveal_type(results.query("a", timeout_s=5).top[0].label)\n',
+        encoding="utf-8",
+    )
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file", "mypy.ini", "typed.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    reply = "beam_serving.protocol.results.Reply"
+    revealed = re.findall(r'Revealed type is "(.*)"', done.stdout)
+    assert revealed == [reply, reply, f"{reply} | None", reply, f"{reply} | None", "str | None"], done.stdout
