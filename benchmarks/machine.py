@@ -6,10 +6,10 @@ import platform
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from beam_serving import __version__
+from beam_serving.cli.commands.bench.machine import processor
 from beam_serving.models.cpu import available_cores
 
 _PACKAGES = (
@@ -22,7 +22,7 @@ def machine_facts() -> dict[str, Any]:
     """Return processor, cores, load average of the last minute, date and versions."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": available_cores(),
         "load_average_at_start": round(os.getloadavg()[0], 2),
         "system": platform.platform(),
@@ -37,9 +37,3 @@ def _versions() -> Iterator[tuple[str, str]]:
         # The frameworks are extras.
         with suppress(PackageNotFoundError):
             yield name, version(name)
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

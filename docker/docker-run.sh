@@ -43,6 +43,10 @@ engine_flags=(
     --env BEAM_SERVING_RECORD_SECRET
     --env BEAM_SERVING_RECORD_SALT
 )
+# Values that take the place of those in the configuration, as BEAM_SERVING__DATA__SRC.
+for variable in "${!BEAM_SERVING__@}"; do
+    engine_flags+=(--env "$variable")
+done
 if [[ "${1:-}" == --detach ]]; then
     engine_flags+=(--detach)
     shift

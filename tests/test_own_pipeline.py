@@ -111,10 +111,7 @@ def test_the_program_of_the_page_serves(at: RedisAt, own: Path) -> None:
 @pytest.mark.parametrize(
     ("pipeline", "told"),
     [
-        (
-            "lengths.py:biuld",
-            r"lengths\.py defines no 'biuld'; it has Examples, Flush, Iterator, Length, Predictions, ",
-        ),
+        ("lengths.py:biuld", r"lengths\.py defines no 'biuld'; it has Examples, Flush, Iterator, Length, "),
         ("missing.py:build", r"there is no file .*missing\.py$"),
         ("no_such_package.module:build", r"there is no module 'no_such_package\.module'; install its package"),
     ],

@@ -76,7 +76,7 @@ def test_a_file_that_is_not_there_is_told_with_the_reason(kind: str, tmp_path: P
         READERS[kind][1](tmp_path / "none")
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"two\nlines\n", codecs.BOM_UTF8])
+@pytest.mark.parametrize("content", [b"two\nlines\n", b"two\r\nlines", codecs.BOM_UTF8 + b"a\n\nb"])
 def test_a_password_is_one_line(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(ConfigError) as caught:

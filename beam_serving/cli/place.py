@@ -80,7 +80,8 @@ def _src(ctx: click.Context, param: click.Parameter, value: str | None) -> Setti
     try:
         return bare_settings(value)
     except ValueError as err:
-        raise click.BadParameter(str(err), ctx, param) from err
+        reason = str(err).replace("stand in the file", "stand on the command line")
+        raise click.BadParameter(reason, ctx, param) from err
 
 
 src_option = click.option("--src", callback=_src, help="Redis, as host:port; no configuration is read then.")

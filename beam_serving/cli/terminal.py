@@ -6,6 +6,7 @@ ends. What cannot be written for another reason, as to a full disk, is an error.
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
@@ -97,7 +98,7 @@ def finish() -> None:
 
 def drop_output() -> None:
     """Let what could not be written go, so that Python does not try again when it ends."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
         except (OSError, ValueError):
@@ -151,6 +152,6 @@ def progress(items: Iterable[_T] | None = None, *, doing: str, total: int | None
         from tqdm import tqdm  # loads slowly
     except ModuleNotFoundError:  # of the client alone
         return cast("tqdm[_T]", _NoBar(items))
-    return tqdm(
-        items, desc=doing, total=total, unit=f" {unit}" if unit else "", leave=False, disable=None, dynamic_ncols=True
-    )
+    unit = f" {unit}" if unit else ""
+    file = io.StringIO() if sys.stderr is None else sys.stderr
+    return tqdm(items, desc=doing, total=total, unit=unit, leave=False, disable=None, dynamic_ncols=True, file=file)

@@ -29,7 +29,7 @@ from beam_serving.client.pending_results import (
 from beam_serving.client.requests import Uri
 from beam_serving.errors import ConnectError, ResultError, ResultTimeoutError, brief
 from beam_serving.protocol.replies import Reply
-from beam_serving.transport.client_connection import GRACE_S, RedisClient, Server, redis_errors
+from beam_serving.transport.client_connection import GRACE_S, Call, RedisClient, Server
 from beam_serving.transport.deadline import has_time, only_once, time_limit
 from beam_serving.transport.retry import backoff
 
@@ -191,7 +191,7 @@ class OutputQueue:
     ) -> dict[Any, Reply | ResultError]:
         wanted = Wanted(self._stream, uris, request_ids)
         if isinstance(timeout_s, Wait):
-            with redis_errors(self._server, self._server.timeout_s):
+            with Call(self._server, self._server.timeout_s, bounded=False):  # each page is
                 self._read(wanted, list(wanted.pending))
                 self._forget(wanted.arrived if delete else [])
             return wanted.replies(self._by_label)

@@ -59,7 +59,9 @@ def _decode_outputs(fields: Mapping[bytes, bytes]) -> dict[str, Any]:
         kind, _, name = key.partition(b":")
         if kind == b"tensor":
             layout = parse_layout(fields[b"dtype:" + name], fields[b"shape:" + name], _MAX_RANK, 0)
-            outputs[name.decode()] = named(name.decode(), view(raw, layout))
+            output = view(raw, layout, OutputArray)
+            output.output_name = name.decode()
+            outputs[output.output_name] = output
         elif kind == b"text":
             outputs[name.decode()] = _decode_texts(name.decode(), raw, fields.get(b"shape:" + name))
     return outputs

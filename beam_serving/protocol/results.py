@@ -152,9 +152,6 @@ class OutputArray(np.ndarray):
 
     output_name = ""
 
-    def __array_finalize__(self, source: object) -> None:
-        self.output_name = getattr(source, "output_name", "")
-
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
         plain = np.asarray(array)
         return plain if plain.ndim else plain[()]

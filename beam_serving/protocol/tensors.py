@@ -3,7 +3,7 @@
 import math
 import re
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ DTYPES = {
 
 _SHAPE = re.compile(rb"\d{1,18}(,\d{1,18})*")
 _MAX_SHAPE_BYTES = 640
+
+Array = TypeVar("Array", bound=np.ndarray)
 
 
 class Layout(NamedTuple):
@@ -58,7 +60,7 @@ def parse_layout(dtype: bytes, shape: bytes, max_rank: int, min_dim: int = 1) ->
     return Layout(known, dims, math.prod(dims) * known.itemsize)
 
 
-def view(raw: bytes, layout: Layout) -> np.ndarray:
+def view(raw: bytes, layout: Layout, kind: type[Array] = np.ndarray) -> Array:  # type: ignore[assignment]
     """Return a read-only array on the bytes themselves (of booleans, a copy in which every byte above 0 is true).
 
     Raises:
@@ -67,8 +69,8 @@ def view(raw: bytes, layout: Layout) -> np.ndarray:
     if len(raw) != layout.size_bytes:
         raise RequestError(f"payload is {len(raw)} bytes, {layout} needs {layout.size_bytes}")
     if layout.dtype.kind == "b":
-        return np.ndarray(layout.shape, np.uint8, raw).astype(np.bool_)
-    return np.ndarray(layout.shape, layout.dtype, raw)
+        return kind(layout.shape, np.uint8, raw).astype(np.bool_)  # type: ignore[return-value]
+    return kind(layout.shape, layout.dtype, raw)
 
 
 def tensor_fields(name: bytes, array: np.ndarray) -> dict[bytes, bytes]:

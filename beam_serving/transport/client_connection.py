@@ -2,10 +2,11 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from numbers import Real
+from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -159,34 +160,28 @@ class Server:
         )
         return redis.asyncio.Redis.from_pool(pool)
 
-    @contextmanager
-    def call(self, most_s: float | None = None) -> Iterator[None]:
+    def call(self, most_s: float | None = None) -> "Call":
         """Bound what this thread asks of the server, and turn errors of the Redis library into ours.
 
         Args:
             most_s: seconds, infinity for no limit; None for `timeout_s`.
-
-        Raises:
-            QueueFullError: Redis is at its `maxmemory`.
-            ConnectError: Redis cannot be reached, does not answer in time, or refuses us.
         """
-        limit_s = self.timeout_s if most_s is None else most_s
-        with redis_errors(self, limit_s), time_limit(limit_s):
-            yield
+        return Call(self, self.timeout_s if most_s is None else most_s)
 
     @asynccontextmanager
     async def async_call(self, most_s: float | None = None) -> AsyncIterator[None]:
         """Bound what this coroutine asks of the server; see `call`."""
         limit_s = self.timeout_s if most_s is None else most_s
-        with redis_errors(self, limit_s):
-            timer = asyncio.timeout(None if limit_s is None or limit_s > LONGEST_S else limit_s)
-            try:
-                async with timer:
-                    yield
-            except TimeoutError as err:
-                if not timer.expired():
-                    raise
-                raise RedisTimeoutError from err
+        timer = asyncio.timeout(None if limit_s is None or limit_s > LONGEST_S else limit_s)
+        try:
+            async with timer:
+                yield
+        except RedisError as err:
+            raise _ours(self, limit_s, err) from err
+        except TimeoutError as err:
+            if not timer.expired():
+                raise
+            raise _ours(self, limit_s, RedisTimeoutError()) from err
 
     def _pool(self, kind: Any, **limits: Any) -> Any:
         blocking = kind is not redis.asyncio.BlockingConnectionPool
@@ -255,21 +250,37 @@ def _route(url: str, stream: str) -> Route | None:
     return route_of(address, stream)
 
 
-@contextmanager
-def redis_errors(server: Server, limit_s: float | None = None) -> Iterator[None]:
-    """Turn errors of the Redis library into ours.
+class Call:
+    """A call of the client to Redis, as a context: it has an end, and errors of ours.
 
     Raises:
         QueueFullError: Redis is at its `maxmemory`.
-        ConnectError: Redis cannot be reached, does not answer in `limit_s`, or refuses us.
+        ConnectError: Redis cannot be reached, does not answer in time, or refuses us.
     """
-    try:
-        yield
-    except OutOfMemoryError as err:
-        raise QueueFullError(f"Redis at {server.name} has no memory for another request; nothing was queued") from err
-    except RedisTimeoutError as err:
+
+    __slots__ = ("_limit", "_limit_s", "_server")
+
+    def __init__(self, server: Server, limit_s: float | None, bounded: bool = True) -> None:
+        self._server = server
+        self._limit_s = limit_s
+        self._limit = time_limit(limit_s if bounded else None)
+
+    def __enter__(self) -> None:
+        self._limit.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._limit.__exit__(kind, error, trace)
+        if isinstance(error, RedisError):
+            raise _ours(self._server, self._limit_s, error) from error
+
+
+def _ours(server: Server, limit_s: float | None, err: RedisError) -> ConnectError | QueueFullError:
+    if isinstance(err, OutOfMemoryError):
+        return QueueFullError(f"Redis at {server.name} has no memory for another request; nothing was queued")
+    if isinstance(err, RedisTimeoutError):
         within = "" if limit_s is None or limit_s > LONGEST_S else f" within {limit_s:g} s"
         reason = f" ({err})" if str(err) else ""
-        raise ConnectError(f"Redis at {server.name}: no answer{within}{reason}") from err
-    except RedisError as err:
-        raise ConnectError(f"Redis at {server.name}: {err}") from err
+        return ConnectError(f"Redis at {server.name}: no answer{within}{reason}")
+    return ConnectError(f"Redis at {server.name}: {err}")

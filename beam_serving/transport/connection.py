@@ -70,9 +70,9 @@ class RedisAt:
             lines = lines_of(read_text_file(self.password_file).strip())
         except NotReadableError as err:
             raise ConfigError(f"redis: password_file {self.password_file}: {err}") from err
-        if len(lines) != 1:
+        if len(lines) > 1:
             raise ConfigError(f"redis: password_file {self.password_file}: wants one line, the password")
-        return lines[0]
+        return lines[0] if lines else ""
 
     def client(self, wait_s: float = 0.0) -> redis.Redis:
         """Open a client of one connection that never retries by itself.

@@ -23,6 +23,7 @@ import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import FullJitterBackoff
 from redis.connection import DefaultParser
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from redis.utils import SENTINEL
@@ -32,23 +33,26 @@ T = TypeVar("T")
 LONGEST_S = 86_400.0
 """A day, which stands for no limit: operating systems take no more than some weeks."""
 _TLS_RECORD_BYTES = 1 << 14
+_ABOUT_S = 0.02
 _ends_at: ContextVar[float] = ContextVar("ends_at", default=math.inf)
 _only_once: ContextVar[bool] = ContextVar("only_once", default=False)
 
 
-@contextmanager
-def time_limit(seconds: float | None) -> Iterator[None]:
-    """Bound what this thread asks of Redis meanwhile; of limits within each other the earliest end counts.
+class time_limit:  # noqa: N801 - it is used as contextlib's own are
+    """Bound what this thread asks of Redis meanwhile; of limits within each other the earliest end counts."""
 
-    Args:
-        seconds: from now; None for no limit.
-    """
-    end = math.inf if seconds is None else time.monotonic() + seconds
-    token = _ends_at.set(min(_ends_at.get(), end))
-    try:
-        yield
-    finally:
-        _ends_at.reset(token)
+    __slots__ = ("_seconds", "_token")
+
+    def __init__(self, seconds: float | None) -> None:
+        """Begin when it is entered, for so many seconds; None for no limit."""
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        end = math.inf if self._seconds is None else time.monotonic() + self._seconds
+        self._token = _ends_at.set(min(_ends_at.get(), end))
+
+    def __exit__(self, *_: object) -> None:
+        _ends_at.reset(self._token)
 
 
 @contextmanager
@@ -163,9 +167,18 @@ class _BoundedParser(DefaultParser):  # type: ignore[misc, valid-type]
     """hiredis, whose every read has what is left of the call's time."""
 
     def read_from_socket(self, timeout: Any = SENTINEL, raise_on_timeout: bool = True) -> Any:
-        if _ends_at.get() < math.inf:
-            timeout = remaining(self._socket_timeout if timeout is SENTINEL else timeout)
+        if timeout is not SENTINEL:
+            timeout = remaining(timeout)
+        elif (sock := self._sock) is not None:
+            _set_timeout(sock, remaining(self._socket_timeout))
         return super().read_from_socket(timeout=timeout, raise_on_timeout=raise_on_timeout)
+
+
+def _set_timeout(sock: Any, seconds: float | None) -> None:
+    """Set the timeout of a socket; one that is about right stays, since each is a call to the operating system."""
+    now = sock.gettimeout()
+    if now is None or seconds is None or not seconds <= now <= seconds + _ABOUT_S:
+        sock.settimeout(seconds)
 
 
 def bounded(base: Any) -> Any:
@@ -214,8 +227,12 @@ def bounded(base: Any) -> Any:
                 self.connect_check_health(check_health=False)
             for part in [command] if isinstance(command, str | bytes) else command:
                 for piece in self._pieces(part):
-                    self._sock.settimeout(remaining(self.socket_timeout))
-                    super().send_packed_command([piece], check_health)
+                    try:
+                        _set_timeout(self._sock, remaining(self.socket_timeout))
+                    except (OSError, AttributeError) as err:  # another thread closed it
+                        self.disconnect()
+                        raise RedisConnectionError("the connection was closed") from err
+                    super().send_packed_command((piece,), check_health)
 
         def _pieces(self, part: Any) -> Sequence[Any]:
             # sendall of a TLS socket starts its time anew with each record.

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import yaml
 from beam_serving.cli.commands.bench.figures import figures, table
 from beam_serving.cli.commands.bench.inputs import inputs_of_model
 from beam_serving.cli.commands.bench.load import Load, Measured, Plan
+from beam_serving.cli.commands.bench.machine import here_and_now, processor
+from beam_serving.cli.commands.bench.plot import drawn, plot
 from beam_serving.cli.main import main
 from beam_serving.client import AsyncInputQueue, AsyncOutputQueue
 from beam_serving.config.schema import Model, Settings
@@ -224,3 +227,22 @@ def test_a_run_without_a_result_has_dashes_and_a_busy_bench_is_told() -> None:
     assert said[0] == "a: m, 2 workers, Redis at r"
     assert said[4].split() == ["20", "each", "second", "0", "-", "-", "-", "-", "0", "0"]
     assert said[-1] == "the bench itself used 97% of a core: a faster service would not show"
+
+
+def test_the_picture_has_a_curve_for_each_measurement_with_results_and_names_its_machine() -> None:
+    good = Measured(Plan(8, None, 10, 1.0, 1.0), [0.001, 0.002], elapsed_s=1.0)
+    none = Measured(Plan(64, None, 10, 1.0, 1.0), [], elapsed_s=1.0)
+    figure = drawn("digits: model", here_and_now(), [good, none])
+    assert figure is not None
+    (axis,) = figure.axes
+    assert [line.get_label() for line in axis.lines] == ["8 in flight: 2 records/s"]
+    title, machine = axis.get_title().split("\n")
+    assert title == "digits: model"
+    assert machine.startswith(f"{processor()}, ")
+    assert re.search(r", \d+ cores?, \d{4}-\d\d-\d\d \d\d:\d\d UTC$", machine)
+
+
+def test_there_is_no_empty_picture(tmp_path: Path) -> None:
+    none = Measured(Plan(64, None, 10, 1.0, 1.0), [], elapsed_s=1.0)
+    assert plot("title", "machine", [none], tmp_path / "none.png") is False
+    assert not (tmp_path / "none.png").exists()

@@ -30,13 +30,12 @@ class Answering:
         self._thread = threading.Thread(target=self._answer)
 
     def _answer(self) -> None:
+        valkey, stream = self._service.valkey, self._service.stream
         while not self._ended.is_set():
-            for entry_id, _ in self._service.valkey.xread({self._service.stream: "0"}, block=20) and [
-                (entry_id, None) for entry_id, _ in self._service.valkey.xrange(self._service.stream)
-            ]:
-                payloads = self._service.payloads()
-                self._service.write(payloads[0], self._outcome)
-                self._service.valkey.xdel(self._service.stream, entry_id)
+            for (entry_id, _), payload in zip(valkey.xrange(stream), self._service.payloads(), strict=False):
+                outcome = self._outcome(payload) if callable(self._outcome) else self._outcome
+                self._service.write(payload, outcome)
+                valkey.xdel(stream, entry_id)
 
     def __enter__(self) -> None:
         self._thread.start()

@@ -4,13 +4,22 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import redis
 
-from beam_serving.client import AsyncInputQueue, AsyncOutputQueue, ConnectError, InputQueue, OutputQueue, ResultError
+from beam_serving.client import (
+    AsyncInputQueue,
+    AsyncOutputQueue,
+    BeamServingError,
+    ConnectError,
+    InputQueue,
+    OutputQueue,
+    ResultError,
+)
 from beam_serving.client import ResultTimeoutError as Late
 from beam_serving.launch.embedded_redis import embedded_redis
 from beam_serving.records import Answer, Failure, Payload, ProtocolVersion
@@ -267,3 +276,31 @@ async def test_a_server_that_goes_away_is_told_and_found_again() -> None:
 
 def test_the_default_stream_is_that_of_the_old_clients() -> None:
     assert STREAM == "serving_stream"
+
+
+def test_a_queue_that_is_closed_while_threads_use_it_raises_errors_of_ours_only(url: str, valkey: redis.Redis) -> None:
+    queue, results = InputQueue(url, timeout_s=2), OutputQueue(url, timeout_s=2)
+    over = threading.Event()
+
+    def use(call: Callable[[], object]) -> int:
+        calls = 0
+        while not over.is_set():
+            calls += 1
+            with suppress(BeamServingError):
+                call()
+        return calls
+
+    calls: list[Callable[[], object]] = [
+        lambda: queue.enqueue("a", np.zeros(100_000)),
+        lambda: results.query("b"),
+        lambda: results.query("b", timeout_s=0.01),
+        lambda: results.dequeue(),
+    ]
+    with ThreadPoolExecutor(4) as threads:
+        used = [threads.submit(use, call) for call in calls]
+        for _ in range(1000):
+            queue.close()
+            results.close()
+            valkey.delete(STREAM)
+        over.set()
+        assert all(one.result() for one in used)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -183,6 +184,13 @@ def test_every_call_ends_in_its_time_without_a_name_server(monkeypatch: pytest.M
         check_all(f"redis://{address}")
 
 
+def test_every_call_ends_in_its_time_at_a_unix_socket(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "redis.sock"))
+        server.listen(256)
+        check_all(f"unix://{tmp_path}/redis.sock")
+
+
 def test_a_front_end_that_drips_ends_in_its_time() -> None:
     async def drip_for_ever(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n")
@@ -235,3 +243,34 @@ async def test_coroutines_are_told_in_time_and_served_again() -> None:
             request_id = await queue.enqueue("b", [1.0])
             StandIn(valkey).answer_all(best((1, 0.5)))
             assert await results.query("b", timeout_s=5, request_id=request_id) == {1: 0.5}
+
+
+async def test_a_peer_that_is_gone_without_a_trace_is_left_for_another_connection() -> None:
+    """As behind a firewall that forgot the connection: what is sent into it has no answer, and no error."""
+    gone = threading.Event()
+    connections = 0
+
+    async def pass_until_gone(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        mortal = not gone.is_set()
+        while part := await reader.read(1 << 16):
+            if mortal and gone.is_set():
+                await asyncio.Event().wait()
+            writer.write(part)
+
+    with (
+        behind(pass_until_gone) as address,
+        InputQueue(address, timeout_s=4) as queue,
+        OutputQueue(address, timeout_s=4) as results,
+    ):
+        async with AsyncInputQueue(address, timeout_s=4) as sending:
+            queue.enqueue("a", [1.0])
+            assert results.query("a") is None
+            await sending.enqueue("a", [1.0])
+            before = connections
+            gone.set()
+            queue.enqueue("b", [1.0])
+            assert results.query("b") is None
+            await sending.enqueue("b", [1.0])
+            assert connections == before + 3

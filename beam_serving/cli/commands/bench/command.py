@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from beam_serving.cli.arguments import SECONDS, Command, json_option, run, with_
 from beam_serving.cli.commands.bench.figures import figures, table
 from beam_serving.cli.commands.bench.inputs import Inputs, inputs_of_files, inputs_of_model
 from beam_serving.cli.commands.bench.load import Load, Measured, Plan
+from beam_serving.cli.commands.bench.machine import here_and_now
 from beam_serving.cli.commands.bench.plot import plot, require_matplotlib
 from beam_serving.cli.place import Configuration, config_option, stream_at, stream_option
 from beam_serving.cli.service import service_of_file
@@ -168,11 +170,13 @@ def _command(
     with _serving(settings, at, _Starting(config, no_start, runner, workers)) as about:
         sent = of_files or inputs_of_model(settings)
         measured = asyncio.run(_measured(settings, queue_arguments(at, stream), sent.requests, plans))
+    measured_on = here_and_now()
     report = {"name": settings.name, "redis": str(at), "stream": stream, **about, "inputs": sent.title}
+    report["measured_on"] = measured_on
     report["measurements"] = [figures(one) for one in measured]
     say(json.dumps(report) if as_json else table(report))
-    if picture:
-        plot(f"{settings.name}: {settings.model.path}", measured, picture)
+    if picture and not plot(f"{settings.name}: {settings.model.path}", measured_on, measured, picture):
+        say(f"no request has a good result, so there is nothing to draw in {picture}", to=sys.stderr)
     return 1 if any(one.failures for one in measured) else 0
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from beam_serving.cli.commands.bench.load import Measured
 from beam_serving.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _INCHES = (8.0, 5.0)
 
@@ -21,8 +25,8 @@ def require_matplotlib() -> None:
         raise ConfigError("--plot needs matplotlib; pip install 'beam-serving[bench]' brings it") from err
 
 
-def plot(title: str, measurements: Sequence[Measured], path: Path) -> None:
-    """Draw the curves of all measurements into one picture.
+def plot(title: str, measured_on: str, measurements: Sequence[Measured], path: Path) -> bool:
+    """Draw the curves of all measurements into one picture; say whether there was one to draw.
 
     Raises:
         ConfigError: it cannot be written, or matplotlib does not know the kind of file.
@@ -30,20 +34,38 @@ def plot(title: str, measurements: Sequence[Measured], path: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=_INCHES, layout="constrained")
-    for measured in measurements:
-        latencies_ms = np.sort(measured.latencies_s) * 1000
-        shares = np.arange(1, len(latencies_ms) + 1) / max(1, len(latencies_ms)) * 100
-        rate = len(latencies_ms) / measured.elapsed_s
-        axis.plot(latencies_ms, shares, label=f"{measured.plan.title}: {rate:,.0f} records/s")
-    axis.set(title=title, xlabel="latency, ms", ylabel="% of the requests", xscale="log")
-    axis.grid(visible=True, alpha=0.3)
-    axis.legend()
+    figure = drawn(title, measured_on, measurements)
+    if figure is None:
+        return False
     try:
         figure.savefig(path)
     except (OSError, ValueError) as err:
         raise ConfigError(f"--plot {path}: cannot be written ({err})") from err
-    finally:
-        pyplot.close(figure)
+    return True
+
+
+def drawn(title: str, measured_on: str, measurements: Sequence[Measured]) -> Figure | None:
+    """Return the figure, None where no request of any measurement had a good result.
+
+    Args:
+        title: what was measured.
+        measured_on: where and when.
+        measurements: one curve each, of those that have good results.
+    """
+    from matplotlib.figure import Figure
+
+    good = [measured for measured in measurements if measured.latencies_s]
+    if not good:
+        return None
+    figure = Figure(figsize=_INCHES, layout="constrained")
+    axis = figure.subplots()
+    for measured in good:
+        latencies_ms = np.sort(measured.latencies_s) * 1000
+        shares = np.arange(1, len(latencies_ms) + 1) / len(latencies_ms) * 100
+        rate = len(latencies_ms) / measured.elapsed_s
+        axis.plot(latencies_ms, shares, label=f"{measured.plan.title}: {rate:,.0f} records/s")
+    axis.set(xlabel="latency, ms", ylabel="% of the requests", xscale="log")
+    axis.set_title(f"{title}\n{measured_on}", fontsize="medium")
+    axis.grid(visible=True, alpha=0.3)
+    axis.legend()
+    return figure
