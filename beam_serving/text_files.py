@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _NO_TEXT = "not UTF-8 text"
+_MOST_BYTES = 64 << 20
 _VARIABLE = re.compile(r"\$(?P<escaped>\$\{)|\$\{(?:(?P<name>[A-Za-z_]\w*)(?P<default>:-[^}]*)?\})?", re.ASCII)
 
 
@@ -42,7 +43,11 @@ def read_text_file(path: str | Path) -> str:
         NotReadableError: it cannot be read, or is no text.
     """
     try:
-        return text_of(Path(path).read_bytes())
+        with Path(path).open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise NotReadableError(f"it is larger than {_MOST_BYTES >> 20} MiB")
+        return text_of(content)
     except OSError as err:
         raise NotReadableError(err.strerror or str(err)) from err
 

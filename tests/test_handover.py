@@ -1,13 +1,15 @@
 """A restart and a change of the configuration: requests go on as if nothing were; what cannot serve ends nothing."""
 
+import os
 import random
+import signal
 import statistics
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import yaml
 
 from beam_serving.client import InputQueue, OutputQueue
 from beam_serving.transport.connection import RedisAt
+from tests.processes import descendants
 from tests.service import DIGITS, Service, await_true, service
 
 PACE_S = 0.02
@@ -26,6 +29,7 @@ BROKEN: dict[str, dict[str, Any]] = {
     "no model": {"model": {"path": "nothing"}},
     "a model that is none": {"model": {"path": "broken"}},
     "another format": {"model": {"format": "onnx"}},
+    "a shape that the model does not compute": {"data": {"shape": "3,31,31"}},
     "labels of another model": {"model": {"labels": "two.txt"}},
     "no labels": {"model": {"labels": "none.txt"}},
     "an unknown key": {"params": {"worker": 2}},
@@ -89,6 +93,13 @@ def asking(at: RedisAt) -> Iterator[Client]:
         client.close()
 
 
+def cmdline(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
 def changed(folder: Path, change: dict[str, Any]) -> None:
     """Writes the configuration of the service with a change."""
     path = folder / "config.yaml"
@@ -139,9 +150,9 @@ def test_a_restart_and_a_change_lose_no_request_and_let_none_fail(at: RedisAt, f
         changed(folder, {"params": {"batch_size": 2}})
         said = restart(folder, "--detach")
         assert said.returncode == 0, said.stderr
-        changes, start, *_ = said.stdout.splitlines()
+        changes, begin, *_ = said.stdout.splitlines()
         assert changes.startswith("tested: changed since its start: params.batch_size (")
-        assert start == "tested: 2 processes go on until the new ones serve, starting"
+        assert begin == "tested: 2 processes go on until the new ones serve, starting"
         assert said.stdout.endswith("tested: what ran before has ended\n")
         assert running.process.wait(10) == 0
         await_true(lambda: len(pids(running)) == 1, "one worker")
@@ -168,6 +179,54 @@ def test_what_cannot_serve_ends_nothing(at: RedisAt, folder: Path) -> None:
         assert pids(running) == before, what
         assert running.ready(), what
     assert running.stop() == 0
+
+
+def test_a_service_that_shall_end_first_goes_on_where_the_new_one_cannot_load(at: RedisAt, folder: Path) -> None:
+    running = start(at, folder)
+    changed(folder, BROKEN["a shape that the model does not compute"])
+    assert restart(folder, "--stop-first", "--detach").returncode == 2
+    assert running.ready()
+    assert running.stop() == 0
+
+
+def test_a_hangup_in_a_handover_makes_nobody_ready(at: RedisAt, folder: Path) -> None:
+    running = start(at, folder)
+    changed(folder, BROKEN["code that fails in a worker"])
+    command = [sys.executable, "-m", "beam_serving", "restart", "--config", str(folder / "config.yaml"), "--detach"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            for pid in descendants(process.pid):
+                if b"--replace" in cmdline(pid):
+                    os.kill(pid, signal.SIGHUP)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.05)
+    assert process.returncode == 2
+    assert running.ready()
+    assert running.stop() == 0
+
+
+def test_who_shares_a_name_ends_nobody(at: RedisAt, tmp_path: Path) -> None:
+    shared: dict[str, Any] = {"params": {"workers": 1}, "data": {"share": True}}
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    with service(at, tmp_path / "first", shared) as first:
+        with service(at, tmp_path / "second", {**shared, "params": {"workers": 1, "batch_size": 3}}) as second:
+            await_true(lambda: "] ready: " in second.log and len(pids(first)) == 2, "two workers")
+            asked_twice = second.log.count("older configuration")
+        assert asked_twice == 0
+        assert first.process.poll() is None
+
+
+def test_a_supervisor_that_was_killed_is_nobody_to_wait_for(at: RedisAt, folder: Path) -> None:
+    running = start(at, folder)
+    running.process.kill()
+    running.process.wait()
+    stop = [sys.executable, "-m", "beam_serving", "stop", "--config", str(folder / "config.yaml")]
+    began = time.monotonic()
+    ended = subprocess.run(stop, capture_output=True, text=True, check=False)
+    assert ended.returncode in (0, 1), ended.stderr
+    assert "did not end" not in ended.stderr
+    assert time.monotonic() - began < 15
 
 
 def test_an_older_configuration_on_the_same_host_is_asked_to_stop(at: RedisAt, tmp_path: Path) -> None:

@@ -160,6 +160,66 @@ def test_a_renamed_log_is_followed_by_all_processes_and_a_hangup_ends_nothing(
     assert running.log == ""
 
 
+def test_a_log_whose_folder_is_gone_ends_no_signal_and_comes_back(
+    at: RedisAt, client: redis.Redis, tmp_path: Path
+) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    with service(at, tmp_path, CONFIG, "--log-file", str(folder / "own.log")) as running:
+        (folder / "own.log").unlink()
+        folder.rmdir()
+        running.process.send_signal(signal.SIGHUP)
+        client.xadd("serving_stream", {"uri": "bad", "data": "what?"})
+        await_true(lambda: client.exists("cluster-serving_serving_stream:bad"), "an answer")
+        folder.mkdir()
+        running.process.send_signal(signal.SIGHUP)
+        await_true(lambda: (folder / "own.log").exists(), "the log again")
+        assert running.stop() == 0
+
+
+def test_what_the_code_of_an_operator_prints_stops_no_worker(at: RedisAt, tmp_path: Path) -> None:
+    (tmp_path / "printing.py").write_text(
+        "def preprocess(inputs):\n    print('x' * 100_000)\n    return inputs\n", encoding="utf-8"
+    )
+    config = {**CONFIG, "data": {"preprocess": "printing.py:preprocess"}}
+    with service(at, tmp_path, config) as running, InputQueue(str(at)) as queue:
+        for _ in range(5):
+            assert queue.predict([1.0], timeout=20) is not None
+        assert running.log.count("x" * 100_000) == 5
+
+
+def test_a_closed_standard_error_keeps_nothing_from_serving(at: RedisAt, client: redis.Redis, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"model: {{path: noop}}\ndata: {{src: '{at}'}}\nparams: {{workers: 1}}\n", encoding="utf-8")
+    log = tmp_path / "own.log"
+    call = f"exec {sys.executable} -m beam_serving --config {config} --log-file {log} 2>&-"
+    with subprocess.Popen(["sh", "-c", call]) as process:
+        try:
+            await_true(lambda: log.exists() and "] ready: " in log.read_text("utf-8"), "a service")
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+
+
+def test_an_error_that_nobody_caught_is_a_line_too() -> None:
+    program = (
+        "import threading, warnings\n"
+        "from beam_serving.telemetry.logs import LogOptions, configure_logging\n"
+        "configure_logging(LogOptions(format='json'), 'test')\n"
+        "warnings.warn('look out')\n"
+        "thread = threading.Thread(target=lambda: 1 / 0)\n"
+        "thread.start()\n"
+        "thread.join()\n"
+        "raise ValueError('the end')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    warned, died, last = map(json.loads, ended.stderr.splitlines())
+    assert "look out" in warned["message"]
+    assert died["exception"].endswith("ZeroDivisionError: division by zero")
+    assert last["exception"].endswith("ValueError: the end")
+    assert ended.returncode == 1
+
+
 def heeds_no_hangup(pid: int) -> bool:
     """Whether a process ignores or handles SIGHUP; a moment after it began, before any of ours runs, it does not."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()

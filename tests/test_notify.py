@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_serving.launch.systemd import tell_ready
+from beam_serving.launch.systemd import reloading, tell_ready, tell_stopping
 
 
 @pytest.mark.parametrize("kind", ["path", "abstract"])
@@ -26,3 +26,25 @@ def test_nobody_who_listens_is_no_error(tmp_path: Path, monkeypatch: pytest.Monk
     tell_ready()
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
     tell_ready()
+
+
+def test_a_reload_is_told_while_the_service_is_ready_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "socket"))
+        tell_stopping()  # as before any start
+        assert listener.recv(64) == b"STOPPING=1"
+        with reloading():
+            pass
+        tell_ready()
+        with pytest.raises(OSError, match="gone"), reloading():
+            raise OSError("gone")
+        told = [listener.recv(64).partition(b"=")[0] for _ in range(3)]
+        assert told == [b"READY", b"RELOADING", b"READY"]
+        tell_stopping()
+        with reloading():
+            pass
+        assert listener.recv(64) == b"STOPPING=1"
+        with pytest.raises(BlockingIOError):
+            listener.recv(64)

@@ -160,3 +160,8 @@ def test_a_text_without_the_sign_stays(text: str) -> None:
 def test_the_raw_text_is_no_part_of_the_value() -> None:
     assert Expanded("a", "${A}") == "a"
     assert hash(Expanded("a", "${A}")) == hash("a")
+
+
+def test_a_file_without_an_end_is_refused() -> None:
+    with pytest.raises(NotReadableError, match="it is larger than 64 MiB"):
+        read_text_file("/dev/zero")

@@ -18,6 +18,7 @@ from beam_serving.launch.worker import EXIT_CONFIG, python_module
 
 _START_S = 300.0
 _TICK_S = 0.2
+_LONGEST_FOLDER = 70
 
 
 def start_detached(arguments: Sequence[str], log: Path, grace_s: float) -> int:
@@ -31,7 +32,7 @@ def start_detached(arguments: Sequence[str], log: Path, grace_s: float) -> int:
     """
     # A socket of its own tells: the key in Redis may be that of a service of the same name on another host.
     with (
-        tempfile.TemporaryDirectory(prefix="beam-serving-") as folder,
+        tempfile.TemporaryDirectory(prefix="beam-serving-", dir=_folder_of_sockets()) as folder,
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready,
     ):
         ready.bind(f"{folder}/ready")
@@ -49,6 +50,11 @@ def start_detached(arguments: Sequence[str], log: Path, grace_s: float) -> int:
         raise BeamServingError(f"the service is not ready after {_START_S:g} s and was stopped; see {log}")
     reason = _reason(log, begin) or f"the service ended with exit code {process.returncode}; see {log}"
     raise (ConfigError if process.returncode == EXIT_CONFIG else BeamServingError)(reason)
+
+
+def _folder_of_sockets() -> str | None:
+    """Return a folder for a socket, whose whole path has to fit into 107 bytes; None for the usual one."""
+    return None if len(os.fsencode(tempfile.gettempdir())) < _LONGEST_FOLDER else "/tmp"  # noqa: S108
 
 
 def _started(arguments: Sequence[str], log: Path, notify: str) -> tuple[subprocess.Popen[bytes], int]:
@@ -84,13 +90,20 @@ def _await_ready(process: subprocess.Popen[bytes], ready: socket.socket) -> bool
     return False
 
 
+def _message_of(line: str) -> str:
+    try:
+        return str(json.loads(line)["message"])
+    except (ValueError, KeyError):
+        return line
+
+
 def _reason(log: Path, begin: int) -> str:
     """Return what the service said last of why it ended: the lines from the last error on."""
     with log.open("rb") as file:
         file.seek(begin)
         text = file.read().decode(errors="replace")
     for line in reversed(text.splitlines()):
-        if line.startswith('{"time": ') and json.loads(line).get("level") == "CRITICAL":
-            return str(json.loads(line)["message"])
+        if line.startswith('{"time": ') and '"level": "CRITICAL"' in line:
+            return _message_of(line)
     _, found, reported = f"\n{text}".rpartition("\nerror: ")
     return reported.strip() if found else ""

@@ -60,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     130 is an end by Ctrl-C or SIGTERM, 141 that nobody reads the output any more.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None and (not given or given[0].startswith("-") or given[0] in ("serve", "restart")):
+        # A service does not end with its terminal, and is told so before it handles the signal itself.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     return exit_code_of(lambda: _run(given))
 
 

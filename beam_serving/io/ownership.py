@@ -72,7 +72,7 @@ class Ownership:
         for stream in self._streams:
             self._check_keys(client, stream)
             try:
-                other = self._own(client, stream, "", STARTING_S, self._model)
+                other = self._own(client, stream, Owner(self._name, "", self._model), STARTING_S)
             except NoPermissionError as err:
                 key = owner_key(stream, self._group)
                 _log.warning(
@@ -139,9 +139,22 @@ class Ownership:
         """
         try:
             for stream in self._streams:
-                self._tell(stream, self._own(client, stream, deployment, lifetime_s))
+                self._tell(stream, self._own(client, stream, Owner(self._name, deployment, ""), lifetime_s))
         except RedisError as err:
             _log.debug("cannot renew what this service holds: %s", err)
+
+    def name_model(self, client: redis.Redis, deployment: str) -> None:
+        """Say which model serves all streams, now that it does; workers know a copy of it by another name.
+
+        Args:
+            client: of the service's Redis.
+            deployment: whose workers serve them.
+        """
+        try:
+            for stream in self._streams:
+                self._own(client, stream, Owner(self._name, deployment, self._model), LIFETIME_S, serves=True)
+        except RedisError as err:
+            _log.debug("cannot say which model serves: %s", err)
 
     def release(self, client: redis.Redis) -> None:
         """Give up what workers of this name renewed last, when none of them works any more.
@@ -152,10 +165,11 @@ class Ownership:
         for stream in self._streams:
             evaluate(client, DISOWN, 1, owner_key(stream, self._group), self._name)
 
-    def _own(self, client: redis.Redis, stream: str, deployment: str, lifetime_s: int, model: str = "") -> Owner | None:
-        owner = Owner(self._name, deployment, model)
+    def _own(
+        self, client: redis.Redis, stream: str, owner: Owner, lifetime_s: int, *, serves: bool = False
+    ) -> Owner | None:
         key = owner_key(stream, self._group)
-        other: Any = evaluate(client, OWN, 1, key, owner.encode(), 1000 * lifetime_s)
+        other: Any = evaluate(client, OWN, 1, key, owner.encode(), 1000 * lifetime_s, int(serves))
         return None if other is None else Owner.decode(other)
 
     def _tell(self, stream: str, other: Owner | None) -> None:

@@ -204,7 +204,9 @@ class ResultsWatch:
         growth = 0.0 if last is None else max(0.0, (now - last) / max(age_s, _SOONEST_S))
         holds = now + growth * _AHEAD_S >= most or (held and now >= _ENOUGH * most)
         # A quarter of the way to the warning, at the present pace.
-        next_s = (_EARLY * most - now) / (4 * growth) if growth and not holds else _SOONEST_S if holds else _LATEST_S
+        next_s = (_EARLY * most - now) / (4 * growth) if growth and not holds else _LATEST_S
+        if holds or now >= _EARLY * most:
+            next_s = _SOONEST_S
         return ResultsState(now, used, limit, holds, min(max(next_s, _SOONEST_S), _LATEST_S))
 
     def _report(self, before: ResultsState | None, state: ResultsState) -> None:

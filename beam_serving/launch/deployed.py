@@ -158,7 +158,7 @@ class Deployed:
         """
         name = self._settings.name
         processes = Counter(report.deployment for report in working_reports(client, name))
-        processes += Counter(one.id for one in supervised_deployments(client, name))
+        processes += Counter(one.id for one in supervised_deployments(client, name) if not one.is_dead())
         try:
             jobs = tuple((jobs, job_id) for jobs in self.jobs.values() for job_id in jobs.active())
         except ClusterError:
@@ -191,7 +191,7 @@ class Deployed:
                 for jobs, job_id in going_on.jobs:
                     jobs.cancel(job_id)
             if time.monotonic() - started > 2 * grace_s:
-                raise BeamServingError(f"{going_on} go on after {2 * grace_s:g} s")
+                raise BeamServingError(f"{going_on} did not end within {2 * grace_s:g} s")
             time.sleep(_TICK_S)
             going_on = those.still(self.living(client))
         on_progress(0)

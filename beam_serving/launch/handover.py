@@ -57,7 +57,7 @@ class Handover:
         with redis_at(self._settings).reachable() as client:
             self._before = self._service.living(client)
         if self._before.count:
-            _log.info("replacing %s, which serves until this service is ready", self._before)
+            _log.info("to be replaced once this service is ready: %s", self._before)
 
     @property
     def pending(self) -> bool:
@@ -101,7 +101,7 @@ class Handover:
 
     def _older(self, others: Sequence[Deployment]) -> list[Deployment]:
         ours = self._deployment
-        if not ours.config:
+        if not ours.config or self._settings.data.share:
             return []
         return [
             one

@@ -6,6 +6,7 @@ and builds the pipeline, connects to nothing and loads no model; what is wrong i
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from beam_serving.config.schema import CODE, Settings
 from beam_serving.errors import BeamServingError, ConfigError
 from beam_serving.io.readers import Readers
 from beam_serving.launch.own_pipeline import build_pipeline
+from beam_serving.launch.stop import take_output
 from beam_serving.launch.worker import EXIT_CONFIG, python_module
 from beam_serving.owner import tied
 from beam_serving.telemetry.logs import LogOptions, configure_logging
@@ -47,6 +49,7 @@ def rehearse(settings: Settings) -> None:
 
 def main() -> int:
     """Import and build; print what is wrong."""
+    output = take_output()
     configure_logging(LogOptions("warning"), "rehearsal")
     settings = Settings.model_validate_json(sys.stdin.read())
     try:
@@ -56,7 +59,7 @@ def main() -> int:
         if settings.params.pipeline:
             _build(settings)
     except BeamServingError as err:
-        print(err, flush=True)
+        os.write(output, str(err).encode())
         return EXIT_CONFIG
     return 0
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from beam_serving.launch.systemd import tell_ready, tell_reloading, tell_stopping
+from beam_serving.launch.systemd import reloading, tell_stopping
 from beam_serving.owner import Owner
 from beam_serving.telemetry.context import service_context
 from beam_serving.telemetry.logs import reopen_log
@@ -49,14 +49,24 @@ def stop_on_signals(*, log: bool = False) -> Iterator[threading.Event]:
             stop.set()
 
     def reopen(signum: int) -> None:
-        tell_reloading()
-        reopen_log()
-        tell_ready()
+        with reloading():
+            reopen_log()
         if log:
             _log.info("%s: the log goes on here", signal.Signals(signum).name)
 
     with _signals().handled({signal.SIGTERM: end, signal.SIGINT: end, signal.SIGHUP: reopen}):
         yield stop
+
+
+def take_output() -> int:
+    """Return a descriptor of standard output, where whoever started this process reads one line at its end.
+
+    What the operator's code and libraries print goes to standard error from now on: nobody would read it, and who
+    prints more than a pipe takes would wait for ever.
+    """
+    output = os.dup(1)
+    os.dup2(2, 1)
+    return output
 
 
 class Ending:
@@ -76,8 +86,13 @@ class Ending:
         self._context = service_context()
         # A descriptor of its own: whatever reads standard input, or puts another file in its place, reads not here.
         self._owner = Owner(os.dup(0))
+        self._output = take_output()
         _signals().ending = self
         threading.Thread(target=self._follow_owner, name="owner", daemon=True).start()
+
+    def report(self, text: str) -> None:
+        """Tell the owner in a line why this process ends."""
+        os.write(self._output, f"{text}\n".encode())
 
     def end_if_idle(self) -> None:
         """End at once where nothing is in flight, since a signal asks for it."""
@@ -143,7 +158,10 @@ class _Signals:
                 if signum in _ENDING and self.ending is not None:
                     self.ending.end_if_idle()
                 if number & self._MARK and (call := self._calls.get(signum)):
-                    call(signum)
+                    try:
+                        call(signum)
+                    except Exception:  # noqa: BLE001 - the next signal must find somebody
+                        _log.exception("%s could not be handled", signal.Signals(signum).name)
 
 
 @functools.cache

@@ -23,7 +23,7 @@ from beam_serving.launch.preflight import decided_copy, preflight
 from beam_serving.launch.runner import Spec
 from beam_serving.launch.stop import stop_on_signals
 from beam_serving.launch.systemd import tell_ready
-from beam_serving.launch.worker import EXIT_CONFIG, EXIT_FAILED, Job, is_dead, new_deployment
+from beam_serving.launch.worker import EXIT_CONFIG, EXIT_FAILED, Job, new_deployment
 from beam_serving.models.cpu import available_cores
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.store import PrivateCopy
@@ -41,6 +41,7 @@ from beam_serving.telemetry.report import (
     read_reports,
     retract,
     supervised_deployments,
+    working_reports,
 )
 from beam_serving.telemetry.statistics_line import StatisticsLine
 from beam_serving.telemetry.stats import State
@@ -98,6 +99,7 @@ class Supervisor:
         self._deployment = new_deployment(settings.model.path, "" if spec.drain else fingerprint(settings))
         before = Deployed(settings, {}, []) if spec.replace else None
         self._handover = Handover(settings, self._deployment, before)
+        self._holding = Ownership(settings)
         self._driver = driver
         self._names = tuple(f"{self._deployment.id}-{index}" for index in range(workers))
         of_processes = [self._names] if driver else [(name,) for name in self._names]
@@ -136,6 +138,8 @@ class Supervisor:
                     self._busy.close()
                 self._retract()
                 self._end_deployment()
+                if not self._was_ready:
+                    self._give_up_streams()
         _log.info("state DONE: %s", self._statistics.total(self._reports(LIFETIME_S)))
         return 0 if graceful else EXIT_FAILED
 
@@ -148,7 +152,7 @@ class Supervisor:
             ModelLoadError: it cannot be served.
         """
 
-        holding = Ownership(self._settings)
+        holding = self._holding
 
         def keep() -> None:
             self._keep_deployment()
@@ -190,7 +194,8 @@ class Supervisor:
             _log.debug("cannot ask who else serves under this name: %s", err)
             return
         for other in others:
-            if other.content and other.content != ours.content and other.since <= ours.since and not is_dead(other):
+            is_first = other.id != ours.id and other.since <= ours.since and not other.is_dead()
+            if is_first and other.content and other.content != ours.content:
                 raise ConfigError(
                     f"{name!r} serves another model already: {other.model} (pid {other.pid} on {other.host}), and this "
                     f"one would answer its requests with {ours.model}: `restart` replaces it without a gap; else give "
@@ -318,6 +323,15 @@ class Supervisor:
         except RedisError as err:
             _log.debug("cannot say that the service ended, its key expires by itself: %s", err)
 
+    def _give_up_streams(self) -> None:
+        """Let go what was taken for a start that came to nothing, where nobody of the name serves it."""
+        try:
+            name = self._settings.name
+            if not working_reports(self._client, name) and not supervised_deployments(self._client, name):
+                self._holding.release(self._client)
+        except RedisError as err:
+            _log.debug("cannot give up the streams, which are forgotten by themselves: %s", err)
+
     def _keep_deployment(self) -> None:
         try:
             keep_deployment(self._client, self._settings.name, self._deployment)
@@ -349,9 +363,11 @@ class Supervisor:
         if ready and not self._ready:
             _log.info("ready: %s", self._describe(serving[0]))
             tell_ready()
-        elif self._ready and not ready and not self._asked_to_stop():
+        elif self._ready and not ready and not self._spec.drain and not self._asked_to_stop():
             _log.warning("not ready: %d of %d workers serve", len(serving), len(self._names))
         self._ready = ready
+        if ready and not self._was_ready:
+            self._holding.name_model(self._client, self._deployment.id)
         self._was_ready = self._was_ready or ready
         if not ready:
             self._retract()

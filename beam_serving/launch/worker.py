@@ -76,19 +76,6 @@ def new_deployment(model: str, config: str = "") -> Deployment:
     return Deployment(f"{host}-{uuid.uuid4().hex[:8]}", host, time.time(), config, os.getpid(), model, content)
 
 
-def is_dead(deployment: Deployment) -> bool:
-    """Return whether its supervisor was on this host and has ended: what it said of itself stays for some seconds."""
-    if deployment.host != socket.gethostname() or not deployment.pid:
-        return False
-    try:
-        os.kill(deployment.pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False  # it is somebody else's
-    return False
-
-
 @dataclass(frozen=True)
 class Job:
     """What a process is told: the settings, the names it reads and reports under, Beam's own arguments.
@@ -148,14 +135,14 @@ def serving_process(job: Job, ending: Ending) -> Iterator[Settings]:
             reporter.close()
 
 
-def exit_code(err: BeamServingError) -> int:
-    """Write what ended this process for good to standard output, for the supervisor, and return the exit code."""
-    print(err, flush=True)
+def exit_code(err: BeamServingError, ending: Ending) -> int:
+    """Report what ended this process for good to the supervisor, and return the exit code."""
+    ending.report(str(err))
     return EXIT_CONFIG if isinstance(err, ConfigError) else EXIT_FAILED
 
 
 def main() -> int:
-    """Serve one job; what ended it for good is the only thing written to standard output."""
+    """Serve one job; what ended it for good is reported to the supervisor."""
     ending = Ending()
     job = Job.decode(sys.stdin.readline())
     with serving_process(job, ending) as settings:
@@ -163,7 +150,7 @@ def main() -> int:
             state = run_pipeline(settings, job.consumers, job.arguments, job.drain, job.busy)
             logging.getLogger(__name__).info("pipeline state %s", state)
         except BeamServingError as err:
-            return exit_code(err)
+            return exit_code(err, ending)
     return 0
 
 

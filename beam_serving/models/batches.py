@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from beam_serving.errors import ModelError
-from beam_serving.models.base import STRING, LoadedModel, TensorSpec, describe, fits
+from beam_serving.errors import ModelError, ModelLoadError
+from beam_serving.models.base import STRING, LoadedModel, ModelOptions, TensorSpec, describe, fits
 
 UNNAMED = ""
 """The name of an input that a request did not name: it means the model's only input."""
@@ -111,6 +111,23 @@ def warm_up(model: LoadedModel, batch_size: int = 1, shapes: Mapping[str, tuple[
         tried = ", ".join(f"{name} {describe(rows.dtype, rows.shape)}" for name, rows in batch.items())
         return f"a trial inference with zeros ({tried}) failed: {err}"
     return None
+
+
+def check_shapes(
+    model: LoadedModel, options: ModelOptions, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> None:
+    """Make sure that a model computes what the configuration says of its shapes, where that says something.
+
+    Args:
+        model: what predicts.
+        options: how it was loaded.
+        shapes: see `warm_up`.
+
+    Raises:
+        ModelLoadError: it does not, so that every request would fail.
+    """
+    if options.input_shape is not None and (failure := warm_up(model, 1, shapes)):
+        raise ModelLoadError(f"data: shape: {failure}; leave it out, or set the shape that the model takes")
 
 
 def _specs_of(example: Mapping[str, np.ndarray]) -> tuple[TensorSpec, ...]:

@@ -14,7 +14,7 @@ from apache_beam.utils.shared import Shared
 
 from beam_serving.models.base import LoadedModel, ModelOptions
 from beam_serving.models.batch_size import best_batch_size
-from beam_serving.models.batches import warm_up
+from beam_serving.models.batches import check_shapes, warm_up
 from beam_serving.models.cpu import available_cores
 from beam_serving.models.info import ModelInfo
 from beam_serving.models.opening import open_model
@@ -111,6 +111,7 @@ class SharedModel:
         alone_threads = 0 if self._busy is None else available_cores()
         options = dataclasses.replace(self._options, full_batch=batch_size, alone_threads=alone_threads)
         model, verdict, copy = open_model(self._directory, options)
+        check_shapes(model, options, verdict.shapes if verdict else None)
         for size in {batch_size, 1}:
             if failure := warm_up(model, size, verdict.shapes if verdict else None):
                 _LOG.warning("%s: %s; the first request decides", self._directory, failure)

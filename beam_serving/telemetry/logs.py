@@ -68,6 +68,15 @@ def configure_logging(options: LogOptions, who: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("beam_serving").setLevel(options.level.upper())
+    # What Python itself would print has the form of a line too.
+    logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = lambda died: _log_uncaught(died.exc_type, died.exc_value, died.exc_traceback)
+
+
+def _log_uncaught(kind: type[BaseException], err: BaseException | None, trace: Any) -> None:
+    if err is not None and issubclass(kind, Exception):
+        logging.getLogger(__name__).error("this ends a thread or the process: %s", err, exc_info=(kind, err, trace))
 
 
 @contextmanager
@@ -88,7 +97,10 @@ def reopen_log() -> None:
     """Open the log file anew where it has been renamed; each process does so too before it writes its next line."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _Handler):
-            handler.follow()
+            try:
+                handler.follow()
+            except OSError:
+                continue  # the next line that is written says so, and each one tries again
 
 
 def logs_json() -> bool:
@@ -112,7 +124,10 @@ class _Handler(logging.StreamHandler[Any]):
     """Writes to standard error, which is the log file where there is one; `repeats` are its held lines."""
 
     def __init__(self, path: str) -> None:
+        if sys.stderr is None:  # whoever started this process has closed it
+            sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as this process
         super().__init__(sys.stderr)
+        self._lost = False
         self.repeats = _Repeats(self.handle)
         self._path = path
         self.follow()
@@ -120,9 +135,14 @@ class _Handler(logging.StreamHandler[Any]):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self.follow()
-        except OSError:
-            self._path = ""  # what can be written is; the next words say why
-            logging.getLogger(__name__).exception("the log file cannot be opened again")
+        except OSError as err:
+            if not self._lost:
+                self._lost = True
+                words = "the log file %s cannot be opened again: %s"
+                lost = logging.LogRecord(__name__, logging.ERROR, "", 0, words, (self._path, err), None)
+                super().emit(lost)
+        else:
+            self._lost = False
         super().emit(record)
 
     def follow(self) -> None:
@@ -274,4 +294,4 @@ def beam_is_quiet() -> Iterator[None]:
 
 
 def _from_us(record: logging.LogRecord) -> bool:
-    return record.name.startswith("beam_serving") or record.levelno >= logging.ERROR
+    return record.name.startswith(("beam_serving", "py.warnings")) or record.levelno >= logging.ERROR

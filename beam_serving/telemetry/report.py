@@ -61,6 +61,23 @@ class Deployment(NamedTuple):
     model: str = ""
     content: str = ""
 
+    def is_dead(self) -> bool:
+        """Return whether its supervisor was on this host and has ended: what it said of itself stays some seconds.
+
+        One that had the number of this very process was the first process of a container that this one replaces.
+        """
+        if self.host != socket.gethostname() or not self.pid:
+            return False
+        if self.pid == os.getpid():
+            return True
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False  # it is somebody else's
+        return False
+
 
 def ready_key(name: str) -> str:
     """Name the key that exists while the service `name` is ready."""

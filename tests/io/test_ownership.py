@@ -138,6 +138,21 @@ def test_workers_leave_the_model_as_the_start_named_it(client: redis.Redis) -> N
     assert owner.model not in ("", "/a/copy")
 
 
+def test_a_start_that_comes_to_nothing_leaves_the_model_of_who_serves(client: redis.Redis) -> None:
+    def model() -> str:
+        return Owner.decode(client.get("one:owner:serving") or b"").model  # type: ignore[arg-type]
+
+    def serving(path: str) -> Ownership:
+        return Ownership(Settings(name="svc-a", model=Model(path=path), data=Data(streams=("one",))))
+
+    serving("/first").take(client)
+    serving("/first").name_model(client, "1")
+    serving("/second").take(client)
+    assert model() == "/first"
+    serving("/second").name_model(client, "2")
+    assert model() == "/second"
+
+
 def test_the_last_of_a_name_gives_up_what_others_of_it_renewed(client: redis.Redis) -> None:
     of("svc-a").renew(client, "run on another host, which has ended")
     of("svc-a").release(client)

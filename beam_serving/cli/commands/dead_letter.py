@@ -21,7 +21,7 @@ from beam_serving.cli.arguments import Group, json_option, run, with_examples
 from beam_serving.cli.place import Configuration, config_option, settings_at, src_option
 from beam_serving.cli.tables import listed
 from beam_serving.cli.terminal import say
-from beam_serving.errors import ConfigError
+from beam_serving.errors import ConfigError, printable
 from beam_serving.io.dead_letters import DeadLetter, contents, drop, read_dead_letters, retry
 
 if TYPE_CHECKING:
@@ -342,7 +342,8 @@ def table(letters: Sequence[DeadLetter], now_s: float) -> str:
     """Return letters as text for people."""
     rows = [("id", "stream", "age", "bytes", "uri", "reason")]
     for letter in letters:
-        uri, reason = _short(_uri(letter), _URI_CHARS) or "-", _short(letter.reason, _REASON_CHARS)
+        uri = printable(_short(_uri(letter), _URI_CHARS)) or "-"
+        reason = printable(_short(letter.reason, _REASON_CHARS))
         rows.append(
             (letter.letter_id, letter.stream, _age(now_s - letter.died_at_s), str(letter.size_bytes), uri, reason)
         )
@@ -395,7 +396,7 @@ def _told(
     be = "would be" if dry_run else "was" if len(done[what]) == 1 else "were"
     say(f"{_count(len(done[what]))} of {_names(streams)} {be} {verb}")
     for row in done["left"]:
-        say(f"left: {row['id']} ({row['uri'] or 'no uri'}): {row['reason']}")
+        say(f"left: {row['id']} ({printable(_short(row['uri'], _URI_CHARS)) or 'no uri'}): {row['reason']}")
     return _told_missing(missing, streams) or (1 if done["left"] else 0)
 
 

@@ -18,6 +18,7 @@ from beam_serving.launch.deployed import Deployed, Living
 from beam_serving.launch.portable.options import last_value
 from beam_serving.launch.preflight import preflight
 from beam_serving.launch.rehearsal import rehearse
+from beam_serving.launch.start import served_model
 from beam_serving.telemetry.report import ready_key
 
 
@@ -58,6 +59,8 @@ def _command(stop_first: bool, **given: Any) -> int:
     running = Deployed(start.settings, clusters, [start.service.runner])
     _tell_changes(start.settings)
     if stop_first:
+        wanted = start.settings.params.batch_size
+        served_model(start.settings, 1 if wanted == "auto" else wanted)
         stopped = stop(running, start.settings)
         say(f"{start.settings.name}: {'stopped' if stopped else 'nothing runs'}, starting", flush=True)
         return run_start(start)

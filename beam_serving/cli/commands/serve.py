@@ -240,9 +240,8 @@ def _require_alone(settings: Settings) -> None:
     except UnreachableError:
         return  # the service waits for it, and says what else is wrong
     # Imported here: the worker brings all of the models along, and a help needs none.
-    from beam_serving.launch.worker import is_dead
 
-    here = [one for one in there if one.host == socket.gethostname() and not is_dead(one)]
+    here = [one for one in there if one.host == socket.gethostname() and not one.is_dead()]
     for one in here:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.since))
         raise BeamServingError(

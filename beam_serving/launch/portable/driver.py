@@ -54,7 +54,7 @@ class Outcome:
 
 
 def main(name: str, run: Callable[[Settings, Job], Outcome]) -> int:
-    """Run one job under a name for the log; what ended it for good is the only thing written to standard output."""
+    """Run one job under a name for the log; what ended it for good is reported to the supervisor."""
     ending = Ending()
     job = Job.decode(sys.stdin.readline())
     configure_logging(job.log, name)
@@ -66,7 +66,7 @@ def main(name: str, run: Callable[[Settings, Job], Outcome]) -> int:
             ending.grace_s = settings.params.grace_s
             return _exit_code(run(settings, job))
         except BeamServingError as err:
-            return exit_code(err)
+            return exit_code(err, ending)
 
 
 def _exit_code(outcome: Outcome) -> int:

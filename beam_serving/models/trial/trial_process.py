@@ -17,6 +17,7 @@ from typing import Any
 from beam_serving.errors import ConfigError
 from beam_serving.models.base import ModelOptions
 from beam_serving.models.batch_size import best_batch_size
+from beam_serving.models.batches import check_shapes
 from beam_serving.models.cpu import available_cores
 from beam_serving.models.detect import ModelFiles
 from beam_serving.models.info import ModelInfo
@@ -64,6 +65,7 @@ def main(answer: Path, job: Mapping[str, Any]) -> None:
 def _described(files: ModelFiles, options: ModelOptions, verdict: Verdict, batch_size: int | None) -> dict[str, Any]:
     """Say what the model is as it will serve, and which batch size serves most where none is asked for."""
     model = load(files, replace(options, full_batch=batch_size), verdict)
+    check_shapes(model, options, verdict.shapes)
     return ModelInfo.of(model, batch_size or best_batch_size(model, shapes=verdict.shapes)).encode()
 
 
