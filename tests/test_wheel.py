@@ -189,7 +189,7 @@ def test_commands_of_the_service_say_in_one_line_what_the_client_alone_lacks(cli
     for command in [
         [],
         ["--workers", "2"],
-        *([name] for name in COMMANDS if name not in ("dead-letter", "enqueue", "init", "model")),
+        *([name] for name in COMMANDS if name not in ("dead-letter", "enqueue", "init", "model", "redis")),
     ]:
         ended = run_alone(client_alone, "-m", "beam_serving", *command)
         assert (ended.returncode, ended.stdout) == (2, ""), command
