@@ -239,7 +239,7 @@ def test_it_drains_a_queue_on_each_runner(
 ) -> None:
     demo = installed / "beam_serving" / "demo"
     config = yaml.safe_load((demo / "config.yaml").read_text(encoding="utf-8"))
-    config["model"]["path"] = str(demo / "model")
+    config["model"] = {key: str(demo / file) for key, file in config["model"].items()}
     del config["data"]["src"]
     images = sorted((demo / "images").glob("*.png"))
     with InputQueue(str(at)) as queue:
