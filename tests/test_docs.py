@@ -3,18 +3,23 @@
 The README is walked in tests/test_readme.py.
 """
 
+import itertools
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from beam_serving.config.schema import Settings
+from beam_serving.launch.beam_flags import check_beam_flags
 from beam_serving.transport.connection import RedisAt
+from tests.cli.commands import all_commands
 from tests.pages import NOT_RUN, Block, Walk, blocks_of, is_python
 
 ROOT = Path(__file__).parents[1]
@@ -142,3 +147,25 @@ def test_all_blocks_pass_mypy_strict(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file", "mypy.ini", *map(str, programs.values())]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def commands_of(block: Block) -> Iterator[list[str]]:
+    """The words of each command of ours in a block, without the program."""
+    for line in block.text.splitlines() if block.kind == "shell" else ():
+        words = shlex.split(line, comments=True)
+        program = next((word for word in words if word in ("beam-serving", "beam_serving")), None)
+        if program:
+            first = words.index(program) + 1
+            yield list(itertools.takewhile(lambda word: word not in ("&", "&&", ">"), words[first:]))
+
+
+def test_every_command_takes_the_arguments_that_it_is_shown_with() -> None:
+    """Also of those that are run elsewhere, or not as they stand."""
+    known = {tuple(words): command for words, command in all_commands()}
+    shown = [(block, words) for page in PAGES for block in blocks_of(page) for words in commands_of(block)]
+    assert len(shown) > 40
+    for block, words in shown:
+        name = next(tuple(words[:count]) for count in (2, 1, 0) if tuple(words[:count]) in known)
+        with known[name].make_context(f"{block}: {' '.join(words)}", words[len(name) :]) as ctx:
+            own = [flag for option in known[name].params for flag in option.opts]
+            check_beam_flags(ctx.params.get("for_beam", ()), own)
