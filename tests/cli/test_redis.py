@@ -22,10 +22,12 @@ Captured = pytest.CaptureFixture[str]
 
 @contextmanager
 def running(port: int, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """Runs the command, which has said where it listens."""
+    """Runs the command, which has said where it listens, as the first of a group of processes, as a terminal does."""
     command = [sys.executable, "-m", "beam_serving", "redis", "--port", str(port), *arguments]
     variables = {name: value for name, value in os.environ.items() if name != PASSWORD_VARIABLE} | environment
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables, start_new_session=True
+    ) as process:
         assert process.stdout is not None
         try:
             assert process.stdout.readline().startswith(f"Redis listens on localhost:{port}, with")
@@ -39,6 +41,14 @@ def running(port: int, *arguments: str, **environment: str) -> Iterator[subproce
 def test_a_signal_ends_it_as_wished(signum: signal.Signals) -> None:
     with running(free_port()) as process:
         process.send_signal(signum)
+        assert process.wait(10) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+def test_ctrl_c_which_its_server_gets_too_ends_it_as_wished() -> None:
+    with running(free_port()) as process:
+        os.killpg(process.pid, signal.SIGINT)
         assert process.wait(10) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
