@@ -3,6 +3,7 @@
 The README is walked in tests/test_readme.py.
 """
 
+import configparser
 import itertools
 import os
 import re
@@ -10,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,12 +45,12 @@ OF_CLUSTERS = {"flink.md": "Java and clusters: tests/flink", "spark.md": "Java a
 """Pages whose commands are not run here, and who runs them."""
 FIGURES = {
     "README.md: Redis stream": "a drawing",
-    'architecture.md: [project.entry-points."beam_serving.formats"] matrix': "tests/models/test_format_plugins.py",
+    'architecture.md: [project.entry-points."beam_serving.formats"] matrix': "read below",
     'architecture.md: supervisor["supervisor: launch/supervisor.py<br>settings,': "a drawing",
     "architecture.md: client([client]) --": "a drawing",
     "limits.md: max_request_bytes +": "a formula",
     "moving.md: - from": "a change of a line",
-    "operating.md: [Unit] Description=Model": "a unit of systemd, tests/test_notify.py",
+    "operating.md: [Unit] Description=Model": "a unit of systemd, read below",
     "protocol.md: XADD <stream>": "tests/protocol",
     "protocol.md: XADD serving_stream": "tests/protocol",
     "protocol.md: cluster-serving_<stream>:<uri>": "a key",
@@ -164,8 +166,22 @@ def test_every_command_takes_the_arguments_that_it_is_shown_with() -> None:
     known = {tuple(words): command for words, command in all_commands()}
     shown = [(block, words) for page in PAGES for block in blocks_of(page) for words in commands_of(block)]
     assert len(shown) > 40
-    for block, words in shown:
+    unit = next(block for page in PAGES for block in blocks_of(page) if block.text.startswith("[Unit]"))
+    started = re.findall(r"^ExecStart=/\S+/beam-serving (.*)$", unit.text, re.MULTILINE)
+    for block, words in [*shown, (unit, started[0].split())]:
         name = next(tuple(words[:count]) for count in (2, 1, 0) if tuple(words[:count]) in known)
         with known[name].make_context(f"{block}: {' '.join(words)}", words[len(name) :]) as ctx:
             own = [flag for option in known[name].params for flag in option.opts]
             check_beam_flags(ctx.params.get("for_beam", ()), own)
+
+
+def test_files_of_other_programs_can_be_read() -> None:
+    texts = [block.text for page in PAGES for block in blocks_of(page)]
+    (unit,) = (text for text in texts if text.startswith("[Unit]"))
+    read = configparser.ConfigParser(strict=True, interpolation=None)
+    read.read_string(unit)
+    assert read.sections() == ["Unit", "Service", "Install"]
+    (package,) = (text for text in texts if text.startswith("[project"))
+    assert tomllib.loads(package)["project"]["entry-points"] == {
+        "beam_serving.formats": {"matrix": "matrix_format:FORMAT"}
+    }
