@@ -3,7 +3,6 @@
 The README is walked in tests/test_readme.py.
 """
 
-import configparser
 import itertools
 import os
 import re
@@ -50,7 +49,7 @@ FIGURES = {
     "architecture.md: client([client]) --": "a drawing",
     "limits.md: max_request_bytes +": "a formula",
     "moving.md: - from": "a change of a line",
-    "operating.md: [Unit] Description=Model": "a unit of systemd, read below",
+    "operating.md: [Unit] Description=Model": "a unit of systemd, test_operating_page.py",
     "protocol.md: XADD <stream>": "tests/protocol",
     "protocol.md: XADD serving_stream": "tests/protocol",
     "protocol.md: cluster-serving_<stream>:<uri>": "a key",
@@ -166,22 +165,36 @@ def test_every_command_takes_the_arguments_that_it_is_shown_with() -> None:
     known = {tuple(words): command for words, command in all_commands()}
     shown = [(block, words) for page in PAGES for block in blocks_of(page) for words in commands_of(block)]
     assert len(shown) > 40
-    unit = next(block for page in PAGES for block in blocks_of(page) if block.text.startswith("[Unit]"))
-    started = re.findall(r"^ExecStart=/\S+/beam-serving (.*)$", unit.text, re.MULTILINE)
-    for block, words in [*shown, (unit, started[0].split())]:
+    for block, words in shown:
         name = next(tuple(words[:count]) for count in (2, 1, 0) if tuple(words[:count]) in known)
         with known[name].make_context(f"{block}: {' '.join(words)}", words[len(name) :]) as ctx:
             own = [flag for option in known[name].params for flag in option.opts]
             check_beam_flags(ctx.params.get("for_beam", ()), own)
 
 
-def test_files_of_other_programs_can_be_read() -> None:
-    texts = [block.text for page in PAGES for block in blocks_of(page)]
-    (unit,) = (text for text in texts if text.startswith("[Unit]"))
-    read = configparser.ConfigParser(strict=True, interpolation=None)
-    read.read_string(unit)
-    assert read.sections() == ["Unit", "Service", "Install"]
+def test_the_entry_point_of_a_format_can_be_read() -> None:
+    texts = [block.text for block in blocks_of(ROOT / "docs/architecture.md")]
     (package,) = (text for text in texts if text.startswith("[project"))
     assert tomllib.loads(package)["project"]["entry-points"] == {
         "beam_serving.formats": {"matrix": "matrix_format:FORMAT"}
     }
+
+
+def test_a_query_with_a_time_gives_a_result_and_one_without_may_give_none(tmp_path: Path) -> None:
+    (tmp_path / "mypy.ini").write_text(CONFIGURATION.format(root=ROOT), encoding="utf-8")
+    (tmp_path / "typed.py").write_text(
+        "from beam_serving import AsyncOutputQueue, OutputQueue\n\n"
+        "async def ask(results: OutputQueue, queue: AsyncOutputQueue) -> None:\n"
+        '    reveal_type(results.query("a", timeout_s=5))\n'
+        '    reveal_type(results.query("a", None))\n'
+        '    reveal_type(results.query("a"))\n'
+        '    reveal_type(await queue.query("a", timeout_s=5))\n'
+        '    reveal_type(await queue.query("a"))\n'
+        '    reveal_type(results.query("a", timeout_s=5).top[0].label)\n',
+        encoding="utf-8",
+    )
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file", "mypy.ini", "typed.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    reply = "beam_serving.protocol.results.Reply"
+    revealed = re.findall(r'Revealed type is "(.*)"', done.stdout)
+    assert revealed == [reply, reply, f"{reply} | None", reply, f"{reply} | None", "str | None"], done.stdout

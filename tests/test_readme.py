@@ -22,4 +22,6 @@ def test_the_readme_works_as_written_from_top_to_bottom(tmp_path: Path) -> None:
     folder = tmp_path / "walk"
     folder.mkdir()
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    walk_readme(folder, free_port(), {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}, SHORTER)
+    walked = walk_readme(folder, free_port(), {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}, SHORTER)
+    (clients,) = (step.printed for block, step in walked.items() if "query_many" in block.text)
+    assert [line[:2] for line in clients.splitlines() if line[:2] in ("a ", "b ", "c ")] == ["a ", "b ", "c "]

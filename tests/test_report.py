@@ -164,11 +164,11 @@ def serving(at: RedisAt, *workers: str, state: str = "serving") -> None:
 
 def test_a_service_is_ready_while_all_its_workers_say_that_they_serve(at: RedisAt, client: redis.Redis) -> None:
     assert readiness(client, "digits").reason == "it has not announced that it is ready"
-    announce(client, "digits", {"model": "m", "reports": 2}, FIRST)
+    announce(client, "digits", {"model": "m", "reports": 2}, Deployment("run"))
     serving(at, "a")
     assert readiness(client, "digits").reason == "1 of 2 workers serve"
     serving(at, "b")
-    said = {"model": "m", "reports": 2, "deployment": "first", "since": 1.0}
+    said = {"model": "m", "reports": 2, "deployment": "run", "since": 0.0}
     assert readiness(client, "digits") == ("", said)
     assert readiness(client, "digits").ready
     assert readiness(client, "digits").about["model"] == "m"
@@ -178,7 +178,7 @@ def test_a_service_is_ready_while_all_its_workers_say_that_they_serve(at: RedisA
 
 @pytest.mark.parametrize("dead", ["supervisor", "worker"])
 def test_a_death_is_seen_before_what_the_dead_said_has_expired(at: RedisAt, client: redis.Redis, dead: str) -> None:
-    announce(client, "digits", {"reports": 1}, FIRST)
+    announce(client, "digits", {"reports": 1}, Deployment("run"))
     serving(at, "a")
     assert readiness(client, "digits").ready
     of_three_seconds_ago = 1000 * (LIFETIME_S - 3)

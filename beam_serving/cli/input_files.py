@@ -274,7 +274,7 @@ def _input(name: str, value: Any, path: str) -> Any:
     """Return numbers and texts as they are, and of `{"path": ...}` and `{"b64": ...}` the image file."""
     if isinstance(value, dict):
         if len(value) == 1 and isinstance(where := value.get("path"), str):
-            return _content(os.path.join("" if path == STANDARD_INPUT else os.path.dirname(path), where))
+            return _content(_below("." if path == STANDARD_INPUT else os.path.dirname(path) or ".", where))
         if len(value) == 1 and isinstance(text := value.get("b64"), str):
             try:
                 return binascii.a2b_base64(text, strict_mode=True)
@@ -284,6 +284,21 @@ def _input(name: str, value: Any, path: str) -> Any:
         return value
     wanted = 'numbers or texts in lists, or of an image {"path": "cat.jpg"} or {"b64": "..."}'
     raise NotUsableError(f"input {name!r} is {json.dumps(value)[:_DIGITS]}, wanted is {wanted}")
+
+
+def _below(folder: str, where: str) -> str:
+    """Return the path of an image that a row names: rows come from anywhere, and are to send no other file.
+
+    Raises:
+        NotUsableError: it is not in the folder of the rows, or below it.
+    """
+    try:
+        path = os.path.realpath(os.path.join(folder, where))
+    except ValueError as err:
+        raise NotUsableError(f"cannot be read ({err})") from err
+    if os.path.commonpath([path, root := os.path.realpath(folder)]) != root:
+        raise NotUsableError(f"the image {where[:_DIGITS]!r} is not in the folder of its rows, or below it")
+    return path
 
 
 def _of_table(source: Source, by_column: bool) -> Iterator[Row]:

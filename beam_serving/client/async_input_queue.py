@@ -15,6 +15,7 @@ from beam_serving.client.input_queue import chunk_refused, request_keys
 from beam_serving.client.pending_results import (
     seconds_to_wait,
 )
+from beam_serving.client.readership import nobody_reads_async, warn_that_nobody_reads
 from beam_serving.client.requests import (
     Inputs,
     Request,
@@ -90,6 +91,7 @@ class AsyncInputQueue:
         )
         self._stream = stream
         self._loops = PerLoop(self._open)
+        self._looked = False
         self._results = AsyncOutputQueue(
             self._server.url,
             stream=stream,
@@ -211,7 +213,15 @@ class AsyncInputQueue:
     async def _queue(self, request: Request) -> str:
         async with self._server.async_call():
             await self._loops.here().requests.submit(request)
+            await self._look_for_readers()
         return request.request_id
+
+    async def _look_for_readers(self) -> None:
+        """Warn, once, where what was queued first waits for nobody."""
+        if not self._looked:
+            self._looked = True
+            if await nobody_reads_async(self._loops.here().redis, self._stream):
+                warn_that_nobody_reads(self._server, self._stream)
 
     async def _queue_chunk(self, chunk: list[Request], queued: int) -> None:
         pipeline = self._loops.here().redis.pipeline(transaction=True)
@@ -221,3 +231,4 @@ class AsyncInputQueue:
             await pipeline.execute()
         except (OutOfMemoryError, ExecAbortError) as err:
             raise chunk_refused(self._server, queued) from err
+        await self._look_for_readers()

@@ -26,6 +26,7 @@ from beam_serving.client.pending_results import (
     seconds_to_wait,
     taken_replies,
 )
+from beam_serving.client.readership import nobody_reads_async, reason
 from beam_serving.client.requests import (
     Uri,
 )
@@ -120,7 +121,14 @@ class AsyncOutputQueue:
         """
         request_ids = None if request_id is None else [request_id]
         replies = await self.query_many([uri], timeout_s, request_ids=request_ids, delete=delete)
-        return checked_reply(uri, replies.get(uri), timeout_s)
+        reply, why = replies.get(uri), ""
+        if (
+            reply is None
+            and not isinstance(timeout_s, Wait)
+            and await nobody_reads_async(self._loops.here().redis, self._stream)
+        ):
+            why = reason(self._server, self._stream)
+        return checked_reply(uri, reply, timeout_s, why)
 
     async def query_many(
         self,

@@ -13,6 +13,7 @@ from beam_serving.client.images import as_image
 from beam_serving.client.legacy_http import predict_over_http
 from beam_serving.client.output_queue import OutputQueue
 from beam_serving.client.pending_results import seconds_to_wait
+from beam_serving.client.readership import nobody_reads, warn_that_nobody_reads
 from beam_serving.client.requests import (
     Inputs,
     Request,
@@ -93,6 +94,7 @@ class InputQueue:
         self._limits = limits
         self._redis = self._server.client()
         self._results: OutputQueue | None = None
+        self._looked = False
 
     def enqueue(self, uri: Uri, only_input: Any = None, /, **inputs: Any) -> str:
         """Queue one request and return its request id.
@@ -253,7 +255,15 @@ class InputQueue:
     def _queue(self, request: Request) -> str:
         with self._server.call():
             self._redis.execute_command(*request.command(self._stream))
+            self._look_for_readers()
         return request.request_id
+
+    def _look_for_readers(self) -> None:
+        """Warn, once, where what was queued first waits for nobody."""
+        if not self._looked:
+            self._looked = True
+            if nobody_reads(self._redis, self._stream):
+                warn_that_nobody_reads(self._server, self._stream)
 
     def _queue_chunk(self, chunk: list[Request], queued: int) -> None:
         with self._server.call():
@@ -264,6 +274,7 @@ class InputQueue:
                 pipeline.execute()
             except (OutOfMemoryError, ExecAbortError) as err:
                 raise chunk_refused(self._server, queued) from err
+            self._look_for_readers()
 
 
 def request_keys(secret: str | None, salt: str | None) -> Keys | None:

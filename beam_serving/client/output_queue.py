@@ -26,6 +26,7 @@ from beam_serving.client.pending_results import (
     seconds_to_wait,
     taken_replies,
 )
+from beam_serving.client.readership import nobody_reads, reason
 from beam_serving.client.requests import Uri
 from beam_serving.errors import ConnectError, ResultError, ResultTimeoutError, brief
 from beam_serving.protocol.replies import Reply
@@ -141,7 +142,10 @@ class OutputQueue:
             if reply is None and timeout_s is ONCE:
                 return NOTHING_YET
             reply = comparable(reply)
-        return checked_reply(uri, reply, timeout_s)
+        why = ""
+        if reply is None and not isinstance(timeout_s, Wait) and nobody_reads(self._redis, self._stream):
+            why = reason(self._server, self._stream)
+        return checked_reply(uri, reply, timeout_s, why)
 
     def query_and_delete(self, uri: Uri) -> Reply | None:
         """Return the result of one request and remove it: `query` with `delete`, which does not wait.
@@ -298,8 +302,10 @@ class OutputQueue:
         self._idle.append(subscription)
 
 
-def checked_reply(uri: Uri, reply: Reply | ResultError | None, timeout_s: float | Wait | None) -> Reply | None:
-    """Return the reply to a query.
+def checked_reply(
+    uri: Uri, reply: Reply | ResultError | None, timeout_s: float | Wait | None, why: str = ""
+) -> Reply | None:
+    """Return the reply to a query; `why` is known of one that did not come.
 
     Raises:
         ResultTimeoutError: it was waited for and did not come.
@@ -308,7 +314,7 @@ def checked_reply(uri: Uri, reply: Reply | ResultError | None, timeout_s: float 
     if isinstance(reply, ResultError):
         raise reply
     if reply is None and not isinstance(timeout_s, Wait):
-        raise ResultTimeoutError(f"request {brief(uri)}: no result within {timeout_s:g} s")
+        raise ResultTimeoutError(f"request {brief(uri)}: no result within {timeout_s:g} s{why}")
     return reply
 
 

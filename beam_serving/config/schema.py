@@ -52,8 +52,7 @@ from beam_serving.config.values import (
     TopN,
     WorkerCount,
 )
-from beam_serving.config.wanted import given
-from beam_serving.config.wanted import wanted as wanted_of
+from beam_serving.config.wanted import given, reason
 from beam_serving.config.whereabouts import NAME
 from beam_serving.config.yaml_file import YamlFile, has_variables, read_yaml
 from beam_serving.errors import ConfigError
@@ -423,13 +422,10 @@ def _explain(error: ErrorDetails, translation: Translation) -> str:
     if error["type"] in ("missing", "extra_forbidden", "invalid_key"):
         return _explain_key(location, translation, is_missing=error["type"] == "missing")
     place, field = _place(location, translation), _field_of(location)
-    if error["type"] == "value_error":
-        wanted = error["msg"].removeprefix("Value error, ")
-        if place in translation.sources.values():
-            elsewhere = "stand on the command line" if place.startswith("--set") else "stand in an address"
-            wanted = wanted.replace("stand in the file", elsewhere)
-    else:
-        wanted = wanted_of(field)
+    wanted = reason(error, field)
+    if place in translation.sources.values():
+        elsewhere = "stand on the command line" if place.startswith("--set") else "stand in an address"
+        wanted = wanted.replace("stand in the file", elsewhere)
     if isinstance(error["input"], bool) and field.annotation is not bool:
         wanted += "; without quotes yes, no, on and off are true and false"
     whole = _value_of(location, translation)

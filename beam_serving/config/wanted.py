@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from beam_serving.text_files import Expanded
 
@@ -14,6 +15,11 @@ _LONGEST = 60
 _MOST_MEMBERS = 8
 _DEEPEST = 3
 _LARGEST_SHOWN = 10**18
+
+
+def reason(error: ErrorDetails, field: FieldInfo) -> str:
+    """Say what was wanted where pydantic found something else: in the words of our checks, else of the key."""
+    return error["msg"].removeprefix("Value error, ") if error["type"] == "value_error" else wanted(field)
 
 
 def wanted(field: FieldInfo) -> str:

@@ -72,7 +72,7 @@ class Ownership:
         for stream in self._streams:
             self._check_keys(client, stream)
             try:
-                other = self._own(client, stream, "", STARTING_S)
+                other = self._own(client, stream, "", STARTING_S, self._model)
             except NoPermissionError as err:
                 key = owner_key(stream, self._group)
                 _log.warning(
@@ -152,8 +152,8 @@ class Ownership:
         for stream in self._streams:
             evaluate(client, DISOWN, 1, owner_key(stream, self._group), self._name)
 
-    def _own(self, client: redis.Redis, stream: str, deployment: str, lifetime_s: int) -> Owner | None:
-        owner = Owner(self._name, deployment, self._model)
+    def _own(self, client: redis.Redis, stream: str, deployment: str, lifetime_s: int, model: str = "") -> Owner | None:
+        owner = Owner(self._name, deployment, model)
         key = owner_key(stream, self._group)
         other: Any = evaluate(client, OWN, 1, key, owner.encode(), 1000 * lifetime_s)
         return None if other is None else Owner.decode(other)

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from beam_serving.config.schema import Data, Model, Settings
+from beam_serving.config.wanted import reason
 from beam_serving.errors import ConfigError
 from beam_serving.models.base import ModelOptions
 
@@ -39,10 +40,10 @@ def checked_options(options: ModelOptions) -> ModelOptions:
         try:
             checked: Any = section.model_validate({**needed, **given})
         except ValidationError as err:
-            for error in err.errors():
-                name = names[str(error["loc"][0])]
-                wanted = error["msg"].removeprefix("Value error, ")
-                mistakes.append(f"{name}: {wanted} (got {getattr(options, name)!r})")
+            first = {str(error["loc"][0]): error for error in reversed(err.errors())}
+            for key, error in reversed(first.items()):
+                wanted = reason(error, section.model_fields[key])
+                mistakes.append(f"{names[key]}: {wanted} (got {getattr(options, names[key])!r})")
         else:
             found.update({name: getattr(checked, key) for key, name in names.items()})
     if options.full_batch is not None and not (isinstance(options.full_batch, int) and options.full_batch > 0):

@@ -1,6 +1,8 @@
 """The command for requests that were given up."""
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import redis
 from beam_serving.cli.main import main
 from beam_serving.io.dead_letters import count_dead_letters
 from beam_serving.transport.connection import RedisAt
+from tests.service import await_true
 
 HOUR_MS = 3_600_000
 
@@ -153,3 +156,21 @@ def test_each_help_has_an_example(capsys: pytest.CaptureFixture[str], command: l
     assert main(["dead-letter", *command, "--help"]) == 0
     shown = " ".join(["beam_serving", "dead-letter", *command])
     assert f"  python -m {shown}" in capsys.readouterr().out
+
+
+def test_a_kill_loses_and_doubles_nothing(at: RedisAt, client: redis.Redis, capsys: pytest.CaptureFixture[str]) -> None:
+    letters = 3000
+    pipeline = client.pipeline()
+    for number in range(letters):
+        pipeline.xadd("serving_stream:dead", {"uri": number, "x": "1", "error": "no"}, f"{number + 1}-0")
+    pipeline.execute()
+    command = [sys.executable, "-m", "beam_serving", "dead-letter", "retry", "--all", "--src", f"{at.host}:{at.port}"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        await_true(lambda: client.xlen("serving_stream") > 0, "the first request")
+        process.kill()
+    queued: Any = client.xrange("serving_stream")
+    assert 0 < len(queued) < letters
+    assert len(queued) + count_dead_letters(client, "serving_stream") == letters
+    assert call(at, capsys, "retry", "--all")[0] == 0
+    queued = client.xrange("serving_stream")
+    assert sorted(int(fields[b"uri"]) for _, fields in queued) == list(range(letters))

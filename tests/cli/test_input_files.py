@@ -159,6 +159,28 @@ def test_a_line_that_is_no_request_is_told_and_the_next_ones_are_read(line: str,
     assert after == ("r.jsonl:2", {"": [1]})
 
 
+def test_a_row_names_no_file_outside_of_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    (tmp_path / "secret").write_bytes(b"s3cret")
+    (folder / "sub/cat.jpg").write_bytes(b"cat")
+    (folder / "link").symlink_to(tmp_path / "secret")
+    lines = [
+        json.dumps({"x": {"path": path}})
+        for path in ("sub/cat.jpg", f"{folder}/sub/../sub/cat.jpg", f"{tmp_path}/secret", "../secret", "link")
+    ]
+    outside = "is not in the folder of its rows, or below it"
+    assert rows(folder / "r.jsonl", "\n".join(lines)) == [
+        ("r.jsonl:1", {"x": b"cat"}),
+        ("r.jsonl:2", {"x": b"cat"}),
+        ("r.jsonl:3", f"the image {f'{tmp_path}/secret'[:40]!r} {outside}"),
+        ("r.jsonl:4", f"the image '../secret' {outside}"),
+        ("r.jsonl:5", f"the image 'link' {outside}"),
+    ]
+    monkeypatch.chdir(folder)
+    assert [row.inputs for row in rows_of(Source("r.jsonl", "r"))][:2] == [{"x": b"cat"}, {"x": b"cat"}]
+
+
 def test_a_row_of_a_table_is_one_tensor_or_an_input_for_each_column(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     assert rows(path, "a,b\n1,2.5\n\n3,4\n") == [("t.csv:2", {"": [1, 2.5]}), ("t.csv:4", {"": [3, 4]})]

@@ -109,6 +109,8 @@ def test_what_cannot_be_served_is_one_line_and_exit_code_2(capsys: pytest.Captur
         ("--shape", "3,x", SHAPES_WANTED),
         ("--shape", "3x0", SHAPES_WANTED),
         ("--shape", "[[3,8],", "no YAML"),
+        ("--shape", "2026-13-45", "no YAML"),
+        ("--batch-axis", "9" * 5000, "no YAML"),
         ("--sample", "[[3, 0]]", SHAPES_WANTED),
         ("--batch-axis", "first", "wants auto, none or the number of an axis, from 0"),
         ("--constants", "5", "wants values by input name, such as {keep_prob: 1.0, sr: 16000}"),

@@ -42,7 +42,8 @@ def test_every_command_that_reads_the_configuration_takes_values_beside_it() -> 
 
 def arguments_of(words: list[str]) -> list[str]:
     """Gives what a command wants beside its configuration."""
-    return {"enqueue": [__file__]}.get("".join(words[:1]), [])
+    wanted = {"enqueue": [__file__], "dead-letter show": ["1-0"], "dead-letter retry": ["--all"]}
+    return {**wanted, "dead-letter drop": ["--all", "--yes"]}.get(" ".join(words), [])
 
 
 @pytest.mark.parametrize("words", READING, ids=" ".join)

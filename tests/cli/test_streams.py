@@ -47,6 +47,11 @@ def config(at: RedisAt, client: redis.Redis, tmp_path: Path) -> Path:
         key = f"cluster-serving_serving_stream:größe-{number}.jpg"
         client.hset(key, mapping={"value": json.dumps([[0, 0.5]]), "labels": json.dumps(["größe"])})
     client.hset("cluster-serving_one-stream-with-a-long-name:größe.jpg", mapping={"error": "no image " * 30})
+    # A stream that is read, with a request that was given up.
+    client.xgroup_create("one-stream-with-a-long-name", "serving", mkstream=True)
+    client.set("one-stream-with-a-long-name:owner:serving", "a-service-with-a-rather-long-name")
+    letter = {"uri": "größe-9.jpg", "data": "x", "error": "given up after 3 deliveries"}
+    client.xadd("one-stream-with-a-long-name:dead", letter, "1-1")
     client.set(ready_key("a-service-with-a-rather-long-name"), json.dumps({"model": "m" * 100, "workers": 1}))
     return path
 
@@ -58,7 +63,10 @@ def calls(config: Path) -> Iterator[list[str]]:
     old = config.with_name("old.yaml")
     old.write_text("modelPath: m\njobName: birds\n", encoding="utf-8")
     known = {
-        ("config", "check"): [str(config)],
+        ("config", "check"): [str(config), "--no-model"],
+        ("dead-letter", "show"): ["1-1", "--config", str(config)],
+        ("dead-letter", "retry"): ["--all", "--dry-run", "--config", str(config)],
+        ("dead-letter", "drop"): ["--all", "--dry-run", "--config", str(config)],
         ("config", "migrate"): [str(old)],
         ("model", "inspect"): [str(Path(__file__).parents[2] / "beam_serving/demo/model")],
         ("enqueue",): [str(row), "--json", "--config", str(config)],
@@ -146,7 +154,7 @@ def test_every_table_fits_the_terminal(config: Path, width: int) -> None:
         lines = [line.rpartition("\r")[2] for line in shown.replace("\r\n", "\n").splitlines()]
         # A line of words, as of an error or a title, is broken by the terminal; what has columns is not.
         columns = [line for line in lines if re.search(r"\S  +\S", line)]
-        assert columns or call[0] in ("status", "list"), call
+        assert columns or call[0] in ("status", "list") or call[1] in ("retry", "drop"), call
         assert all(len(line) <= width for line in columns), (call, columns)
 
 

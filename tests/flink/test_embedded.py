@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis
 
+from beam_serving.client import InputQueue, OutputQueue
 from beam_serving.telemetry.report import read_reports
 from beam_serving.transport.connection import RedisAt
 from tests.processes import descendants
@@ -108,3 +109,17 @@ def test_nothing_outlives_what_started_it(at: RedisAt, client: redis.Redis, tmp_
         else:
             os.kill(driver, signal.SIGKILL)
         await_true(lambda: not any(alive(pid) for pid in processes), "an end of all processes")
+
+
+def test_values_from_beside_the_file_reach_the_workers(
+    at: RedisAt, client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BEAM_SERVING__DATA__STREAMS", "of-the-environment")
+    with (
+        service(at, tmp_path, {"data": {"streams": "of-the-file"}}, FLINK, "--set", "params.workers=1"),
+        InputQueue(at.url(), stream="of-the-environment") as queue,
+        OutputQueue(at.url(), stream="of-the-environment") as answers,
+    ):
+        queue.enqueue("a", [1.0, 2.0])
+        assert answers.query("a", timeout_s=30) is not None
+        assert len(read_reports(client, "tested")) == 1

@@ -130,6 +130,14 @@ def test_what_a_start_has_taken_is_not_given_up_by_those_who_end(client: redis.R
     assert owner(client) == "svc-a"
 
 
+def test_workers_leave_the_model_as_the_start_named_it(client: redis.Redis) -> None:
+    of("svc-a").take(client)
+    Ownership(Settings(name="svc-a", model=Model(path="/a/copy"), data=Data(streams=("one",)))).renew(client, "run")
+    owner = Owner.decode(client.get("one:owner:serving") or b"")  # type: ignore[arg-type]
+    assert (owner.name, owner.deployment) == ("svc-a", "run")
+    assert owner.model not in ("", "/a/copy")
+
+
 def test_the_last_of_a_name_gives_up_what_others_of_it_renewed(client: redis.Redis) -> None:
     of("svc-a").renew(client, "run on another host, which has ended")
     of("svc-a").release(client)

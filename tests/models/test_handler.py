@@ -159,8 +159,11 @@ def test_loading_the_model_that_computes_nothing_imports_no_engine() -> None:
     [
         ({"batch_axis": "foo"}, "batch_axis: wants auto, none or the number of an axis, from 0 (got 'foo')"),
         ({"batch_axis": -1}, "batch_axis: wants auto, none or the number of an axis, from 0 (got -1)"),
-        ({"threads": -5}, "threads: wants a number from 0 or 'auto' (got -5)"),
-        ({"precision": "f16"}, "precision: Input should be 'f32', 'bf16' or 'int8' (got 'f16')"),
+        ({"threads": -5}, "threads: wants a number from 0 to 1024 or 'auto' (got -5)"),
+        ({"device": 5}, "device: wants auto, cpu or cuda (got 5)"),
+        ({"allow_weak_secret": "x"}, "allow_weak_secret: wants true or false (got 'x')"),
+        ({"output_names": [1, 2]}, "output_names: wants names, as a, b or [a, b] (got [1, 2])"),
+        ({"precision": "f16"}, "precision: wants f32, bf16 or int8 (got 'f16')"),
         ({"full_batch": 0}, "full_batch: wants a number of rows from 1, or None (got 0)"),
         ({"constants": [1]}, "constants: wants values by input name, such as {keep_prob: 1.0, sr: 16000} (got [1])"),
     ],

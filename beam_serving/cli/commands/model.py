@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 import click
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from beam_serving.cli.arguments import Group, json_option, run, with_examples
 from beam_serving.cli.commands.encrypt_model import encrypt_model
 from beam_serving.cli.tables import named
 from beam_serving.cli.terminal import say
 from beam_serving.config.values import BatchAxis, Constants, Sample, Shapes
+from beam_serving.config.wanted import reason
 from beam_serving.encryption.secrets import MODEL, warn_of_readers
 from beam_serving.errors import ConfigError, ModelError, printable
 from beam_serving.models.base import LoadedModel, ModelOptions, TensorSpec, describe, type_name
@@ -64,11 +66,10 @@ class _Value(click.ParamType[Any]):
             value = value.replace("x", ",")
         try:
             return TypeAdapter(self._kind).validate_python(yaml.safe_load(value))
-        except yaml.YAMLError:
-            self.fail(f"no YAML, got {value!r}", param, ctx)
         except ValidationError as err:
-            reason = err.errors()[0]["msg"].removeprefix("Value error, ")
-            self.fail(f"{reason}, got {value!r}", param, ctx)
+            self.fail(f"{reason(err.errors()[0], FieldInfo.from_annotation(self._kind))}, got {value!r}", param, ctx)
+        except (yaml.YAMLError, ValueError, RecursionError):  # of a number or a date that is none, too
+            self.fail(f"no YAML, got {value!r}", param, ctx)
 
 
 _DIRECTORY = click.argument("directory", type=click.Path(path_type=Path))
