@@ -6,7 +6,6 @@
 import argparse
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.pages import NOT_RUN, Block, Step, Walk, blocks_of
-from tests.setup_py import ROOT
+from tests.setup_py import ROOT, copy_sources
 
 README = ROOT / "README.md"
 ELSEWHERE = (
@@ -26,8 +25,6 @@ ELSEWHERE = (
 """Commands that the walk leaves out, and who runs them."""
 OLD = "model:\n  path: model\ndata:\n  image_shape: 3,32,32\n"
 """What a reader who moves from Cluster Serving has in `old.yaml`: a configuration of 0.9."""
-SOURCES = ("beam_serving", "runners", "setup.py", "pyproject.toml", "README.md", "LICENSE")
-"""What a wheel is built of."""
 
 
 def walk_readme(
@@ -67,9 +64,7 @@ def walk_readme(
 
 def _wheel(folder: Path) -> Path:
     """Builds the wheel of a copy: what an earlier build left in the checkout does not get into it."""
-    for name in SOURCES:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder / "source" / name)
+    copy_sources(folder / "source")
     command = [
         sys.executable,
         "-m",

@@ -20,10 +20,8 @@ from beam_serving.launch.portable.jar import FLINK, SPARK, Engine
 from beam_serving.transport.connection import RedisAt
 from tests.jars import jar_of
 from tests.service import Service
-from tests.setup_py import ROOT, declared, needed
+from tests.setup_py import ROOT, SOURCES, copy_sources, declared, needed
 
-SOURCES = ("beam_serving", "runners", "setup.py", "pyproject.toml", "README.md", "LICENSE")
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "target")
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 WITNESS = """
 import os, sys
@@ -53,11 +51,7 @@ def pip(*arguments: str) -> None:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built of a copy: what an earlier build left in the checkout must not get into it."""
     source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in SOURCES:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, source / name, ignore=LEFT_OUT)
-        else:
-            shutil.copy(ROOT / name, source)
+    copy_sources(source)
     pip("wheel", "--no-deps", "--no-index", "--no-build-isolation", f"--wheel-dir={built}", str(source))
     (made,) = built.glob("*.whl")
     return made
