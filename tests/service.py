@@ -16,6 +16,7 @@ import yaml
 
 from beam_serving.telemetry.report import ready_key, working_reports
 from beam_serving.transport.connection import RedisAt
+from beam_serving.transport.keys import owner_key
 
 DIGITS = Path(__file__).parents[1] / "beam_serving" / "demo"
 START_S = 120.0
@@ -95,6 +96,12 @@ def _signal(pid: int, signum: signal.Signals) -> None:
         os.kill(pid, signum)
     except ProcessLookupError:
         return
+
+
+def say_it_is_read(client: redis.Redis, stream: str = "serving_stream") -> None:
+    """Lets a stream look as if a service read it, so that who queues there is not warned."""
+    client.xgroup_create(stream, "serving", mkstream=True)
+    client.set(owner_key(stream, "serving"), "tested")
 
 
 def result_writes(client: redis.Redis) -> int:

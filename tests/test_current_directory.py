@@ -12,6 +12,7 @@ import yaml
 
 from beam_serving.launch.worker import worker_environment
 from beam_serving.transport.connection import RedisAt
+from tests.service import USUAL
 from tests.test_faults import queue_records, results
 
 PACKAGE = Path(__file__).parents[1] / "beam_serving"
@@ -46,7 +47,12 @@ def installed() -> dict[str, str]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("runner", ["DirectRunner", "FlinkRunner"])
 def test_a_service_runs_nothing_of_its_folder(runner: str, at: RedisAt, client: redis.Redis, trapped: Path) -> None:
-    config = {"name": "tested", "model": {"path": "noop"}, "data": {"src": str(at)}, "params": {"workers": 1}}
+    config = {
+        "name": "tested",
+        "model": {"path": "noop"},
+        "data": {"src": str(at), "streams": USUAL},
+        "params": {"workers": 1},
+    }
     (trapped / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     queue_records(client, 1000)
     command = [sys.executable, "-m", "beam_serving", f"--runner={runner}", "--drain"]

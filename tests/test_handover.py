@@ -139,7 +139,9 @@ def test_a_restart_and_a_change_lose_no_request_and_let_none_fail(at: RedisAt, f
         changed(folder, {"params": {"batch_size": 2}})
         said = restart(folder, "--detach")
         assert said.returncode == 0, said.stderr
-        assert said.stdout.startswith("tested: 2 processes go on until the new ones serve, starting\n")
+        changes, start, *_ = said.stdout.splitlines()
+        assert changes.startswith("tested: changed since its start: params.batch_size (")
+        assert start == "tested: 2 processes go on until the new ones serve, starting"
         assert said.stdout.endswith("tested: what ran before has ended\n")
         assert running.process.wait(10) == 0
         await_true(lambda: len(pids(running)) == 1, "one worker")

@@ -27,7 +27,7 @@ from beam_serving.launch.rehearsal import rehearse
 from beam_serving.launch.service import serve
 from beam_serving.pipeline import steps
 from beam_serving.transport.connection import RedisAt
-from tests.service import Service, await_true, service
+from tests.service import USUAL, Service, await_true, service
 
 PAGE = Path(__file__).parents[1] / "docs" / "pipelines.md"
 
@@ -44,7 +44,9 @@ def written(folder: Path, at: RedisAt, code: str, pipeline: str = "lengths.py:bu
     path = folder / "config.yaml"
     about = yaml.safe_load(config)
     about["params"]["pipeline"] = pipeline
-    path.write_text(yaml.safe_dump({"name": name, "data": {"src": str(at)}, **about}), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump({"name": name, "data": {"src": str(at), "streams": USUAL}, **about}), encoding="utf-8"
+    )
     return path
 
 

@@ -23,6 +23,7 @@ from beam_serving.protocol.replies import decode_reply
 from beam_serving.records import Answer, Failure, Image, Origins, Payload, Predictions, ProtocolVersion, Result
 from beam_serving.transforms.own_steps import own_postprocess, own_preprocess
 from beam_serving.transport.connection import RedisAt
+from tests.service import USUAL
 from tests.test_own_pipeline import blocks
 
 PNG = Path(__file__).parents[1] / "beam_serving/demo/images/digit_2.png"
@@ -39,7 +40,7 @@ def configured(folder: Path, at: RedisAt, **more: Any) -> Path:
     (folder / "steps.py").write_text(steps, encoding="utf-8")
     (config,) = blocks("steps.py:celsius")
     about = yaml.safe_load(config)
-    about["data"]["src"] = str(at)
+    about["data"] |= {"src": str(at), "streams": USUAL}
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump({"name": "steps", **about, **more}), encoding="utf-8")
     return path

@@ -19,7 +19,7 @@ from beam_serving.client import InputQueue, OutputQueue
 from beam_serving.launch.portable.jar import FLINK, SPARK, Engine
 from beam_serving.transport.connection import RedisAt
 from tests.jars import jar_of
-from tests.service import Service
+from tests.service import Service, say_it_is_read
 from tests.setup_py import ROOT, SOURCES, copy_sources, declared, needed
 
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
@@ -125,6 +125,7 @@ def test_the_client_alone_is_small(client_alone: Path) -> None:
 def test_the_client_alone_queues_requests_and_reads_results(
     client_alone: Path, at: RedisAt, client: redis.Redis
 ) -> None:
+    say_it_is_read(client)
     client.hset("cluster-serving_serving_stream:a", mapping={"value": "[[3,0.5]]"})
     program = (
         "from beam_serving import InputQueue, OutputQueue\n"
@@ -158,6 +159,7 @@ def test_what_the_client_alone_lacks_is_told_with_its_remedy(client_alone: Path,
 
 def test_commands_of_a_client_work_alone(client_alone: Path, at: RedisAt, client: redis.Redis) -> None:
     (client_alone / "cat.jpg").write_bytes(b"\xff\xd8\xff\xd9")
+    say_it_is_read(client)
     client.hset("cluster-serving_serving_stream:a", mapping={"value": "[[3,0.5]]"})
     client.xadd("serving_stream:dead", {"uri": "d", "image:": "x", "error": "given up"})
     said = {}

@@ -26,7 +26,7 @@ from beam_serving.launch.embedded_redis import embedded_redis
 from beam_serving.records import Image
 from beam_serving.telemetry.report import ready_key
 from beam_serving.transport.connection import RedisAt
-from tests.service import DIGITS, service
+from tests.service import DIGITS, USUAL, service
 
 IMAGES = sorted(map(str, (DIGITS / "images").glob("*.png")))
 Captured = pytest.CaptureFixture[str]
@@ -37,7 +37,7 @@ def config(at: RedisAt, tmp_path: Path) -> Path:
     """The configuration of a service that serves digits, which is not running."""
     settings: dict[str, Any] = yaml.safe_load((DIGITS / "config.yaml").read_text(encoding="utf-8"))
     settings |= {"name": "tested", "model": {"path": str(DIGITS / "model")}}
-    settings["data"] |= {"src": str(at)}
+    settings["data"] |= {"src": str(at), "streams": USUAL}
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return path

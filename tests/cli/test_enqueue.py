@@ -13,7 +13,7 @@ import redis
 
 from beam_serving.cli import main as cli
 from beam_serving.transport.connection import RedisAt
-from tests.service import DIGITS, service
+from tests.service import DIGITS, say_it_is_read, service
 
 IMAGES = sorted((DIGITS / "images").glob("*.png"))
 Captured = pytest.CaptureFixture[str]
@@ -172,6 +172,7 @@ def test_a_folder_without_anything_to_send_is_told(at: RedisAt, tmp_path: Path, 
 def test_lines_of_json_come_from_standard_input_too(at: RedisAt, client: redis.Redis) -> None:
     command = [sys.executable, "-m", "beam_serving", "enqueue", "-", "--src", str(at)]
     lines = '{"uri": "a", "x": [1.0, 2.0]}\n"some text"\n'
+    say_it_is_read(client)
     ended = subprocess.run(command, input=lines, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     entries: Any = client.xrange("serving_stream")

@@ -72,7 +72,9 @@ def test_a_job_serves_outlives_its_driver_and_is_stopped_and_started_again(
     about = json.loads(asked.stdout)
     assert asked.returncode == 0, asked.stderr
     assert (about["ready"], len(about["workers"]), about["flink"]["state"]) == (True, 2, "RUNNING")
-    assert about["counts"]["served"] == 2 * RECORDS
+    await_true(
+        lambda: json.loads(command("status", tmp_path, "--json").stdout)["counts"]["served"] == 2 * RECORDS, "all"
+    )
     await_true(
         lambda: flink.rest.counters(job.job_id).get("results_written", 0) >= 2 * RECORDS,
         "the pipeline's counters in Flink",
@@ -134,6 +136,28 @@ def test_more_tasks_than_slots_are_refused(flink: Cluster, at: RedisAt, tmp_path
     assert running.process.wait(60) == 2
     assert "3 parallel tasks are wanted" in running.log
     assert "2 of its 2 slots free" in running.log
+
+
+@pytest.mark.parametrize("parallelism", [1, 2])
+def test_a_restart_serves_before_it_ends_the_old_job_where_there_are_slots_for_both(
+    parallelism: int, flink: Cluster, at: RedisAt, client: redis.Redis, tmp_path: Path
+) -> None:
+    first = Service(at, tmp_path, config(flink, parallelism=parallelism), FLINK)
+    first.await_ready()
+    (old,) = [job.job_id for job in flink.rest.jobs(JOB) if not job.over]
+    queue_records(client, RECORDS)
+    said = command("restart", tmp_path, FLINK, "--detach")
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.splitlines()[-1] == "tested: what ran before has ended"
+    (new,) = [job.job_id for job in flink.rest.jobs(JOB) if not job.over]
+    assert new != old
+    # Its driver goes with its job.
+    assert first.process.wait(60) == 0, first.log
+    queue_records(client, RECORDS, prefix="later")
+    await_true(lambda: results(client) == 2 * RECORDS, "all results")
+    log = (tmp_path / "tested.log").read_text(encoding="utf-8")
+    assert ("there is no room for both" in log) == (parallelism == 2)
+    assert command("stop", tmp_path).returncode == 0
 
 
 def test_workers_come_from_a_pool_beside_the_task_managers(
