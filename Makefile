@@ -12,7 +12,7 @@ TEST_READY := $(VENV)/.test-ready
 # One process for each core, and a file of tests as a whole to one of them; PYTEST_XDIST_AUTO_NUM_WORKERS is another number.
 PARALLEL := -n auto --dist loadfile
 
-.PHONY: run wheel test test-fast test-long coverage docker-test lock sbom lint types format bench flink-cluster spark-cluster clean
+.PHONY: run wheel test test-fast test-long first-hour coverage docker-test lock sbom lint types format bench flink-cluster spark-cluster clean
 
 run: $(RUN_READY)
 	$(BIN)/python -m beam_serving quickstart
@@ -32,6 +32,9 @@ coverage: $(FAST_READY)
 
 test-long: $(TEST_READY)
 	$(BIN)/python -m pytest -m long
+
+first-hour: $(RUN_READY)
+	$(BIN)/python -m tests.first_hour
 
 docker-test: $(DOCKER_READY)
 	$(BIN)/python docker/test/run.py

@@ -84,7 +84,7 @@ setup(
     packages=[*find_packages(include=["beam_serving", "beam_serving.*"]), "beam_serving.runners"],
     package_dir={"beam_serving.runners": "runners"},
     package_data={
-        "beam_serving": ["py.typed", "**/*.lua", "cli/commands/*.yaml", "demo/*.yaml", "demo/images/*", "demo/model/*"],
+        "beam_serving": ["py.typed", "**/*.lua", "cli/commands/*.yaml", "demo/*.*", "demo/images/*", "demo/model/*"],
         "beam_serving.runners": [
             "README.md",
             "*/cluster.py",

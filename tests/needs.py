@@ -26,9 +26,9 @@ _PARAMETERS = ("torch", "tensorflow", "keras")
 _SLOW = frozenset(
     {
         *("benchmarks/test_compare.py", "benchmarks/test_formats.py", "cli/test_detach.py"),
-        *("test_current_directory.py", "test_docs.py", "test_own_pipeline.py", "test_own_steps.py", "test_sentinel.py"),
+        *("test_current_directory.py", "test_docs.py", "test_own_pipeline.py", "test_own_steps.py", "test_readme.py"),
         *("models/test_encrypted.py", "models/test_handler.py", "models/test_onnx_backend.py", "models/test_rows.py"),
-        *("models/test_verdicts.py", "client/test_time_limits.py"),
+        *("models/test_verdicts.py", "client/test_time_limits.py", "test_sentinel.py"),
     }
 )
 """Files that took more than 20 seconds, of which no other rule takes most away."""

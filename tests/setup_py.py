@@ -1,6 +1,7 @@
 """What setup.py says, asked of setuptools."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
+SOURCES = ("beam_serving", "runners", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+"""What the wheel is built of."""
 ENVIRONMENT = {"python_version": "3.11", "python_full_version": "3.11.16", "sys_platform": "linux"}
 _PROGRAM = (
     "import json, setuptools; setuptools.setup = lambda **given: print(json.dumps({k: given[k] for k in "
@@ -46,3 +49,12 @@ def needed(requirements: Iterable[Requirement]) -> set[str]:
         if new:
             waiting += wanted(distribution(name).requires or (), new)
     return set(found)
+
+
+def copy_sources(folder: Path) -> None:
+    """Copies what the wheel is built of, without what earlier builds left there."""
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "target"))
+        else:
+            shutil.copy(ROOT / name, folder)

@@ -14,10 +14,10 @@ from beam_serving.config.schema import Params
 from beam_serving.records import Origin
 from beam_serving.telemetry.logs import LogOptions, configure_logging, of_request, own_logging
 from tests.cli.commands import all_commands
-from tests.test_docs import indented_blocks
+from tests.pages import blocks_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "operating.md"
-BLOCKS = [block.strip() for block in indented_blocks(PAGE)]
+BLOCKS = [block.text for block in blocks_of(PAGE)]
 
 
 def test_the_unit_starts_the_service_and_leaves_it_its_time() -> None:

@@ -20,10 +20,8 @@ from beam_serving.launch.portable.jar import FLINK, SPARK, Engine
 from beam_serving.transport.connection import RedisAt
 from tests.jars import jar_of
 from tests.service import Service, say_it_is_read
-from tests.setup_py import ROOT, declared, needed
+from tests.setup_py import ROOT, SOURCES, copy_sources, declared, needed
 
-SOURCES = ("beam_serving", "runners", "setup.py", "pyproject.toml", "README.md", "LICENSE")
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "target")
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 WITNESS = """
 import os, sys
@@ -53,11 +51,7 @@ def pip(*arguments: str) -> None:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built of a copy: what an earlier build left in the checkout must not get into it."""
     source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in SOURCES:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, source / name, ignore=LEFT_OUT)
-        else:
-            shutil.copy(ROOT / name, source)
+    copy_sources(source)
     pip("wheel", "--no-deps", "--no-index", "--no-build-isolation", f"--wheel-dir={built}", str(source))
     (made,) = built.glob("*.whl")
     return made
@@ -191,7 +185,7 @@ def test_commands_of_the_service_say_in_one_line_what_the_client_alone_lacks(cli
     for command in [
         [],
         ["--workers", "2"],
-        *([name] for name in COMMANDS if name not in ("dead-letter", "enqueue", "init", "model")),
+        *([name] for name in COMMANDS if name not in ("dead-letter", "enqueue", "init", "model", "redis")),
     ]:
         ended = run_alone(client_alone, "-m", "beam_serving", *command)
         assert (ended.returncode, ended.stdout) == (2, ""), command
@@ -241,7 +235,7 @@ def test_it_drains_a_queue_on_each_runner(
 ) -> None:
     demo = installed / "beam_serving" / "demo"
     config = yaml.safe_load((demo / "config.yaml").read_text(encoding="utf-8"))
-    config["model"]["path"] = str(demo / "model")
+    config["model"] = {key: str(demo / file) for key, file in config["model"].items()}
     del config["data"]["src"]
     images = sorted((demo / "images").glob("*.png"))
     with InputQueue(str(at)) as queue:

@@ -38,6 +38,7 @@ COMMANDS = {
     "stop": "end a service, on this machine or on a cluster; what is queued stays",
     "enqueue": "put image files on the queue, and wait for their results",
     "results": "show results that are there, or remove them",
+    "redis": "run a small Redis for trying, on this machine",
     "worker-pool": "start workers beside a Flink task manager when it asks for them",
     "quickstart": "push some images through a demo model and print its answers",
     "model": "look at a model: its format, engine, inputs, outputs, size and speed",

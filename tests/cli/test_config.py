@@ -1,6 +1,8 @@
 """`config check` and `config migrate`: what they print and write, and their exit codes."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -283,3 +285,12 @@ def test_the_environment_is_no_part_of_what_migrate_writes(
     monkeypatch.setenv("BEAM_SERVING__NO__SUCH", "1")
     assert run("migrate", old) == 0
     assert capsys.readouterr().out == without
+
+
+def test_a_check_that_loads_the_model_has_no_warnings_of_libraries(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"model:\n  path: {DIGITS / 'model'}\ndata:\n  shape: 3,32,32\n", encoding="utf-8")
+    command = [sys.executable, "-m", "beam_serving", "config", "check", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the model can be served" in done.stdout

@@ -53,6 +53,32 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path, capsys: Captured) -
     assert capsys.readouterr().err == f"error: {path}: cannot be written (No such file or directory)\n"
 
 
+def test_a_demo_is_a_service_to_start_from(tmp_path: Path, capsys: Captured) -> None:
+    folder = tmp_path / "mine" / "digits"
+    assert cli.main(["init", "--demo", str(folder)]) == 0
+    assert capsys.readouterr().out == (
+        f"wrote {folder}/config.yaml, and beside it a model, labels.txt and images/; "
+        f"serve it by beam-serving -c {folder}/config.yaml\n"
+    )
+    assert len(list(folder.glob("images/*.png"))) == 7
+    assert cli.main(["config", "check", str(folder / "config.yaml")]) == 0
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "labels.txt", "model", "images"])
+def test_a_demo_touches_nothing_that_is_there(name: str, tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / name).mkdir()
+    assert cli.main(["init", "--demo", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / name} exists already; --force overwrites it\n"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_demo_that_cannot_be_written_is_told(tmp_path: Path, capsys: Captured) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert cli.main(["init", "--demo", str(file / "digits")]) == 2
+    assert capsys.readouterr().err == f"error: {file / 'digits'}: cannot be written (Not a directory)\n"
+
+
 def test_a_wrong_argument_is_answered_in_one_line(capsys: Captured) -> None:
     assert cli.main(["init", "--forse"]) == 2
     assert capsys.readouterr().err == (

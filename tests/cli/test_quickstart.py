@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.pages import blocks_of, says
+from tests.setup_py import ROOT
+
 
 def test_each_image_gets_its_class(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "beam_serving", "quickstart"]
@@ -15,3 +18,5 @@ def test_each_image_gets_its_class(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert len(found) >= 7, done.stdout
     assert all(digit == answer for digit, answer in found)
+    (block,) = (one.text for one in blocks_of(ROOT / "README.md") if one.before == "`make run` prints")
+    assert any(says(block, line) for line in done.stdout.splitlines())

@@ -112,11 +112,14 @@ def _tried(settings: Settings) -> ModelInfo:
     from beam_serving.launch.preflight import check_files
     from beam_serving.launch.rehearsal import rehearse
     from beam_serving.launch.start import served_model
+    from beam_serving.telemetry.logs import LogOptions, own_logging
 
-    check_files(settings)
-    rehearse(settings)
     wanted = settings.params.batch_size
-    return served_model(settings, 1 if wanted == "auto" else wanted)
+    # Libraries say things when they are imported that are of no use here.
+    with own_logging(LogOptions("warning"), "config check"):
+        check_files(settings)
+        rehearse(settings)
+        return served_model(settings, 1 if wanted == "auto" else wanted)
 
 
 def _said_of(model: ModelInfo) -> str:

@@ -59,7 +59,7 @@ def _command(images: tuple[Path, ...], src: str) -> int:
 def _config(src: str, name: str) -> dict[str, Any]:
     config: dict[str, Any] = yaml.safe_load((_DEMO / "config.yaml").read_text(encoding="utf-8"))
     config["name"] = name
-    config["model"]["path"] = str(_DEMO / config["model"]["path"])
+    config["model"] = {key: str(_DEMO / file) for key, file in config["model"].items()}
     config["data"] |= {"src": src, "streams": [name]}
     return config
 
