@@ -112,7 +112,7 @@ class Deployed:
             "batch_size": total.batch_size,
             "redis": str(at),
             "records_per_s": total.records_per_s,
-            "counts": dict(total.counts),
+            "counts": {"served": 0, "errors": 0, **total.counts},
             "stages_ms": {
                 stage: {"p50": 1000 * histogram.quantile(0.5), "p99": 1000 * histogram.quantile(0.99)}
                 for stage, histogram in ((stage, total.stages[stage]) for stage in STAGES)
