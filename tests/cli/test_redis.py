@@ -20,13 +20,25 @@ from tests.service import await_true
 Captured = pytest.CaptureFixture[str]
 
 
+def _heeds_signals() -> None:
+    """What runs in the background of a shell ignores Ctrl-C, and under nohup SIGHUP; what it starts would too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @contextmanager
 def running(port: int, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """Runs the command, which has said where it listens, as the first of a group of processes, as a terminal does."""
     command = [sys.executable, "-m", "beam_serving", "redis", "--port", str(port), *arguments]
     variables = {name: value for name, value in os.environ.items() if name != PASSWORD_VARIABLE} | environment
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=variables,
+        start_new_session=True,
+        preexec_fn=_heeds_signals,
     ) as process:
         assert process.stdout is not None
         try:
