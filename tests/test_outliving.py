@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -79,14 +78,11 @@ def victims(running: Service, mark: str, wanted: str) -> list[int]:
     return found[:1] or [running.process.pid]
 
 
-def await_end(mark: str, pids: Sequence[int], running: Service, when: str) -> None:
+def await_end(mark: str, pids: Sequence[int], when: str) -> None:
     def left() -> dict[int, str]:
         return {pid: command for pid, command in marked(mark).items() if pid in pids}
 
-    give_up_at = time.monotonic() + GONE_S
-    while left():
-        assert time.monotonic() < give_up_at, f"{when}: {left()} go on\n{running.log[-4000:]}"
-        time.sleep(0.05)
+    await_true(lambda: not left(), f"{when}: the end of all processes", GONE_S)
 
 
 def kill_often(
@@ -104,17 +100,19 @@ def kill_often(
                     pipeline.xadd("serving_stream", {"uri": f"{number}-{one}", **TENSOR})
                 pipeline.execute()
                 served += BATCH
-                time.sleep(after_s)
+                # It lives on to the moment of its death; one that ends before would have failed by itself.
+                with pytest.raises(subprocess.TimeoutExpired):
+                    running.process.wait(after_s)
                 (killed,) = victims(running, mark, wanted)
                 pids = [killed, *descendants(killed)]
                 who = "supervisor" if killed == running.process.pid else wanted
                 what = f"{runner} {number}: {who} after {after_s:.2f} s"
                 os.kill(killed, signal.SIGKILL)
                 if killed != running.process.pid:
-                    await_end(mark, pids, running, what)
+                    await_end(mark, pids, what)
                     running.process.kill()
                 running.process.wait()
-                await_end(mark, [*marked(mark)], running, what)
+                await_end(mark, [*marked(mark)], what)
                 print(what, f"{results(client)} served", flush=True)
     last = Service(at, folder, CONFIG, *ARGUMENTS[runner])
     try:

@@ -13,6 +13,7 @@ import redis
 
 from beam_serving.cli import main as cli
 from beam_serving.transport.connection import RedisAt
+from tests.cli.test_input_files import trapped
 from tests.service import DIGITS, say_it_is_read, service
 
 IMAGES = sorted((DIGITS / "images").glob("*.png"))
@@ -113,7 +114,7 @@ def test_what_cannot_be_sent_does_not_stop_the_rest(
         shutil.copy(IMAGES[0], folder / path)
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "notes.md").write_text("no image", encoding="utf-8")
-    np.save(folder / "objects.npy", np.array([{}]), allow_pickle=True)
+    (folder / "objects.npy").write_bytes(trapped(tmp_path / "trace"))
     np.save(folder / "tensor.npy", np.zeros((2, 3), np.float32))
     (folder / "rows.csv").write_text("uri,x,y\none,1,2\none,3,4\n,5,b\n", encoding="utf-8")
     (folder / "rows.jsonl").write_text('{"x": [1.5]}\n{"x": }\n', encoding="utf-8")
