@@ -3,6 +3,8 @@
 import importlib.util
 import logging
 import os
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,3 +140,16 @@ def fresh_process_state() -> Iterator[None]:
     for logger, level, handlers in before:
         logger.setLevel(level)
         logger.handlers[:] = handlers
+
+
+@pytest.fixture
+def logging_as_before() -> Iterator[None]:
+    """The command line sets up logging, and hooks for what nobody catches, for a whole process; the tests share one."""
+    root, ours = logging.getLogger(), logging.getLogger("beam_serving")
+    handlers, levels, hooks = root.handlers[:], (root.level, ours.level), (sys.excepthook, threading.excepthook)
+    yield
+    sys.excepthook, threading.excepthook = hooks
+    logging.captureWarnings(False)
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])

@@ -1,12 +1,10 @@
 """The command line: every mistake is one line on standard error and the documented exit code."""
 
-import logging
 import os
 import re
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -24,15 +22,7 @@ from beam_serving.transport.connection import PASSWORD_VARIABLE, RedisAt
 Captured = pytest.CaptureFixture[str]
 
 
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    """The command line sets up logging for a whole process; the tests share one."""
-    root, ours = logging.getLogger(), logging.getLogger("beam_serving")
-    handlers, levels = root.handlers[:], (root.level, ours.level)
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(levels[0])
-    ours.setLevel(levels[1])
+pytestmark = pytest.mark.usefixtures("logging_as_before")
 
 
 @pytest.fixture

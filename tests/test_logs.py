@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +64,13 @@ def test_the_first_of_a_kind_is_written_at_once_and_the_others_as_a_number() -> 
     assert [(one.getMessage(), one.repeated) for one in written] == [("input 'b' has 45 rows", 1)]  # type: ignore[attr-defined]
     assert repeats.filter(records("input 'c' has 1 rows")[0])
     repeats.close()
+
+
+def test_a_program_has_its_own_hooks_and_warnings_again() -> None:
+    before = sys.excepthook, threading.excepthook, warnings.showwarning
+    with own_logging(LogOptions(), "service"):
+        assert (sys.excepthook, threading.excepthook) != before[:2]
+    assert (sys.excepthook, threading.excepthook, warnings.showwarning) == before
 
 
 @given(some.lists(some.text(max_size=5), min_size=1, max_size=300))

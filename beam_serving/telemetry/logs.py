@@ -15,6 +15,7 @@ import stat
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -84,10 +85,14 @@ def own_logging(options: LogOptions, who: str) -> Iterator[None]:
     """Log as `configure_logging` says while the body runs, and then as before."""
     loggers = [logging.getLogger(), logging.getLogger("beam_serving")]
     before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
+    hooks = sys.excepthook, threading.excepthook
+    captures = warnings.showwarning.__module__ == logging.__name__
     configure_logging(options, who)
     try:
         yield
     finally:
+        sys.excepthook, threading.excepthook = hooks
+        logging.captureWarnings(captures)
         for logger, was, handlers in before:
             logger.setLevel(was)
             logger.handlers[:] = handlers

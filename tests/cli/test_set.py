@@ -1,9 +1,7 @@
 """--set and the environment on the command line: at every command, and all the way to the service."""
 
 import json
-import logging
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,15 +16,7 @@ from tests.cli.commands import all_commands
 Captured = pytest.CaptureFixture[str]
 
 
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    """`serve` sets up logging for a whole process."""
-    root, ours = logging.getLogger(), logging.getLogger("beam_serving")
-    handlers, levels = root.handlers[:], (root.level, ours.level)
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(levels[0])
-    ours.setLevel(levels[1])
+pytestmark = pytest.mark.usefixtures("logging_as_before")
 
 
 ALL = list(all_commands())
