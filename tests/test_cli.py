@@ -167,7 +167,7 @@ def test_a_redis_that_cannot_be_reached_is_named(config: Path, capsys: Captured)
     said = error(["--config", str(config)], 1, capsys)
     assert re.fullmatch(
         r"Redis at 127\.0\.0\.1:\d+ cannot be reached \(Error 111 connecting to .* Connection refused\.\); "
-        r"start one there, or set data: src to where it is",
+        r"start one there \(`beam-serving redis` runs a small one for trying\), or set data: src to where it is",
         said,
     )
 

@@ -19,7 +19,9 @@ import redis
 import yaml
 
 from beam_serving.client import InputQueue, OutputQueue
+from beam_serving.launch.portable.jar import FLINK, SPARK, Engine
 from beam_serving.transport.connection import RedisAt
+from tests.jars import jar_of
 from tests.processes import descendants
 from tests.service import DIGITS, Service, await_true, service
 
@@ -131,9 +133,9 @@ def folder(at: RedisAt, tmp_path: Path) -> Iterator[Path]:
     )
 
 
-def start(at: RedisAt, folder: Path) -> Service:
+def start(at: RedisAt, folder: Path, *arguments: str) -> Service:
     config: dict[str, Any] = {"model": {"path": str(DIGITS / "model")}, "params": {"workers": 1, "batch_size": 4}}
-    running = Service(at, folder, config)
+    running = Service(at, folder, config, *arguments)
     (folder / "good.yaml").write_bytes((folder / "config.yaml").read_bytes())
     running.await_ready()
     return running
@@ -164,6 +166,23 @@ def test_a_restart_and_a_change_lose_no_request_and_let_none_fail(at: RedisAt, f
         assert running.ready()
         asked = len(client.seconds)
         await_true(lambda: len(client.seconds) > asked + 20, "answers of the last one")
+    assert client.failed == []
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("engine", [FLINK, SPARK], ids=lambda engine: engine.name)
+def test_a_restart_of_an_embedded_runner_lets_no_request_fail(engine: Engine, at: RedisAt, folder: Path) -> None:
+    jar_of(engine)
+    arguments = [f"--runner={engine.name}Runner", *(["--every=1"] if engine is SPARK else [])]
+    running = start(at, folder, *arguments)
+    with asking(at) as client:
+        await_true(lambda: len(client.seconds) > 5, "answers of the first one", 60)
+        said = restart(folder, "--detach", *arguments)
+        assert said.returncode == 0, said.stderr
+        assert said.stdout.endswith("tested: what ran before has ended\n")
+        assert running.process.wait(30) == 0
+        asked = len(client.seconds)
+        await_true(lambda: len(client.seconds) > asked + 5, "answers of the last one", 60)
     assert client.failed == []
 
 

@@ -79,7 +79,7 @@ def test_a_server_that_is_down_is_waited_for_and_then_given_up(caplog: pytest.Lo
     assert time.monotonic() - started > 0.1
     assert said == (
         f"Redis at {at} cannot be reached (Error 111 connecting to {at}. Connection refused.); "
-        "start one there, or set data: src to where it is"
+        "start one there (`beam-serving redis` runs a small one for trying), or set data: src to where it is"
     )
     (record,) = caplog.records
     assert record.getMessage().startswith(f"Redis at {at} does not answer yet (")

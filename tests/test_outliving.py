@@ -90,8 +90,11 @@ def kill_often(
 ) -> None:
     """Starts services one after the other and kills one process of each, so many seconds after its start."""
     writes = result_writes(client)
-    served = 0
+    served = drivers = 0
+    temporary = folder / "temporary"
+    temporary.mkdir()
     with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TMPDIR", str(temporary))
         for number, (wanted, after_s) in enumerate(moments):
             with mark_of(environment) as mark:
                 running = Service(at, folder, CONFIG, *ARGUMENTS[runner])
@@ -109,11 +112,14 @@ def kill_often(
                 what = f"{runner} {number}: {who} after {after_s:.2f} s"
                 os.kill(killed, signal.SIGKILL)
                 if killed != running.process.pid:
+                    drivers += who == "driver"
                     await_end(mark, pids, what)
                     running.process.kill()
                 running.process.wait()
                 await_end(mark, [*marked(mark)], what)
                 print(what, f"{results(client)} served", flush=True)
+    # Who is killed by SIGKILL itself leaves its own folder, and nobody else does.
+    assert len([*temporary.glob("beam-serving-driver-*")]) <= drivers, [*temporary.iterdir()]
     last = Service(at, folder, CONFIG, *ARGUMENTS[runner])
     try:
         await_true(lambda: results(client) == served, "a result for each record", 120)

@@ -212,7 +212,11 @@ def build(folder: Path, at: RedisAt, code: str, name: str = "") -> None:
     (folder / f"{name}.py").write_text(code, encoding="utf-8")
     params = settings.params.model_copy(update={"batch_size": 1})
     serving = steps(settings.model_copy(update={"params": params}), Readers(["me"]))
-    build_pipeline(beam.Pipeline(), serving, settings)
+    pipeline = beam.Pipeline()
+    try:
+        build_pipeline(pipeline, serving, settings)
+    finally:
+        assert not Path(pipeline.local_tempdir).exists()
 
 
 def of(mapped: str) -> str:

@@ -29,14 +29,14 @@ INSTALL_SERVICE = "pip install 'beam-serving[serve]'"
 
 COMMANDS = {
     "serve": "serve a model; the same as no command at all",
-    "restart": "stop a service and start it again",
+    "restart": "start a service again; what runs serves until the new one does",
     "init": "write a commented config.yaml to start from",
     "dead-letter": "see the requests that were given up; queue them again, or remove them",
     "config": "check a configuration file, also an old one, and write its new form",
     "status": "show what a service does: workers, queue, its job on a cluster",
     "list": "list the services that report in one Redis",
     "stop": "end a service, on this machine or on a cluster; what is queued stays",
-    "enqueue": "put image files on the queue, and wait for their results",
+    "enqueue": "put images, arrays and rows on the queue, and wait for their results",
     "results": "show results that are there, or remove them",
     "redis": "run a small Redis for trying, on this machine",
     "worker-pool": "start workers beside a Flink task manager when it asks for them",

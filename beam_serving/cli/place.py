@@ -15,10 +15,8 @@ if TYPE_CHECKING:
     from beam_serving.config.schema import Settings
 
 _USUAL_STREAM = "serving_stream"
-_F = TypeVar("_F", bound=Callable[..., object])
-
-
 _SETS = "beam_serving.sets"
+_F = TypeVar("_F", bound=Callable[..., object])
 
 
 class Configuration(NamedTuple):

@@ -12,9 +12,7 @@ from beam_serving.client.coalescing import Coalesced
 from beam_serving.client.event_loops import PerLoop
 from beam_serving.client.images import as_image
 from beam_serving.client.input_queue import chunk_refused, request_keys
-from beam_serving.client.pending_results import (
-    seconds_to_wait,
-)
+from beam_serving.client.pending_results import seconds_to_wait
 from beam_serving.client.readership import nobody_reads_async, warn_that_nobody_reads
 from beam_serving.client.requests import (
     Inputs,

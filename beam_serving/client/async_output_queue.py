@@ -27,9 +27,7 @@ from beam_serving.client.pending_results import (
     taken_replies,
 )
 from beam_serving.client.readership import nobody_reads_async, reason
-from beam_serving.client.requests import (
-    Uri,
-)
+from beam_serving.client.requests import Uri
 from beam_serving.errors import ConnectError, ResultError
 from beam_serving.protocol.replies import Reply
 from beam_serving.transport.client_connection import GRACE_S, RedisClient, Server

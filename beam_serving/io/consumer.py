@@ -17,6 +17,7 @@ from beam_serving.errors import ConnectError
 from beam_serving.io.group import Group
 from beam_serving.io.memory import Balance, Room
 from beam_serving.io.results import Bound
+from beam_serving.protocol.limits import quote
 from beam_serving.records import MOST_REQUEST_BYTES, Block, Entry, Origin
 from beam_serving.telemetry.context import service_context
 from beam_serving.telemetry.logs import of_request
@@ -192,8 +193,9 @@ class StreamConsumer:
         elif entry := self._claim():
             if entry.deliveries > 1:
                 origin = Origin(entry.stream, entry.entry_id, b"", "")
-                reason = "took over %s of %r: delivered before and not served"
-                _log.warning(reason, entry.entry_id, entry.stream, extra=of_request(origin))
+                entry_id, stream = entry.entry_id.decode(), quote(entry.stream)
+                reason = "took over %s of %s: delivered before and not served"
+                _log.warning(reason, entry_id, stream, extra=of_request(origin))
                 self._stats.counts["reclaimed"] += 1
             return [Block.of(entry)]
         else:

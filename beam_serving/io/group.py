@@ -16,6 +16,7 @@ from beam_serving.io.scripts import (
     RELEASE_CONSUMER,
     TAKE_BACK,
 )
+from beam_serving.protocol.limits import quote
 from beam_serving.records import MOST_FIELDS, MOST_REQUEST_BYTES, Entry
 from beam_serving.transport.lua import evaluate
 
@@ -99,7 +100,8 @@ class Group:
         found = {row[0]: row for row in claimed if row and len(row) > 1 and row[1] is not None}
         gone = (asked | {row[0] for row in claimed if row and row[0]}) - found.keys()
         if gone:
-            _log.error("lost %d entries of %r: trimmed before they were served: %s", len(gone), self.stream, gone)
+            stream, lost = quote(self.stream), ", ".join(sorted(entry_id.decode() for entry_id in gone))
+            _log.error("lost %d entries of %s: trimmed before they were served: %s", len(gone), stream, lost)
             self._client.xack(self.stream, self._name, *gone)
         for entry_id, (_, flat, *weight) in found.items():
             deliveries = sum(int(row["times_delivered"]) for row in self._pending(entry_id, entry_id, 1))

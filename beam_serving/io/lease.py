@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 
 from beam_serving.io.aside import Aside
 from beam_serving.io.scripts import KEEP_LEASE
+from beam_serving.protocol.limits import quote
 from beam_serving.records import Block
 from beam_serving.telemetry.context import service_context
 from beam_serving.telemetry.periodic import PeriodicThread
@@ -51,5 +52,7 @@ class Lease:
             except RedisError as err:
                 self._counts["lease_failures"] += 1
                 _log.warning(
-                    "cannot renew the lease of entries of %r, which others take over where that lasts: %s", stream, err
+                    "cannot renew the lease of entries of %s, which others take over where that lasts: %s",
+                    quote(stream),
+                    err,
                 )

@@ -106,7 +106,7 @@ class Room:
                 "reading pauses, requests stay queued. It goes on when results were deleted by who reads them, or "
                 "expire (data: result_ttl_s); or raise maxmemory",
                 self._at,
-                used / 2**20,
-                limit / 2**20,
+                used / 1e6,
+                limit / 1e6,
             )
         self._stop.wait(_LOOK_EVERY_S)

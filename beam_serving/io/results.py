@@ -38,7 +38,6 @@ _AHEAD_S = 2.0
 _ENOUGH = 0.95
 """Of the bound: reading goes on below."""
 _LIFETIME_S = 60.0
-_MIB = 1 << 20
 
 
 class Bound:
@@ -230,15 +229,13 @@ class ResultsWatch:
                 "Redis at %s uses %.1f of maxmemory %.1f MB: have results deleted by who reads them, shorten "
                 "data: result_ttl_s, or raise it; at its limit clients cannot queue",
                 self._at,
-                state.used_bytes / _MIB,
-                state.memory_bytes / _MIB,
+                state.used_bytes / 1e6,
+                state.memory_bytes / 1e6,
             )
 
     def _shown(self, state: ResultsState) -> str:
         most = self._most_bytes or 0
-        return (
-            f"results take about {(state.result_bytes or 0) / _MIB:.1f} of data: max_result_bytes {most / _MIB:.1f} MB"
-        )
+        return f"results take about {(state.result_bytes or 0) / 1e6:.1f} of data: max_result_bytes {most / 1e6:.1f} MB"
 
 
 def _is_early(state: ResultsState, most_bytes: int | None) -> bool:

@@ -29,7 +29,7 @@ from beam_serving.io.memory import Balance
 from beam_serving.io.outbox import OUTBOX
 from beam_serving.io.scripts import COMMIT, COMMIT_AND_KEEP, COMMIT_RANKED
 from beam_serving.protocol import encode_ranked, encode_result
-from beam_serving.protocol.limits import MOST_VALUE_BYTES
+from beam_serving.protocol.limits import MOST_VALUE_BYTES, quote
 from beam_serving.records import Failure, ProtocolVersion, Ranked, Result
 from beam_serving.telemetry.context import service_context
 from beam_serving.telemetry.logs import of_request
@@ -206,9 +206,9 @@ class _CommitFn(beam.DoFn):
         """Make a dead letter of a request, with an error result where its key is not what is refused."""
         origin = result.origin
         _log.warning(
-            "Redis at %s refuses the result of request %r: %s",
+            "Redis at %s refuses the result of request %s: %s",
             self._at,
-            origin.uri[:100],
+            quote(origin.uri),
             err,
             extra=of_request(origin),
         )
@@ -362,6 +362,6 @@ def _encoded(result: Result) -> dict[bytes, bytes]:
             raise ModelError(f"the answer is {size_bytes} bytes as it is sent, at most {_MOST_BYTES} fit into Redis")
         return fields
     except ModelError as err:
-        uri = result.origin.uri[:100]
-        _log.warning("the answer to request %r cannot be sent: %s", uri, err, extra=of_request(result.origin))
+        uri = quote(result.origin.uri)
+        _log.warning("the answer to request %s cannot be sent: %s", uri, err, extra=of_request(result.origin))
         return encode_result(Result(result.origin, Failure(str(err))))

@@ -4,7 +4,9 @@ It is called with a Beam pipeline and the steps of the service (`Serving`), of w
 its own between them. It is supervised, restarted, shown and stopped as the built-in one.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from beam_serving.config.own_code import OwnCode
@@ -39,6 +41,15 @@ def build_pipeline(pipeline: "beam.Pipeline", serving: "Serving", settings: Sett
     Raises:
         ConfigError: the function cannot be imported or fails, or what it built would answer nobody.
     """
+    try:
+        _build(pipeline, serving, settings)
+    finally:
+        # Beam makes a folder for each pipeline; one that holds nothing would stay where this process is killed.
+        with suppress(OSError):
+            os.rmdir(pipeline.local_tempdir)
+
+
+def _build(pipeline: "beam.Pipeline", serving: "Serving", settings: Settings) -> None:
     from beam_serving.pipeline import build
 
     own = settings.own_code("params.pipeline")

@@ -11,7 +11,7 @@ from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import CODE, Settings
 from beam_serving.encryption.records import RecordEncryption
 from beam_serving.encryption.secrets import MODEL, RECORDS, warn_of_readers
-from beam_serving.errors import ConnectError, UnreachableError
+from beam_serving.errors import ConnectError
 from beam_serving.io.group import Group
 from beam_serving.io.ownership import Ownership
 from beam_serving.io.results import check_rights
@@ -55,9 +55,7 @@ def preflight(settings: Settings) -> ModelFiles:
             give_up_at=time.monotonic() + patience_s,
         )
     except RedisError as err:
-        raise UnreachableError(
-            f"Redis at {at} cannot be reached ({err}); start one there, or set data: src to where it is"
-        ) from err
+        raise at.unreachable(err) from err
     _warn_of_memory(at, client)
     client.close()
     return files

@@ -13,8 +13,6 @@ from contextlib import contextmanager
 _log = logging.getLogger(__name__)
 READY = b"READY=1"
 VARIABLE = "NOTIFY_SOCKET"
-
-
 _is_ready = threading.Event()
 
 

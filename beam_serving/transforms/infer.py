@@ -16,6 +16,7 @@ from beam_serving.errors import ModelError
 from beam_serving.models.base import LoadedModel
 from beam_serving.models.batches import check_rows
 from beam_serving.models.shared import SharedModel
+from beam_serving.protocol.limits import quote
 from beam_serving.records import Examples, Failure, Flush, Origins, Predictions, Result
 from beam_serving.telemetry.context import service_context
 from beam_serving.telemetry.logs import of_request
@@ -82,7 +83,7 @@ def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
 def _outcome(model: LoadedModel, origins: Origins, stretch: _Stretch, low: int, high: int) -> Predictions | Result:
     if isinstance(stretch.outputs, ModelError):
         (origin,) = origins.each()
-        _log.warning("the model failed on request %r: %s", origin.uri[:100], stretch.outputs, extra=of_request(origin))
+        _log.warning("the model failed on request %s: %s", quote(origin.uri), stretch.outputs, extra=of_request(origin))
         return Result(origin, Failure(for_client(str(stretch.outputs), model)))
     rows = slice(low - stretch.low, high - stretch.low)
     return Predictions(origins, {name: output[rows] for name, output in stretch.outputs.items()})

@@ -116,11 +116,18 @@ class RedisAt:
             check(self, client)
             yield client
         except RedisError as err:
-            raise UnreachableError(
-                f"Redis at {self} cannot be reached ({err}); start one there, or set data: src to where it is"
-            ) from err
+            raise self.unreachable(err) from err
         finally:
             client.close()
+
+    def unreachable(self, err: RedisError) -> UnreachableError:
+        """Return the error of who waits no longer for the server.
+
+        Args:
+            err: why it cannot be reached.
+        """
+        remedy = "start one there (`beam-serving redis` runs a small one for trying), or set data: src to where it is"
+        return UnreachableError(f"Redis at {self} cannot be reached ({err}); {remedy}")
 
 
 def fatal(error: RedisError) -> str | None:

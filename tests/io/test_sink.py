@@ -294,7 +294,7 @@ def test_a_result_whose_key_may_not_be_written_ends_its_record_and_no_other(
     assert client.xpending(IMAGE_STREAM, "serving")["pending"] == 0
     counts = service_context().stats.counts
     assert (counts["dead"] - before["dead"], counts["errors"] - before["errors"]) == (1, 1)
-    assert "refuses the result of request b'b': " in caplog.text
+    assert "refuses the result of request 'b': " in caplog.text
 
 
 def test_a_service_that_may_write_no_result_at_all_ends(limited: RedisAt, client: redis.Redis) -> None:

@@ -145,7 +145,7 @@ def test_what_fails_goes_apart_from_what_is_predicted(caplog: pytest.LogCaptureF
     assert stats.counts == {"batches": 2, "failed": 1}
     assert sum(stats.stages["infer"].counts.values()) == 4
     (warning,) = [record for record in caplog.records if record.name == "beam_serving.transforms.infer"]
-    assert warning.getMessage().startswith("the model failed on request b'r2': ")
+    assert warning.getMessage().startswith("the model failed on request 'r2': ")
 
 
 def test_a_flush_ends_here() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from beam_serving.launch.portable.options import last_value
 from beam_serving.launch.preflight import preflight
 from beam_serving.launch.rehearsal import rehearse
 from beam_serving.launch.start import served_model
-from beam_serving.telemetry.report import ready_key
+from beam_serving.telemetry.report import readiness
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -87,8 +86,7 @@ def _said_of(before: Living) -> str:
 def _tell_changes(settings: Settings) -> None:
     """Say which keys have other values than in the service that runs: a --set or a variable may be missing now."""
     with redis_at(settings).reachable() as client:
-        there: Any = client.get(ready_key(settings.name))
-    before = json.loads(there).get("configuration") if there else None
+        before = readiness(client, settings.name).about.get("configuration")
     if not isinstance(before, dict):
         return
     now = settings.fingerprints()

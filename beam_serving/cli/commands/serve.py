@@ -239,8 +239,6 @@ def _require_alone(settings: Settings) -> None:
             there = supervised_deployments(client, settings.name)
     except UnreachableError:
         return  # the service waits for it, and says what else is wrong
-    # Imported here: the worker brings all of the models along, and a help needs none.
-
     here = [one for one in there if one.host == socket.gethostname() and not one.is_dead()]
     for one in here:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.since))

@@ -7,10 +7,13 @@ last reader the job ends by itself, and the driver exits with 0.
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -60,13 +63,22 @@ def main(name: str, run: Callable[[Settings, Job], Outcome]) -> int:
     configure_logging(job.log, name)
     logging.getLogger().addFilter(_not_from_java)
     threading.excepthook = tell_of_thread
-    with stop_on_signals():
+    with stop_on_signals(), _folder_of(ending):
         try:
             settings = Settings.model_validate_json(job.settings)
             ending.grace_s = settings.params.grace_s
             return _exit_code(run(settings, job))
         except BeamServingError as err:
             return exit_code(err, ending)
+
+
+@contextmanager
+def _folder_of(ending: Ending) -> Iterator[None]:
+    """Keep what is temporary in a folder that goes with this process, also where it ends at once."""
+    with tempfile.TemporaryDirectory(prefix="beam-serving-driver-", ignore_cleanup_errors=True) as folder:
+        tempfile.tempdir = folder
+        ending.farewell = lambda: shutil.rmtree(folder, ignore_errors=True)
+        yield
 
 
 def _exit_code(outcome: Outcome) -> int:
