@@ -24,11 +24,11 @@ USUAL = ["image_stream", "serving_stream"]
 """The streams of clients that name none."""
 
 
-def await_true(condition: Callable[[], object], what: str, within_s: float = 60.0) -> None:
-    """Waits until a condition holds; fails with `what` was awaited."""
+def await_true(condition: Callable[[], object], what: str | Callable[[], str], within_s: float = 60.0) -> None:
+    """Waits until a condition holds; fails with `what` was awaited, which may be asked then."""
     give_up_at = time.monotonic() + within_s
     while not condition():
-        assert time.monotonic() < give_up_at, f"{what}: not within {within_s} s"
+        assert time.monotonic() < give_up_at, f"{what() if callable(what) else what}: not within {within_s} s"
         time.sleep(0.01)
 
 

@@ -82,7 +82,7 @@ def await_end(mark: str, pids: Sequence[int], when: str) -> None:
     def left() -> dict[int, str]:
         return {pid: command for pid, command in marked(mark).items() if pid in pids}
 
-    await_true(lambda: not left(), f"{when}: the end of all processes", GONE_S)
+    await_true(lambda: not left(), lambda: f"{when}: the end of {left()}", GONE_S)
 
 
 def kill_often(

@@ -13,7 +13,7 @@ from beam_serving.io.readers import Readers
 from beam_serving.launch.flink.job_server import flink_server
 from beam_serving.launch.flink.options import embedded_flags, jar_of, java_for
 from beam_serving.launch.flink.task_assignment import names_for_tasks
-from beam_serving.launch.portable.driver import Outcome, main, submit, watch
+from beam_serving.launch.portable.driver import Outcome, main, run_job
 from beam_serving.launch.portable.jar import FLINK, find_or_build
 from beam_serving.launch.portable.processes import started_workers
 from beam_serving.launch.start import planned_steps
@@ -38,7 +38,7 @@ def run(settings: Settings, job: Job) -> Outcome:
         with served(pool) as workers_at:
             server.await_start(flink.start_s)
             flags = [*embedded_flags(parallelism, workers_at, server.endpoint), *job.arguments]
-            return watch(submit(serving, settings, flags), server, pool, settings.params.grace_s)
+            return run_job(serving, settings, flags, server, pool)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from beam_serving.launch.handover import Handover
 from beam_serving.launch.portable.driver import submit
 from beam_serving.launch.portable.jar import FLINK, find_or_build
 from beam_serving.launch.portable.java_errors import raise_cause, telling_line
+from beam_serving.launch.portable.job_server import JobServer
 from beam_serving.launch.preflight import preflight
 from beam_serving.launch.runner import ClusterError, Spec
 from beam_serving.launch.start import planned_steps
@@ -165,14 +166,14 @@ class ClusterService:
         with flink_server(java_for(self._spec.arguments, flink), jar, self._at) as server:
             server.await_start(flink.start_s)
             try:
-                return self._submitted(serving, [*flags, f"--job_endpoint={server.endpoint}"])
+                return self._submitted(serving, [*flags, f"--job_endpoint={server.endpoint}"], server)
             except ClusterError as err:
                 raise ClusterError(f"{err}; the job server said: {server.log_tail()}") from err
 
-    def _submitted(self, serving: Any, flags: list[str]) -> FlinkJob:
+    def _submitted(self, serving: Any, flags: list[str], server: JobServer | None = None) -> FlinkJob:
         """Hand the pipeline over and wait until the cluster has it."""
         known = {job.job_id for job in self._rest.jobs(self._name)}
-        result = submit(serving, self._settings, flags)
+        result = submit(serving, self._settings, flags, server)
         give_up_at = time.monotonic() + _TAKEN_S
         while time.monotonic() < give_up_at:
             for job in self._rest.jobs(self._name):

@@ -13,6 +13,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent import futures
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -90,18 +92,65 @@ def _exit_code(outcome: Outcome) -> int:
     return _EXIT_JOB_FAILED
 
 
-def submit(serving: Any, settings: Settings, flags: list[str]) -> Any:
-    """Give the pipeline to the job server that the flags name; return Beam's result object back."""
+class JobServerDiedError(BeamServingError):
+    """The job server ended before it had the job."""
+
+
+def submit(serving: Any, settings: Settings, flags: list[str], server: JobServer | None = None) -> Any:
+    """Give the pipeline to the job server that the flags name; return Beam's result object.
+
+    Beam itself waits a minute and longer for the answer of a server that is dead.
+
+    Args:
+        serving: the steps.
+        settings: of the service.
+        flags: of Beam.
+        server: that of the flags, where it is a process of ours.
+
+    Raises:
+        JobServerDiedError: it ended meanwhile.
+    """
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
     pipeline = beam.Pipeline(options=PipelineOptions(flags))
     build_pipeline(pipeline, serving, settings)
-    return pipeline.run()
+    submission: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            submission.set_result(pipeline.run())
+        except BaseException as err:  # noqa: BLE001 - it is raised to who waits
+            submission.set_exception(err)
+
+    # Not of a pool, whose threads the end of the process would wait for.
+    threading.Thread(target=run, name="submission", daemon=True).start()
+    while not futures.wait([submission], _TICK_S).done:
+        if server is not None and not server.alive():
+            raise JobServerDiedError(f"the job server died: {server.log_tail()}")
+    return submission.result()
 
 
-def watch(result: Any, server: JobServer, workers: Workers, grace_s: float) -> Outcome:
-    """Wait for the job's end; pass a stop on to the workers and, should the job not end by that, cancels it."""
+def run_job(serving: Any, settings: Settings, flags: list[str], server: JobServer, workers: Workers) -> Outcome:
+    """Give the pipeline to a job server and wait for the job's end.
+
+    A stop is passed on to the workers and, should the job not end by that, cancels it.
+
+    Args:
+        serving: the steps.
+        settings: of the service.
+        flags: of Beam.
+        server: that of the flags.
+        workers: that the job uses.
+    """
+    try:
+        result = submit(serving, settings, flags, server)
+    except JobServerDiedError as err:
+        return Outcome("FAILED", str(err))
+    return _watch(result, server, workers, settings.params.grace_s)
+
+
+def _watch(result: Any, server: JobServer, workers: Workers, grace_s: float) -> Outcome:
     reported: list[str] = []
 
     def wait() -> None:

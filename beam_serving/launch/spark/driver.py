@@ -22,7 +22,7 @@ from beam_serving.errors import BeamServingError
 from beam_serving.io.group import Group
 from beam_serving.io.ownership import Ownership
 from beam_serving.io.readers import Readers
-from beam_serving.launch.portable.driver import ENDED, Outcome, Workers, main, submit, watch
+from beam_serving.launch.portable.driver import ENDED, Outcome, Workers, main, run_job
 from beam_serving.launch.portable.jar import SPARK, find_or_build
 from beam_serving.launch.portable.java_errors import raise_cause
 from beam_serving.launch.portable.job_server import JobServer
@@ -86,8 +86,8 @@ class Drains:
         from beam_serving.pipeline import steps
 
         # Beam ties steps to the pipeline that they were applied to, so each drain has its own.
-        result = submit(steps(self._settings, self._readers), self._settings, [*own, *self._job.arguments])
-        return watch(result, self._server, workers, self._settings.params.grace_s)
+        serving = steps(self._settings, self._readers)
+        return run_job(serving, self._settings, [*own, *self._job.arguments], self._server, workers)
 
     def _give_up_if_hopeless(self, outcome: Outcome, workers: Workers) -> None:
         """End a drain that no worker came up for: what failed at the start fails at each start."""
