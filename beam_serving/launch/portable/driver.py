@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 _EXIT_JOB_FAILED = 3
 _TICK_S = 0.1
 _LAST_BREATH_S = 1.0
+_INCOMPLETE_S = 4.0
 ENDED = "DONE"
 
 
@@ -47,6 +48,10 @@ class Workers(Protocol):
 
     def stop_reading(self) -> None:
         """Ask all to finish what is in flight and to read no more."""
+        ...
+
+    def incomplete(self) -> bool:
+        """Return whether it is known that one has ended, without which the job does not end by itself."""
         ...
 
 
@@ -164,7 +169,8 @@ def _watch(result: Any, server: JobServer, workers: Workers, grace_s: float) -> 
     context = service_context()
     context.stats.state = State.SERVING
     stop = context.stop
-    cancel_at: float | None = None
+    stopped_at = incomplete_at = float("inf")
+    cancelled = False
     while waiting.is_alive():
         waiting.join(_TICK_S)
         # What ends the wait with an error may be the server's death, of which we then hear a moment later.
@@ -172,12 +178,18 @@ def _watch(result: Any, server: JobServer, workers: Workers, grace_s: float) -> 
             return Outcome("FAILED", f"the job server died: {server.log_tail()}")
         if workers.dead() and not stop.is_set():
             return Outcome("FAILED", "a worker process died")
-        if stop.is_set() and cancel_at is None:
+        if not stop.is_set():
+            continue
+        now = time.monotonic()
+        if stopped_at > now:
+            stopped_at = now
             workers.stop_reading()
-            cancel_at = time.monotonic() + grace_s / 2
-        if cancel_at is not None and time.monotonic() > cancel_at:
-            _log.warning("the job did not end in %g s: cancelling it", grace_s / 2)
-            cancel_at = float("inf")
+        if incomplete_at > now and workers.incomplete():
+            # One that had not begun ended at once, and without it the job does not end: the others get some seconds.
+            incomplete_at = now
+        if not cancelled and now > min(stopped_at + grace_s / 2, incomplete_at + _INCOMPLETE_S):
+            cancelled = True
+            _log.warning("the job did not end in %.0f s: cancelling it", now - stopped_at)
             result.cancel()
     return Outcome(str(result.state), "".join(reported)[-4000:])
 

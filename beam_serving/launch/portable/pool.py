@@ -78,6 +78,10 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         for process in self._processes:
             process.terminate()
 
+    def incomplete(self) -> bool:
+        """Return whether one has ended."""
+        return any(process.poll() is not None for process in self._processes)
+
 
 class HostPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
     """Starts a process for each worker that a runner on this host asks for.

@@ -172,6 +172,10 @@ class _OnCluster:
         self._arrived = self._arrived or any(not report.worker.endswith(_DRIVER) for report in reports)
         return self._arrived
 
+    def incomplete(self) -> bool:
+        """Return False: those that ended are Spark's to replace."""
+        return False
+
     def stop_reading(self) -> None:
         """Ask for it in Redis, where workers look once a second."""
         try:
