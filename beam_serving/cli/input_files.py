@@ -13,7 +13,7 @@ import os
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from glob import glob, has_magic
+from glob import escape, glob, has_magic
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -150,7 +150,7 @@ def _match(pattern: str, recursive: bool, named: list[Source], skipped: list[tup
     Raises:
         ConfigError: there are none.
     """
-    found = sorted(glob(pattern, recursive=True))
+    found = sorted(dict.fromkeys(_matches(pattern)))
     if not found:
         raise ConfigError(f"{pattern}: matches no file")
     parts = Path(pattern).parts
@@ -160,6 +160,20 @@ def _match(pattern: str, recursive: bool, named: list[Source], skipped: list[tup
             named.append(Source(path, Path(os.path.relpath(path, fixed or ".")).as_posix()))
         elif os.path.isdir(path) and "**" not in pattern:
             _look_into(path, recursive, named, skipped)
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """Yield what a pattern matches; `**` is a folder and all below it but hidden ones and links, which lead round."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        yield from glob(pattern)
+        return
+    place = parts.index("**")
+    head, tail = os.path.join("", *parts[:place]), os.path.join("", *parts[place + 1 :]) or "*"
+    for root in glob(head) if head else ["."]:
+        for folder, below, _ in os.walk(root):
+            below[:] = [name for name in below if not name.startswith(".")]
+            yield from _matches(os.path.join("" if folder == "." else escape(os.path.normpath(folder)), tail))
 
 
 def rows_of(source: Source, *, by_row: bool = False, by_column: bool = False) -> Iterator[Row]:

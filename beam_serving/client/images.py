@@ -14,6 +14,7 @@ _EXTENSIONS = {"jpeg": ".jpg", "png": ".png"}
 _JPEG_QUALITY = 95
 _MOST_PIXELS_OF_JPEG = 65500
 _CHANNELS = (1, 3, 4)
+_DEEPEST = 64
 _NEVER_MASKED = frozenset((bool, int, float, str, bytes))
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 _WANTED = "an array, the bytes or path of an image file, a file opened in binary mode, or a PIL image"
@@ -104,10 +105,12 @@ def refuse_masked(value: object, name: str) -> None:
         raise InputError(f"{name} is a masked array, whose mask cannot be sent; choose the values with .filled(...)")
 
 
-def _has_masked(value: object) -> bool:
+def _has_masked(value: object, depth: int = 0) -> bool:
     if isinstance(value, list | tuple):
-        # Of millions of numbers none is asked for more than its type.
-        return any(_has_masked(member) for member in value if type(member) not in _NEVER_MASKED)
+        # Of millions of numbers none is asked for more than its type; what is nested deeper is no tensor.
+        return depth < _DEEPEST and any(
+            _has_masked(member, depth + 1) for member in value if type(member) not in _NEVER_MASKED
+        )
     return isinstance(value, np.ma.MaskedArray)
 
 

@@ -44,6 +44,7 @@ Inputs = Input | Mapping[str, Input]
 """All inputs of a request: by name, or the one of a model that has one."""
 
 _CHUNK_REQUESTS = 128
+_MOST_DIMENSIONS = 64
 _CHUNK_BYTES = 1 << 20
 _TOO_LARGE = 10**DEFAULT_LIMITS.max_uri_bytes
 """A whole number of more digits than a uri may have bytes, which Python itself may refuse to write out."""
@@ -224,6 +225,7 @@ def as_input(name: str, value: object) -> Image | np.ndarray:
 
 def _as_array(name: str, value: object) -> np.ndarray:
     refuse_masked(value, f"input {name!r}")
+    _check_depth(name, value)
     try:
         array = _text(value) if text.starts_with_text(value) else _numbers(value)
     except ValueError as err:
@@ -235,6 +237,17 @@ def _as_array(name: str, value: object) -> np.ndarray:
     if array.ndim > DEFAULT_LIMITS.max_rank:
         raise InputError(f"input {name!r} has {array.ndim} dimensions, at most {DEFAULT_LIMITS.max_rank} are served")
     return array
+
+
+def _check_depth(name: str, value: object) -> None:
+    """Refuse lists that NumPy could not hold, as one that has itself for a member."""
+    for _ in range(_MOST_DIMENSIONS):
+        if not isinstance(value, list | tuple) or not value:
+            return
+        value = value[0]
+    raise InputError(
+        f"input {name!r} has more than {_MOST_DIMENSIONS - 1} dimensions, at most {DEFAULT_LIMITS.max_rank} are served"
+    )
 
 
 def _text(value: object) -> np.ndarray:

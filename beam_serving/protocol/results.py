@@ -152,6 +152,12 @@ class OutputArray(np.ndarray):
 
     output_name = ""
 
+    def __array_finalize__(self, obj: object) -> None:
+        self.output_name = getattr(obj, "output_name", "")
+
+    def __reduce__(self) -> Any:
+        return named, (self.output_name, np.asarray(self))
+
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
         plain = np.asarray(array)
         return plain if plain.ndim else plain[()]

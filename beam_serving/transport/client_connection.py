@@ -137,7 +137,10 @@ class Server:
             url = f"{url}:{port}"
             parts = urlsplit(url)
         _check_query(parts.query)
-        name = parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
+        db = parts.path.strip("/")
+        name = f"{parts.hostname}:{parts.port or 6379}" + (f"/{db}" if db not in ("", "0") else "")
+        if parts.scheme == "unix":
+            name = parts.path
         return cls(name, url, secret, max_connections, timeout_s, ca_file)
 
     def client(self) -> RedisClient:

@@ -74,6 +74,14 @@ def test_filters_say_which_are_meant(
     assert sorted(found(at, capsys, *filters)) == sorted(expected)
 
 
+@pytest.mark.usefixtures("now_ms")
+def test_filters_that_no_letter_passes_do_not_hide_that_there_are_some(
+    at: RedisAt, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["dead-letter", "list", "--src", str(at), "--reason", "nothing of that kind"]) == 0
+    assert capsys.readouterr().out.startswith("none of the 3 dead letters of ")
+
+
 def test_a_letter_is_listed_and_shown_as_json(at: RedisAt, capsys: pytest.CaptureFixture[str], now_ms: int) -> None:
     letter_id = f"{now_ms - HOUR_MS}-9"
     (line,) = call(at, capsys, "list", "--json", "--request-id", "b")[1].splitlines()

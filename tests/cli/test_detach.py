@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from beam_serving.cli import detach
-from beam_serving.cli.detach import start_detached
+from beam_serving.cli.detach import alone, start_detached
 from beam_serving.errors import BeamServingError
 from beam_serving.transport.connection import RedisAt
 from tests.service import await_true
@@ -125,6 +125,17 @@ def test_a_log_that_cannot_be_written_is_named(config: Path) -> None:
         f"error: {config.parent}/none/x.log: cannot be written (No such file or directory); "
         "--log-file names another file\n"
     )
+
+
+def test_two_commands_at_once_start_one_service(config: Path) -> None:
+    log = config.parent / "x.log"
+    with (
+        alone(log),
+        pytest.raises(BeamServingError, match=r"^another command starts the service .*x\.log "),
+    ):
+        alone(log).__enter__()
+    with alone(log):
+        pass
 
 
 def test_a_service_that_is_not_ready_in_time_is_stopped(

@@ -77,6 +77,10 @@ def test_links_do_not_lead_round_in_circles(tree: Path) -> None:
     assert len(found.sources) == 4
     assert ("a/b/up", "is a link to a folder") in found.skipped
     assert ("a/gone.png", "is of no known kind; name it to send it as an image") in found.skipped
+    for name in ("l1", "l2"):
+        (tree / name).symlink_to(tree)
+    for pattern, count in (("**/1.png", 3), ("a/**", 5), (f"{tree}/**/1.png", 3), ("**/b/**/1.png", 1)):
+        assert len(find([pattern], recursive=False).sources) == count, pattern
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,13 @@ def test_masked_arrays_are_refused() -> None:
     said = "input 'x' is a masked array, whose mask cannot be sent; choose the values with .filled(...)"
     for value in (masked, [masked], np.ma.array([1.0])):
         assert refusal("a", {"x": value}) == said
+    endless: list[Any] = []
+    endless.append(endless)
+    deep: list[Any] = [1.0]
+    for _ in range(5000):
+        deep = [deep]
+    for value in (endless, deep, ["text", endless], [1, endless], [[b"bytes"], endless]):
+        assert refusal("a", {"x": value}).startswith("input 'x'")
     with InputQueue() as old, pytest.raises(InputError) as caught:
         old.data_to_b64(x=masked)
     assert str(caught.value) == said

@@ -191,7 +191,11 @@ def test_a_tensor_is_an_array_and_has_its_name(name: str, array: np.ndarray) -> 
     for missing in ("top", "text"):
         with pytest.raises(beam_serving.errors.ResultError):
             getattr(reply, missing)
-    np.testing.assert_array_equal(copy.deepcopy(reply), array)
+    # As another process gets it.
+    make, parts = reply.__reduce__()
+    for again in (copy.deepcopy(reply), copy.copy(reply), make(*parts)):
+        np.testing.assert_array_equal(again, array)
+        assert list(again.tensors) == [name]
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=20))

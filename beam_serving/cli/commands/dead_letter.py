@@ -22,7 +22,7 @@ from beam_serving.cli.place import Configuration, config_option, settings_at, sr
 from beam_serving.cli.tables import listed
 from beam_serving.cli.terminal import say
 from beam_serving.errors import ConfigError, printable
-from beam_serving.io.dead_letters import DeadLetter, contents, drop, read_dead_letters, retry
+from beam_serving.io.dead_letters import DeadLetter, contents, count_dead_letters, drop, read_dead_letters, retry
 
 if TYPE_CHECKING:
     from beam_serving.config.schema import Settings
@@ -155,11 +155,13 @@ def _list(
         found = _found(client, streams, Wanted(**filters), now_s)
         letters = list(islice(found, limit))
         more = next(found, None) is not None
+        others = 0 if letters else sum(count_dead_letters(client, one) for one in streams)
     if as_json:
         for letter in letters:
             say(json.dumps(plain(letter, now_s)))
         return 0
-    say(table(letters, now_s) if letters else f"no dead letters of {_names(streams)}")
+    none = f"none of the {_count(others)} of {{}} is so" if others else "no dead letters of {}"
+    say(table(letters, now_s) if letters else none.format(_names(streams)))
     if more:
         say(f"... and more; --limit {2 * limit} shows more of them")
     return 0

@@ -60,8 +60,8 @@ def main(arguments: Sequence[str]) -> int:
     "CSV; also those in folders and of patterns in quotes. The uri of a request is the name of its file, with the "
     "folders below one that is named, and for a row with its line: rows.csv:2.",
     epilog='A line of JSON is {"uri": "a", "NAME OF AN INPUT": [1.5, 2]}, or the only input alone; uri may be left '
-    'out, an image is {"path": "cat.jpg"} or {"b64": "..."}, and - reads such lines from standard input. Of CSV '
-    "a column uri names the requests. What cannot be sent is told, and does not stop the rest.",
+    'out, the value of an image is {"path": "cat.jpg"} or {"b64": "..."}, and - reads such lines from standard input. '
+    "Of CSV a column uri names the requests. What cannot be sent is told, and does not stop the rest.",
 )
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("-r", "--recursive", is_flag=True, help="Of a folder, take what is in the folders below it, too.")
@@ -165,7 +165,8 @@ class _Sending:
                 if isinstance(row.inputs, NotUsableError):
                     self._fail(row, str(row.inputs))
                 elif (place := self._places.setdefault(row.uri, row.place)) is not row.place:
-                    self._fail(row, f"its uri {row.uri!r} is that of {place} too")
+                    # The result of that name is the other's.
+                    self._fail(row, f"its uri {row.uri!r} is that of {place} too", row.place)
                 else:
                     chunk.append((row, row.inputs))
                     size_bytes += _size_of(row.inputs)
@@ -197,8 +198,8 @@ class _Sending:
             if self._as_json:
                 say(json.dumps({"uri": self._prefix + row.uri, "request_id": request_id}))
 
-    def _fail(self, row: Row, reason: str) -> None:
-        uri = self._prefix + row.uri
+    def _fail(self, row: Row, reason: str, name: str | None = None) -> None:
+        uri = name or self._prefix + row.uri
         self.failures.append((uri, reason))
         say(f"not queued: {row.place}: {reason}", to=sys.stderr)
         if self._as_json:

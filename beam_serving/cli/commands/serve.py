@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -249,16 +250,17 @@ def _require_alone(settings: Settings) -> None:
 
 
 def _detached(start: Start) -> int:
-    from beam_serving.cli.detach import start_detached
+    from beam_serving.cli.detach import alone, start_detached
 
     flags, name = start.flags, start.settings.name
-    if not flags.replace:
-        _require_alone(start.settings)
     arguments = [*flags.config.arguments(), "--runner", flags.runner]
     arguments += ["--log-level", flags.log_level, "--log-format", flags.log_format, "--log-file", str(start.log_file)]
     arguments += ["--workers", str(flags.workers)] if flags.workers else []
     arguments += ["--every", str(flags.every)] if flags.every else []
     arguments += ["--replace"] if flags.replace else []
-    pid = start_detached([*arguments, *flags.for_beam], start.log_file, start.settings.params.grace_s)
+    with nullcontext() if flags.replace else alone(start.log_file):
+        if not flags.replace:
+            _require_alone(start.settings)
+        pid = start_detached([*arguments, *flags.for_beam], start.log_file, start.settings.params.grace_s)
     say(f"{name}: ready, pid {pid}, log {start.log_file}")
     return 0
