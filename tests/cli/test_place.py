@@ -71,7 +71,7 @@ def test_the_configuration_says_where_or_the_command_line_alone(tmp_path: Path) 
 )
 def test_the_client_is_told_the_same_server(at: RedisAt) -> None:
     server = Server.at(at.url(), password="s3cret", max_connections=1, timeout_s=1)  # noqa: S106 - of nothing
-    assert (server.name, server.password) == (f"{at.host}:{at.port}", "s3cret")
+    assert (server.name, server.password) == (str(at), "s3cret")
     options = parse_url(server.url)
     assert (options["host"], options["port"], options.get("db", 0)) == (at.host, at.port, at.db)
     assert options.get("username") == at.username

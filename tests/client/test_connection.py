@@ -19,7 +19,7 @@ def at(url_or_host: str, port: int = 6379, password: str | None = None) -> Serve
         (("redis.lan", 7000), "redis://redis.lan:7000", "redis.lan:7000"),
         (("redis.lan:7001", 7000), "redis://redis.lan:7001", "redis.lan:7001"),
         (("::1", 7000), "redis://[::1]:7000", "::1:7000"),
-        (("rediss://redis.lan:7000/2",), "rediss://redis.lan:7000/2", "redis.lan:7000"),
+        (("rediss://redis.lan:7000/2",), "rediss://redis.lan:7000/2", "redis.lan:7000/2"),
         (("redis://redis.lan", 7000), "redis://redis.lan", "redis.lan:6379"),
         (("unix:///run/redis.sock",), "unix:///run/redis.sock", "/run/redis.sock"),
     ],
