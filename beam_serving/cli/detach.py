@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from beam_serving.errors import BeamServingError, ConfigError
@@ -52,28 +50,6 @@ def start_detached(arguments: Sequence[str], log: Path, grace_s: float) -> int:
         raise BeamServingError(f"the service is not ready after {_START_S:g} s and was stopped; see {log}")
     reason = _reason(log, begin) or f"the service ended with exit code {process.returncode}; see {log}"
     raise (ConfigError if process.returncode == EXIT_CONFIG else BeamServingError)(reason)
-
-
-@contextmanager
-def alone(log: Path) -> Iterator[None]:
-    """Be the only command that starts a service with this log while the body runs.
-
-    Raises:
-        ConfigError: the log cannot be written.
-        BeamServingError: another command is at it.
-    """
-    try:
-        file = log.open("ab")
-    except OSError as err:
-        raise ConfigError(f"{log}: cannot be written ({err.strerror}); --log-file names another file") from err
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as err:
-            raise BeamServingError(
-                f"another command starts the service with the log {log} just now; `status` shows what becomes of it"
-            ) from err
-        yield
 
 
 def _folder_of_sockets() -> str | None:

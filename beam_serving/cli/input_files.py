@@ -9,13 +9,17 @@ from __future__ import annotations
 import binascii
 import csv
 import json
+import lzma
 import os
+import struct
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from glob import escape, glob, has_magic
 from io import TextIOWrapper
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -37,6 +41,13 @@ _PICKLED = (
     "holds Python objects, which are never loaded, since that could run anything; save numbers or texts: "
     "array.astype('float32'), array.astype('U')"
 )
+
+_BROKEN = (
+    *(ValueError, EOFError, KeyError, SyntaxError, OverflowError, TypeError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, TokenError),
+)
+"""What NumPy and `zipfile` raise of a file that is none of theirs; a RuntimeError of one that is encrypted, or is
+compressed in a way that they do not know."""
 
 Inputs = Mapping[str, Any]
 """What a request carries: an image file, a tensor or a text by the name of its input; "" is the only one."""
@@ -214,7 +225,7 @@ def tensors_of(path: str | Path) -> dict[str, np.ndarray]:
         raise NotUsableError(f"cannot be read ({err.strerror or err})") from err
     except MemoryError as err:
         raise NotUsableError("holds more than fits into memory") from err
-    except (ValueError, EOFError, KeyError, SyntaxError, OverflowError, zipfile.BadZipFile, NotImplementedError) as err:
+    except _BROKEN as err:
         if "Object arrays" in str(err) or _is_pickle(path):
             raise NotUsableError(_PICKLED) from err
         # What is of no kind that NumPy knows, it takes for a pickle.

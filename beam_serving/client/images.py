@@ -14,7 +14,6 @@ _EXTENSIONS = {"jpeg": ".jpg", "png": ".png"}
 _JPEG_QUALITY = 95
 _MOST_PIXELS_OF_JPEG = 65500
 _CHANNELS = (1, 3, 4)
-_DEEPEST = 64
 _NEVER_MASKED = frozenset((bool, int, float, str, bytes))
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 _WANTED = "an array, the bytes or path of an image file, a file opened in binary mode, or a PIL image"
@@ -105,13 +104,18 @@ def refuse_masked(value: object, name: str) -> None:
         raise InputError(f"{name} is a masked array, whose mask cannot be sent; choose the values with .filled(...)")
 
 
-def _has_masked(value: object, depth: int = 0) -> bool:
-    if isinstance(value, list | tuple):
-        # Of millions of numbers none is asked for more than its type; what is nested deeper is no tensor.
-        return depth < _DEEPEST and any(
-            _has_masked(member, depth + 1) for member in value if type(member) not in _NEVER_MASKED
-        )
-    return isinstance(value, np.ma.MaskedArray)
+def _has_masked(value: object) -> bool:
+    pending, seen = [value], set[int]()
+    while pending:
+        one = pending.pop()
+        if isinstance(one, np.ma.MaskedArray):
+            return True
+        # A list may hold itself, and others many times: each is looked into once.
+        if isinstance(one, list | tuple) and id(one) not in seen:
+            seen.add(id(one))
+            # Of millions of numbers none is asked for more than its type.
+            pending += [member for member in one if type(member) not in _NEVER_MASKED]
+    return False
 
 
 def _read(file: Any) -> Image:

@@ -138,9 +138,8 @@ class Server:
             parts = urlsplit(url)
         _check_query(parts.query)
         db = parts.path.strip("/")
-        name = f"{parts.hostname}:{parts.port or 6379}" + (f"/{db}" if db not in ("", "0") else "")
-        if parts.scheme == "unix":
-            name = parts.path
+        host = f"{parts.hostname}:{parts.port or 6379}" + (f"/{db}" if db not in ("", "0") else "")
+        name = parts.path if parts.scheme == "unix" else host
         return cls(name, url, secret, max_connections, timeout_s, ca_file)
 
     def client(self) -> RedisClient:

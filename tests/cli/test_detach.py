@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from beam_serving.cli import detach
-from beam_serving.cli.detach import alone, start_detached
+from beam_serving.cli.detach import start_detached
 from beam_serving.errors import BeamServingError
 from beam_serving.transport.connection import RedisAt
 from tests.service import await_true
@@ -127,15 +127,12 @@ def test_a_log_that_cannot_be_written_is_named(config: Path) -> None:
     )
 
 
-def test_two_commands_at_once_start_one_service(config: Path) -> None:
-    log = config.parent / "x.log"
-    with (
-        alone(log),
-        pytest.raises(BeamServingError, match=r"^another command starts the service .*x\.log "),
-    ):
-        alone(log).__enter__()
-    with alone(log):
-        pass
+def test_of_two_commands_at_once_one_starts_a_service(config: Path) -> None:
+    command = [sys.executable, "-m", "beam_serving", "serve", "--detach", "--config", str(config)]
+    both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=60)[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 1]
+    assert "behind serves on this host already: pid " in "".join(said)
 
 
 def test_a_service_that_is_not_ready_in_time_is_stopped(

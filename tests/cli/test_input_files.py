@@ -297,6 +297,13 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     assert not trace.exists()
 
 
+COMPRESSIONS = {
+    "stored": zipfile.ZIP_STORED,
+    "deflated": zipfile.ZIP_DEFLATED,
+    "bz2": zipfile.ZIP_BZIP2,
+    "lzma": zipfile.ZIP_LZMA,
+}
+ENCRYPTED = zipped(x=saved(np.zeros(1))).replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01")
 HUGE = saved(np.zeros(1)).replace(b"'shape': (1,)", b"'shape': (10000000000000,)", 1)
 
 
@@ -309,6 +316,32 @@ def test_a_broken_array_is_told(content: bytes, name: str, tmp_path: Path) -> No
     ((uri, said),) = rows(tmp_path / name, content)
     assert uri == name
     assert said.startswith(("holds no tensor", "holds more than", "cannot be read (")), said
+
+
+def test_an_encrypted_array_is_told(tmp_path: Path) -> None:
+    ((_, said),) = rows(tmp_path / "a.npz", ENCRYPTED)
+    assert said.startswith("holds no tensors that NumPy reads (File 'x.npy' is encrypted, password required"), said
+
+
+@given(
+    kind=some.sampled_from(["npy", *COMPRESSIONS]),
+    changes=some.lists(some.tuples(some.integers(0, 1000), some.integers(0, 255)), min_size=1, max_size=4),
+)
+def test_an_array_with_some_bytes_changed_is_read_or_told(
+    kind: str, changes: list[tuple[int, int]], tmp_path_factory: Any
+) -> None:
+    content = bytearray(saved(np.arange(20.0)))
+    if kind != "npy":
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w", COMPRESSIONS[kind]) as file:
+            file.writestr("a.npy", bytes(content))
+        content = bytearray(archive.getvalue())
+    for place, byte in changes:
+        content[place % len(content)] = byte
+    path = tmp_path_factory.getbasetemp() / f"changed.{'npy' if kind == 'npy' else 'npz'}"
+    path.write_bytes(content)
+    for row in rows_of(Source(str(path), "a")):
+        assert isinstance(row.inputs, NotUsableError | dict)
 
 
 @given(

@@ -227,7 +227,18 @@ def test_masked_arrays_are_refused() -> None:
     deep: list[Any] = [1.0]
     for _ in range(5000):
         deep = [deep]
-    for value in (endless, deep, ["text", endless], [1, endless], [[b"bytes"], endless]):
+    wide: list[Any] = []
+    wide += [wide, wide]
+    for value in (
+        endless,
+        deep,
+        ["text", endless],
+        [1, endless],
+        [[b"bytes"], endless],
+        wide,
+        [1, wide],
+        [[1, 1], wide],
+    ):
         assert refusal("a", {"x": value}).startswith("input 'x'")
     with InputQueue() as old, pytest.raises(InputError) as caught:
         old.data_to_b64(x=masked)

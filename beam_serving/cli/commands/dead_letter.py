@@ -155,7 +155,7 @@ def _list(
         found = _found(client, streams, Wanted(**filters), now_s)
         letters = list(islice(found, limit))
         more = next(found, None) is not None
-        others = 0 if letters else sum(count_dead_letters(client, one) for one in streams)
+        others = 0 if letters or as_json else sum(count_dead_letters(client, one) for one in streams)
     if as_json:
         for letter in letters:
             say(json.dumps(plain(letter, now_s)))

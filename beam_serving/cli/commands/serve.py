@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import socket
 import time
@@ -23,6 +24,7 @@ from beam_serving.errors import BeamServingError, ConfigError, UnreachableError
 from beam_serving.launch.beam_flags import check_beam_flags
 from beam_serving.launch.runner import Spec, all_runners, runner_named
 from beam_serving.launch.service import Planned, planned
+from beam_serving.models.store import cache_folder, exclusive
 from beam_serving.telemetry.logs import FORMATS, LogOptions, configure_logging
 from beam_serving.telemetry.report import supervised_deployments
 
@@ -249,8 +251,14 @@ def _require_alone(settings: Settings) -> None:
         )
 
 
+def _lock_of(settings: Settings) -> Path:
+    """Name the file that one command at a time holds while it starts this service on this host."""
+    service = f"{settings.name} of Redis at {redis_at(settings)}"
+    return cache_folder() / "starts" / f"{hashlib.sha256(service.encode()).hexdigest()[:16]}.lock"
+
+
 def _detached(start: Start) -> int:
-    from beam_serving.cli.detach import alone, start_detached
+    from beam_serving.cli.detach import start_detached
 
     flags, name = start.flags, start.settings.name
     arguments = [*flags.config.arguments(), "--runner", flags.runner]
@@ -258,7 +266,8 @@ def _detached(start: Start) -> int:
     arguments += ["--workers", str(flags.workers)] if flags.workers else []
     arguments += ["--every", str(flags.every)] if flags.every else []
     arguments += ["--replace"] if flags.replace else []
-    with nullcontext() if flags.replace else alone(start.log_file):
+    # Who comes second waits until it can be told who serves.
+    with nullcontext() if flags.replace else exclusive(_lock_of(start.settings)):
         if not flags.replace:
             _require_alone(start.settings)
         pid = start_detached([*arguments, *flags.for_beam], start.log_file, start.settings.params.grace_s)
