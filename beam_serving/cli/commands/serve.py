@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -24,7 +24,6 @@ from beam_serving.errors import BeamServingError, ConfigError, UnreachableError
 from beam_serving.launch.beam_flags import check_beam_flags
 from beam_serving.launch.runner import Spec, all_runners, runner_named
 from beam_serving.launch.service import Planned, planned
-from beam_serving.models.store import cache_folder, exclusive
 from beam_serving.telemetry.logs import FORMATS, LogOptions, configure_logging
 from beam_serving.telemetry.report import supervised_deployments
 
@@ -251,10 +250,13 @@ def _require_alone(settings: Settings) -> None:
         )
 
 
-def _lock_of(settings: Settings) -> Path:
-    """Name the file that one command at a time holds while it starts this service on this host."""
+def _alone(settings: Settings) -> AbstractContextManager[None]:
+    """Let one command at a time start this service on this host: who comes second waits until it can be told."""
+    # Imported here: a help needs nothing of models.
+    from beam_serving.models.store import cache_folder, exclusive
+
     service = f"{settings.name} of Redis at {redis_at(settings)}"
-    return cache_folder() / "starts" / f"{hashlib.sha256(service.encode()).hexdigest()[:16]}.lock"
+    return exclusive(cache_folder() / "starts" / f"{hashlib.sha256(service.encode()).hexdigest()[:16]}.lock")
 
 
 def _detached(start: Start) -> int:
@@ -266,8 +268,7 @@ def _detached(start: Start) -> int:
     arguments += ["--workers", str(flags.workers)] if flags.workers else []
     arguments += ["--every", str(flags.every)] if flags.every else []
     arguments += ["--replace"] if flags.replace else []
-    # Who comes second waits until it can be told who serves.
-    with nullcontext() if flags.replace else exclusive(_lock_of(start.settings)):
+    with nullcontext() if flags.replace else _alone(start.settings):
         if not flags.replace:
             _require_alone(start.settings)
         pid = start_detached([*arguments, *flags.for_beam], start.log_file, start.settings.params.grace_s)
