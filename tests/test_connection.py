@@ -14,6 +14,7 @@ from beam_serving.config.redis_at import redis_at
 from beam_serving.config.schema import Data, Model, Redis, Settings
 from beam_serving.errors import ConfigError, ConnectError
 from beam_serving.launch.embedded_redis import embedded_redis, free_port
+from beam_serving.transport import deadline
 from beam_serving.transport.connection import PASSWORD_VARIABLE, RedisAt, check, fatal
 from beam_serving.transport.retry import backoff
 
@@ -177,3 +178,23 @@ def test_waits_double_up_to_the_longest_and_are_jittered_by_half() -> None:
 def test_one_server_is_reached_by_the_connections_of_the_library_which_follow_nobody() -> None:
     assert RedisAt().client().connection_pool.connection_class is redis.Connection
     assert RedisAt(tls=True).client().connection_pool.connection_class is redis.SSLConnection
+
+
+@pytest.mark.parametrize("gone", ["_sock", "_reader"])
+def test_a_connection_that_another_thread_closes_while_it_is_read_fails_as_one(at: RedisAt, gone: str) -> None:
+    connection = deadline.Connection(host="127.0.0.1", port=at.port)
+    connection.connect()
+    assert connection.can_read(timeout=0) is False
+    setattr(connection._parser, gone, None)  # the half of a disconnection that the other thread has done
+    with pytest.raises(exceptions.ConnectionError):
+        connection.can_read(timeout=0)
+    connection.disconnect()
+
+
+def test_a_socket_that_another_thread_closes_while_it_is_read_fails_as_a_connection(at: RedisAt) -> None:
+    connection = deadline.Connection(host="127.0.0.1", port=at.port)
+    connection.connect()
+    connection._sock.close()
+    with pytest.raises(exceptions.ConnectionError):
+        connection.can_read(timeout=0)
+    connection.disconnect()

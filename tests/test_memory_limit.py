@@ -105,7 +105,7 @@ def test_results_that_nobody_fetches_stop_reading_at_their_own_bound(
         "params": {"workers": 1, "batch_size": 1, "top_n": 0},
     }
     with service(at, tmp_path, config) as running, OutputQueue(str(at)) as results:
-        held = "of data: max_result_bytes 2.5 MB: reading pauses, requests stay queued"
+        held = "of data: max_result_bytes 2.6 MB: reading pauses, requests stay queued"
         await_true(lambda: held in running.log, "a pause")
         shown = command("status", tmp_path / "config.yaml").stdout
         assert "MB (" in shown

@@ -166,6 +166,14 @@ async def _addresses_async(host: str, port: int) -> Sequence[str]:
 class _BoundedParser(DefaultParser):  # type: ignore[misc, valid-type]
     """hiredis, whose every read has what is left of the call's time."""
 
+    def can_read(self, timeout: float | None = 0) -> bool:
+        try:
+            return bool(super().can_read(timeout))
+        except (AttributeError, TypeError, ValueError) as err:
+            if self._sock is not None and self._sock.fileno() >= 0:
+                raise
+            raise RedisConnectionError("the connection was closed") from err  # by another thread
+
     def read_from_socket(self, timeout: Any = SENTINEL, raise_on_timeout: bool = True) -> Any:
         if timeout is not SENTINEL:
             timeout = remaining(timeout)
