@@ -167,10 +167,11 @@ class _BoundedParser(DefaultParser):  # type: ignore[misc, valid-type]
     """hiredis, whose every read has what is left of the call's time."""
 
     def can_read(self, timeout: float | None = 0) -> bool:
+        sock = self._sock
         try:
             return bool(super().can_read(timeout))
         except (AttributeError, TypeError, ValueError) as err:
-            if self._sock is not None and self._sock.fileno() >= 0:
+            if sock is not None and sock is self._sock and sock.fileno() >= 0:
                 raise
             raise RedisConnectionError("the connection was closed") from err  # by another thread
 
